@@ -1,0 +1,1 @@
+"""Example settings and the systemd unit."""

@@ -1,0 +1,1 @@
+"""Which block is right: agreement, lottery and Yuma, as functions of values."""

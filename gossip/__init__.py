@@ -1,0 +1,1 @@
+"""What is said to everyone: topics, validation, scores and pubsub."""

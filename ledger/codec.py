@@ -1,0 +1,208 @@
+"""Canonical msgpack: the one encoding of every value that is hashed, signed, stored or sent.
+
+* A value is an integer (-2**63 .. 2**64-1), bytes, text, or a tuple of values. Nothing else: no maps,
+  floats, booleans, nil or extension types (CONSENSUS 4.1).
+* A record is a frozen dataclass; on the wire it is the tuple of its fields, in order. Field types are
+  int, bytes, str, enums of text, tuples, other records; `Annotated[..., Size]` bounds lengths.
+* Decoding checks, in order: size, limits while parsing, re-encoding equal to the input, field types.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from enum import StrEnum
+from functools import cache
+from typing import Annotated, Any, NewType, TypeVar, get_args, get_origin, get_type_hints
+
+import msgpack
+
+from ledger.errors import Invalid, Reason
+from ledger.types import Hash, Size
+
+Record = TypeVar("Record")
+
+MAX_ARRAY_ITEMS = 8192
+"""A megabyte of empty arrays costs 64 MiB of memory when nothing bounds the count (measured)."""
+MAX_TEXT_BYTES = 4096
+MAX_INTEGER = 2**63 - 1
+"""Record fields are signed 64-bit at most, so that any database or language can hold them."""
+
+
+def encode(value: Any) -> bytes:
+    """The canonical bytes of a value made of ints, bytes, text and tuples."""
+    data: bytes = msgpack.packb(value, use_bin_type=True)
+    return data
+
+
+def decode(data: bytes, limit: int) -> Any:
+    """The value of canonical bytes, tuples for arrays.
+
+    Raises Invalid: TOO_LARGE, NOT_CANONICAL.
+    """
+    if len(data) > limit:
+        raise Invalid(Reason.TOO_LARGE, f"{len(data)} bytes, at most {limit}")
+    try:
+        value = msgpack.unpackb(
+            data,
+            use_list=False,
+            raw=False,
+            strict_map_key=True,
+            max_array_len=MAX_ARRAY_ITEMS,
+            max_map_len=0,
+            max_ext_len=0,
+            max_str_len=MAX_TEXT_BYTES,
+            max_bin_len=limit,
+        )
+        canonical = _is_plain(value) and encode(value) == data
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException, RecursionError) as error:
+        raise Invalid(Reason.NOT_CANONICAL, str(error)) from None
+    if not canonical:
+        raise Invalid(Reason.NOT_CANONICAL)
+    return value
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a decoded value holds only the permitted types (the type walk)."""
+    kind = type(value)
+    if kind is tuple:
+        return all(_is_plain(item) for item in value)
+    return kind is int or kind is bytes or kind is str
+
+
+def pack(record: Any) -> bytes:
+    """The canonical bytes of a record."""
+    return encode(plain(record))
+
+
+def unpack(cls: type[Record], data: bytes, limit: int) -> Record:
+    """The record of class `cls` that `data` encodes.
+
+    Raises Invalid: TOO_LARGE, NOT_CANONICAL, WRONG_TYPE.
+    """
+    return from_plain(cls, decode(data, limit))
+
+
+def plain(record: Any) -> tuple[Any, ...]:
+    """A record as the tuple that stands for it on the wire."""
+    return tuple(writer(getattr(record, name)) for name, writer in _writers(type(record)))
+
+
+def from_plain(cls: type[Record], value: Any) -> Record:
+    """The record that a decoded tuple stands for. Raises Invalid WRONG_TYPE."""
+    record: Record = _reader(cls)(value)
+    return record
+
+
+def hash_of(tag: str, data: bytes) -> Hash:
+    """blake2b-256 of bytes, with the kind of thing hashed as its personalisation (at most 16 bytes)."""
+    return Hash(hashlib.blake2b(data, digest_size=32, person=tag.encode()).digest())
+
+
+@cache
+def _writers(cls: type) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+    hints = get_type_hints(cls)
+    return tuple((field.name, _writer(hints[field.name])) for field in fields(cls))
+
+
+def _identity(value: Any) -> Any:
+    return value
+
+
+def _writer(hint: Any) -> Callable[[Any], Any]:
+    if is_dataclass(hint):
+        return plain
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return str
+    if get_origin(hint) is tuple:
+        item = _writer(get_args(hint)[0])
+        if item is not _identity:
+            return lambda values: tuple(item(value) for value in values)
+    return _identity
+
+
+@cache
+def _reader(hint: Any) -> Callable[[Any], Any]:
+    """A function that checks a decoded value against a field's type and gives the field's value."""
+    size = Size(most=MAX_INTEGER)
+    if get_origin(hint) is Annotated:
+        hint, size = get_args(hint)[:2]
+        return _sized(hint, size)
+    return _sized(hint, size)
+
+
+def _sized(hint: Any, size: Size) -> Callable[[Any], Any]:
+    if isinstance(hint, NewType):
+        return _sized(hint.__supertype__, size)
+    if get_origin(hint) is tuple:
+        return _tuple_reader(hint, size)
+    if is_dataclass(hint):
+        return _record_reader(hint)
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return _enum_reader(hint)
+    if hint is int:
+        return _read_integer
+    if hint in (bytes, str):
+        return _length_reader(hint, size)
+    raise TypeError(f"{hint!r} is not a wire type")
+
+
+def _refuse(detail: str) -> Invalid:
+    return Invalid(Reason.WRONG_TYPE, detail)
+
+
+def _read_integer(value: Any) -> int:
+    if type(value) is not int or not -MAX_INTEGER <= value <= MAX_INTEGER:
+        raise _refuse("an integer of 64 bits is due")
+    return value
+
+
+def _length_reader(kind: type, size: Size) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        if type(value) is not kind:
+            raise _refuse(f"{kind.__name__} is due")
+        length = len(value) if kind is bytes else len(value.encode())
+        if not size.least <= length <= size.most:
+            raise _refuse(f"length {length} is not within {size.least}..{size.most}")
+        return value
+
+    return read
+
+
+def _enum_reader(kind: type[StrEnum]) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        try:
+            return kind(value)
+        except ValueError:
+            raise _refuse(f"{value!r} is none of {', '.join(kind)}") from None
+
+    return read
+
+
+def _tuple_reader(hint: Any, size: Size) -> Callable[[Any], Any]:
+    item = _reader(get_args(hint)[0])
+
+    def read(value: Any) -> Any:
+        if type(value) is not tuple or not size.least <= len(value) <= size.most:
+            raise _refuse(f"an array of {size.least}..{size.most} items is due")
+        return tuple(item(element) for element in value)
+
+    return read
+
+
+def _record_reader(cls: type) -> Callable[[Any], Any]:
+    hints = get_type_hints(cls, include_extras=True)
+    readers = tuple(_reader(hints[field.name]) for field in fields(cls))
+    names = tuple(field.name for field in fields(cls))
+
+    def read(value: Any) -> Any:
+        if type(value) is not tuple or len(value) != len(readers):
+            raise _refuse(f"{cls.__name__} has {len(readers)} fields")
+        arguments = []
+        for name, reader, element in zip(names, readers, value, strict=True):
+            try:
+                arguments.append(reader(element))
+            except Invalid as error:
+                raise _refuse(f"{cls.__name__}.{name}: {error.detail}") from None
+        return cls(*arguments)
+
+    return read

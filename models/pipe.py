@@ -1,0 +1,137 @@
+"""The framed pipe between a daemon and its worker: each frame is a length and one canonical value.
+
+A frame is 4 bytes of length (big-endian) and the msgpack of (tag, fields...). Both ends are ours and
+on one machine; the codec is the same as on the wire so that there is one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+from ledger.codec import decode, encode, from_plain, plain
+from ledger.errors import Invalid, Reason
+from ledger.types import Size
+from models.types import MAX_INPUT_BYTES, MAX_PREFIX_BYTES, Finish, ModelCard, Sampling, Tensor
+
+MAX_FRAME_BYTES = 2 * MAX_INPUT_BYTES + MAX_PREFIX_BYTES
+LENGTH_BYTES = 4
+
+
+# --- daemon to worker
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Run one job. `input` is UTF-8 text, or the tensor's buffer when `tensor` holds its shape."""
+
+    job: int
+    input: Annotated[bytes, Size(MAX_INPUT_BYTES)]
+    tensor: Annotated[tuple[Tensor, ...], Size(1)]
+    sampling: Sampling
+    prefix: Annotated[bytes, Size(MAX_PREFIX_BYTES)]
+    time_limit_ms: int
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Forget a job: nobody wants its answer. No Done or Failed follows."""
+
+    job: int
+
+
+# --- worker to daemon
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The model is loaded; said once, before anything else."""
+
+    card: ModelCard
+    slots: int
+    """How many jobs run at once in a batch."""
+    memory_bytes: int
+    """Resident size of the worker now."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The model cannot be loaded; the worker ends after this."""
+
+    reason: Reason
+    detail: Annotated[str, Size(1000)]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of an answer. Text: `tokens` (4 bytes little-endian each) and the bytes they stand for.
+    A tensor comes in one part, without tokens."""
+
+    job: int
+    tokens: Annotated[bytes, Size(MAX_PREFIX_BYTES)]
+    data: Annotated[bytes, Size(2 * MAX_INPUT_BYTES)]
+    tensor: Annotated[tuple[Tensor, ...], Size(1)]
+
+
+@dataclass(frozen=True)
+class Done:
+    """The job is complete."""
+
+    job: int
+    finish: Finish
+    prompt_tokens: int
+    output_tokens: int
+    """Tokens made here, the prefix not counted."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The job cannot be done, and why; the worker goes on."""
+
+    job: int
+    reason: Reason
+    detail: Annotated[str, Size(1000)]
+
+
+Frame = Submit | Cancel | Ready | Refused | Part | Done | Failed
+KINDS: tuple[type, ...] = (Submit, Cancel, Ready, Refused, Part, Done, Failed)
+TAGS = {kind: tag for tag, kind in enumerate(KINDS)}
+
+__all__ = [
+    "Cancel", "Done", "Failed", "Frame", "FrameReader", "Part", "Ready", "Refused",
+    "Submit", "frame_bytes",
+]  # fmt: skip
+
+
+def frame_bytes(frame: Frame) -> bytes:
+    """A frame as it goes down the pipe."""
+    data = encode((TAGS[type(frame)], plain(frame)))
+    return len(data).to_bytes(LENGTH_BYTES, "big") + data
+
+
+class FrameReader:
+    """Collects bytes and gives the frames that are complete."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Add bytes; yield each complete frame. Raises Invalid on a frame that is not one of ours."""
+        self._buffer += data
+        while len(self._buffer) >= LENGTH_BYTES:
+            length = int.from_bytes(self._buffer[:LENGTH_BYTES], "big")
+            if length > MAX_FRAME_BYTES:
+                raise Invalid(Reason.TOO_LARGE, f"frame of {length} bytes")
+            end = LENGTH_BYTES + length
+            if len(self._buffer) < end:
+                return
+            body = bytes(self._buffer[LENGTH_BYTES:end])
+            del self._buffer[:end]
+            yield _frame_of(body)
+
+
+def _frame_of(body: bytes) -> Frame:
+    value = decode(body, MAX_FRAME_BYTES)
+    if type(value) is not tuple or len(value) != 2 or value[0] not in range(len(KINDS)):
+        raise Invalid(Reason.WRONG_TYPE, "not a frame of the worker's pipe")
+    frame: Frame = from_plain(KINDS[value[0]], value[1])
+    return frame

@@ -1,0 +1,176 @@
+"""The wire records of asking a model: card, query, and the receipt that a server signs."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+
+from ledger.codec import hash_of, pack
+from ledger.errors import Invalid, Reason
+from ledger.keys import KeyPair, verify
+from ledger.types import (
+    ChainField,
+    Hash,
+    HashField,
+    KeyField,
+    Signature,
+    SignatureField,
+    Size,
+    exactly,
+)
+
+MAX_INPUT_BYTES = 8 * 2**20
+"""The largest prompt or tensor of one query (= 8 MiB)."""
+MAX_PREFIX_BYTES = 4 * 65_536
+"""Tokens already out that a resumed query may carry: 65,536 of 4 bytes."""
+MAX_NEW_TOKENS = 65_536
+TEMPERATURE_UNIT = 1000
+"""Temperatures travel as integers: 700 is 0.7, 0 is greedy."""
+
+
+class Kind(StrEnum):
+    """What goes in and what comes out."""
+
+    TEXT = "text-generation"
+    TENSOR = "tensor"
+
+
+class Finish(StrEnum):
+    """Why an answer ended."""
+
+    STOP = "stop"
+    """The model said that the text is over."""
+    LENGTH = "length"
+    """The token limit of the query, or the model's context, was reached."""
+    TIME = "time"
+    """The time limit was reached; what was out by then counts."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a server says of a model. `digest` names the exact files; two cards with one digest
+    answer alike."""
+
+    name: Annotated[str, Size(128, least=1)]
+    kind: Kind
+    digest: HashField
+    parameters: int
+    dtype: Annotated[str, Size(16)]
+    context: int
+    """The most tokens of prompt and answer together; 0 where there are no tokens."""
+    engine: Annotated[str, Size(64)]
+    """Fingerprint of what runs it: backend, its version, threads."""
+    price: int
+    """rao per 1000 output tokens (or per tensor)."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen. Temperature 0 is greedy; otherwise the choice at position i is a
+    function of (seed, i) alone, so an answer can be resumed elsewhere and come out the same."""
+
+    temperature: int = 0
+    """In thousandths."""
+    top_k: int = 0
+    """Only the k likeliest tokens; 0 for all."""
+    seed: int = 0
+    max_tokens: int = 128
+    """Counted from the first token of the whole answer, resumed part included."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A little-endian, row-major array; `dtype` is a numpy name such as float32."""
+
+    dtype: Annotated[str, Size(16)]
+    shape: Annotated[tuple[int, ...], Size(8)]
+
+
+@dataclass(frozen=True)
+class Query:
+    """A request to one model. The bytes of its input follow it and are not in it, their hash is."""
+
+    chain: ChainField
+    asker: KeyField
+    nonce: Annotated[bytes, exactly(16)]
+    model: HashField
+    kind: Kind
+    input_hash: HashField
+    input_size: int
+    tensor: Annotated[tuple[Tensor, ...], Size(1)]
+    """The input's shape when it is a tensor."""
+    sampling: Sampling
+    prefix: Annotated[bytes, Size(MAX_PREFIX_BYTES)]
+    """Tokens that are out already, each 4 bytes little-endian: the answer goes on after them."""
+    time_limit_ms: int
+
+
+@dataclass(frozen=True)
+class ReceiptBody:
+    """What a server vouches for. Times are of its own clock: since it read the whole query."""
+
+    chain: ChainField
+    server: KeyField
+    request_hash: HashField
+    model: HashField
+    output_hash: HashField
+    """Hash of the output bytes that this server sent (for text: after the prefix)."""
+    output_tensor: Annotated[tuple[Tensor, ...], Size(1)]
+    prompt_tokens: int
+    output_tokens: int
+    finish: Finish
+    first_us: int
+    """Microseconds to the first part of the answer."""
+    total_us: int
+    """Microseconds to the end of the answer."""
+    time_ms: int
+    """Unix time of the end."""
+    height: int
+    """The server's chain head then."""
+    engine: Annotated[str, Size(64)]
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """A signed answer: anyone can check it with the request and the output at hand."""
+
+    body: ReceiptBody
+    signature: SignatureField
+
+
+def input_hash(data: bytes) -> Hash:
+    """The hash by which a query names its input bytes."""
+    return hash_of("yuma/input", data)
+
+
+def output_hash(data: bytes) -> Hash:
+    """The hash by which a receipt names its output bytes."""
+    return hash_of("yuma/output", data)
+
+
+def request_hash(query: Query) -> Hash:
+    """The hash by which a receipt names its query."""
+    return hash_of("yuma/query", pack(query))
+
+
+def _receipt_digest(body: ReceiptBody) -> Hash:
+    return hash_of("yuma/receipt", pack(body))
+
+
+def sign_receipt(body: ReceiptBody, pair: KeyPair) -> Receipt:
+    """The receipt of a body, signed by the server's node key."""
+    return Receipt(body, Signature(pair.sign(_receipt_digest(body))))
+
+
+def verify_receipt(receipt: Receipt, query: Query, output: bytes) -> None:
+    """Return if the receipt is genuine and is for this query and this output.
+
+    Raises Invalid: BAD_SIGNATURE, WRONG_REQUEST, WRONG_OUTPUT.
+    """
+    body = receipt.body
+    verify(body.server, _receipt_digest(body), receipt.signature)
+    if body.request_hash != request_hash(query) or body.model != query.model:
+        raise Invalid(Reason.WRONG_REQUEST)
+    if body.chain != query.chain:
+        raise Invalid(Reason.WRONG_REQUEST, "another network")
+    if body.output_hash != output_hash(output):
+        raise Invalid(Reason.WRONG_OUTPUT)

@@ -1,0 +1,1 @@
+"""The network: host, transport, streams, connections, discovery, topology."""
