@@ -1,10 +1,10 @@
 """Canonical msgpack: the one encoding of every value that is hashed, signed, stored or sent.
 
-* A value is an integer (-2**63 .. 2**64-1), bytes, text, or a tuple of values. Nothing else: no maps,
-  floats, booleans, nil or extension types (CONSENSUS 4.1).
-* A record is a frozen dataclass; on the wire it is the tuple of its fields, in order. Field types are
-  int, bytes, str, enums of text, tuples, other records; `Annotated[..., Size]` bounds lengths.
-* Decoding checks, in order: size, limits while parsing, re-encoding equal to the input, field types.
+* A value is an integer (-2**63 .. 2**64-1), bytes, text, or a tuple of values. Nothing else: no
+  maps, floats, booleans, nil or extension types (CONSENSUS 4.1).
+* A record is a frozen dataclass; on the wire it is the tuple of its fields, in order. Field types
+  are int, bytes, str, enums of text, tuples, records; `Annotated[..., Size]` bounds a length.
+* Decoding checks, in order: size, limits while parsing, re-encoding equal to the input, types.
 """
 
 import hashlib
@@ -74,7 +74,7 @@ def pack(record: Any) -> bytes:
     return encode(plain(record))
 
 
-def unpack(cls: type[Record], data: bytes, limit: int) -> Record:
+def unpack(cls: Callable[..., Record], data: bytes, limit: int) -> Record:
     """The record of class `cls` that `data` encodes.
 
     Raises Invalid: TOO_LARGE, NOT_CANONICAL, WRONG_TYPE.
@@ -84,22 +84,43 @@ def unpack(cls: type[Record], data: bytes, limit: int) -> Record:
 
 def plain(record: Any) -> tuple[Any, ...]:
     """A record as the tuple that stands for it on the wire."""
-    return tuple(writer(getattr(record, name)) for name, writer in _writers(type(record)))
+    fields_of = _writers(type(record))  # type: ignore[arg-type]
+    return tuple(writer(getattr(record, name)) for name, writer in fields_of)
 
 
-def from_plain(cls: type[Record], value: Any) -> Record:
+def from_plain(cls: Callable[..., Record], value: Any) -> Record:
     """The record that a decoded tuple stands for. Raises Invalid WRONG_TYPE."""
     record: Record = _reader(cls)(value)
     return record
 
 
 def hash_of(tag: str, data: bytes) -> Hash:
-    """blake2b-256 of bytes, with the kind of thing hashed as its personalisation (at most 16 bytes)."""
+    """blake2b-256 of bytes; the kind of thing hashed (at most 16 bytes) is its personalisation."""
     return Hash(hashlib.blake2b(data, digest_size=32, person=tag.encode()).digest())
 
 
+class Tagged:
+    """A closed union of records on the wire: (tag, record), the tag being its place in the list."""
+
+    def __init__(self, *kinds: type, limit: int) -> None:
+        self.kinds = kinds
+        self.limit = limit
+        self._tags = {kind: tag for tag, kind in enumerate(kinds)}
+
+    def encode(self, record: Any) -> bytes:
+        """The bytes of a record of one of the kinds."""
+        return encode((self._tags[type(record)], plain(record)))
+
+    def decode(self, data: bytes) -> Any:
+        """The record. Raises Invalid: TOO_LARGE, NOT_CANONICAL, WRONG_TYPE."""
+        value = decode(data, self.limit)
+        if type(value) is not tuple or len(value) != 2 or value[0] not in range(len(self.kinds)):
+            raise _refuse(f"one of {', '.join(kind.__name__ for kind in self.kinds)} is due")
+        return from_plain(self.kinds[value[0]], value[1])
+
+
 @cache
-def _writers(cls: type) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+def _writers(cls: Any) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
     hints = get_type_hints(cls)
     return tuple((field.name, _writer(hints[field.name])) for field in fields(cls))
 
@@ -135,7 +156,7 @@ def _sized(hint: Any, size: Size) -> Callable[[Any], Any]:
         return _sized(hint.__supertype__, size)
     if get_origin(hint) is tuple:
         return _tuple_reader(hint, size)
-    if is_dataclass(hint):
+    if isinstance(hint, type) and is_dataclass(hint):
         return _record_reader(hint)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return _enum_reader(hint)
@@ -156,11 +177,11 @@ def _read_integer(value: Any) -> int:
     return value
 
 
-def _length_reader(kind: type, size: Size) -> Callable[[Any], Any]:
+def _length_reader(kind: type[bytes] | type[str], size: Size) -> Callable[[Any], Any]:
     def read(value: Any) -> Any:
         if type(value) is not kind:
             raise _refuse(f"{kind.__name__} is due")
-        length = len(value) if kind is bytes else len(value.encode())
+        length = len(value.encode() if isinstance(value, str) else value)
         if not size.least <= length <= size.most:
             raise _refuse(f"length {length} is not within {size.least}..{size.most}")
         return value

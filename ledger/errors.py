@@ -21,6 +21,9 @@ class Reason(StrEnum):
     BAD_MODEL = "the model directory is not usable"
     NO_MEMORY = "the model does not fit in free memory"
     BAD_REQUEST = "the request does not fit the model"
+    BUSY = "the model has as many requests waiting as it takes"
+    NO_MODEL = "the model is not served here"
+    MODEL_FAILED = "the model failed while answering"
     WRONG_REQUEST = "the receipt does not match its request"
     WRONG_OUTPUT = "the receipt does not match its output"
 

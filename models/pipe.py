@@ -1,6 +1,6 @@
-"""The framed pipe between a daemon and its worker: each frame is a length and one canonical value.
+"""The framed pipe between a daemon and its worker: each frame is a length and one value.
 
-A frame is 4 bytes of length (big-endian) and the msgpack of (tag, fields...). Both ends are ours and
+A frame is 4 bytes of length (big-endian) and the msgpack of (tag, fields). Both ends are ours and
 on one machine; the codec is the same as on the wire so that there is one.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
-from ledger.codec import decode, encode, from_plain, plain
+from ledger.codec import Tagged
 from ledger.errors import Invalid, Reason
 from ledger.types import Size
 from models.types import MAX_INPUT_BYTES, MAX_PREFIX_BYTES, Finish, ModelCard, Sampling, Tensor
@@ -63,8 +63,8 @@ class Refused:
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of an answer. Text: `tokens` (4 bytes little-endian each) and the bytes they stand for.
-    A tensor comes in one part, without tokens."""
+    """A piece of an answer. Text: `tokens` (4 bytes little-endian each) and the bytes they stand
+    for. A tensor comes in one part, without tokens."""
 
     job: int
     tokens: Annotated[bytes, Size(MAX_PREFIX_BYTES)]
@@ -93,18 +93,12 @@ class Failed:
 
 
 Frame = Submit | Cancel | Ready | Refused | Part | Done | Failed
-KINDS: tuple[type, ...] = (Submit, Cancel, Ready, Refused, Part, Done, Failed)
-TAGS = {kind: tag for tag, kind in enumerate(KINDS)}
-
-__all__ = [
-    "Cancel", "Done", "Failed", "Frame", "FrameReader", "Part", "Ready", "Refused",
-    "Submit", "frame_bytes",
-]  # fmt: skip
+FRAMES = Tagged(Submit, Cancel, Ready, Refused, Part, Done, Failed, limit=MAX_FRAME_BYTES)
 
 
 def frame_bytes(frame: Frame) -> bytes:
     """A frame as it goes down the pipe."""
-    data = encode((TAGS[type(frame)], plain(frame)))
+    data = FRAMES.encode(frame)
     return len(data).to_bytes(LENGTH_BYTES, "big") + data
 
 
@@ -115,7 +109,7 @@ class FrameReader:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """Add bytes; yield each complete frame. Raises Invalid on a frame that is not one of ours."""
+        """Add bytes; yield each complete frame. Raises Invalid on a frame that is not ours."""
         self._buffer += data
         while len(self._buffer) >= LENGTH_BYTES:
             length = int.from_bytes(self._buffer[:LENGTH_BYTES], "big")
@@ -124,14 +118,6 @@ class FrameReader:
             end = LENGTH_BYTES + length
             if len(self._buffer) < end:
                 return
-            body = bytes(self._buffer[LENGTH_BYTES:end])
+            frame: Frame = FRAMES.decode(bytes(self._buffer[LENGTH_BYTES:end]))
             del self._buffer[:end]
-            yield _frame_of(body)
-
-
-def _frame_of(body: bytes) -> Frame:
-    value = decode(body, MAX_FRAME_BYTES)
-    if type(value) is not tuple or len(value) != 2 or value[0] not in range(len(KINDS)):
-        raise Invalid(Reason.WRONG_TYPE, "not a frame of the worker's pipe")
-    frame: Frame = from_plain(KINDS[value[0]], value[1])
-    return frame
+            yield frame

@@ -65,8 +65,8 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. Temperature 0 is greedy; otherwise the choice at position i is a
-    function of (seed, i) alone, so an answer can be resumed elsewhere and come out the same."""
+    """How the next token is chosen. Temperature 0 is greedy; otherwise the choice at position i
+    depends on (seed, i) and the logits alone, so an answer resumed elsewhere comes out the same."""
 
     temperature: int = 0
     """In thousandths."""

@@ -1,1 +1,34 @@
-"""One file for each way to run a model."""
+"""What the worker drives: one small interface, one file per kind of model behind it."""
+
+from typing import Protocol
+
+from models.pipe import Done, Failed, Part, Submit
+
+Reply = Part | Done | Failed
+
+
+class Backend(Protocol):
+    """A loaded model and its jobs. `now` is in seconds, of a clock that only grows."""
+
+    context: int
+    """The most tokens of prompt and answer together; 0 where there are no tokens."""
+    slots: int
+    """How many jobs run at once in a batch."""
+    fingerprint: str
+    """What computes: backend, its version, number type."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether `step` has something to do."""
+
+    def submit(self, frame: Submit, now: float) -> None:
+        """Queue a job. Raises Invalid: BAD_REQUEST, BUSY."""
+
+    def cancel(self, job: int) -> None:
+        """Forget a job, if it is not over."""
+
+    def step(self, now: float) -> list[Reply]:
+        """Advance the jobs a little; what there is to say of them."""
+
+    def drop_all(self) -> list[int]:
+        """Forget all jobs, after a step that raised; which they were."""

@@ -1,0 +1,321 @@
+"""Gossip over py-libp2p: its gossipsub with what LIBP2P.md found wanting closed by subclassing.
+
+* One path in: `push_msg` checks size, signature and the topic's rules for our own messages and for
+  others' alike; an exception is the message's end, never the service's (T2, T3).
+* Rates are kept by reading slower, not by dropping: a peer that floods waits on its own stream.
+* Message ids stay from+seqno; the counter starts at the time in nanoseconds, so a restarted node
+  is heard at once (T13). Late joiners get the recent window through the same queue as all (T4).
+* Handlers are called at once and never wait; what they want goes into an inbox of theirs (T16).
+* The router's heartbeat is one second; adaptive, spam and eclipse machinery are off (T15).
+"""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+from libp2p.custom_types import TProtocol
+from libp2p.exceptions import ParseError
+from libp2p.io.exceptions import IOException
+from libp2p.peer.id import ID
+from libp2p.pubsub.gossipsub import GossipSub
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.pubsub.pubsub import Pubsub
+from libp2p.pubsub.rpc_queue import RpcQueue
+from libp2p.pubsub.score import PeerScorer
+from libp2p.stream_muxer.exceptions import MuxedStreamError
+from libp2p.tools.anyio_service import background_trio_service
+
+from gossip.scoring import score_parameters
+from gossip.topics import Topic, topic_id
+from gossip.validation import Bucket, Ignore, Reject
+from ledger.errors import Invalid
+from ledger.keys import PEER_ID_HEAD, PeerId, verify
+from ledger.types import ChainId, PublicKey, Signature
+
+log = logging.getLogger("yuma.gossip")
+
+PROTOCOL = TProtocol("/meshsub/1.1.0")
+"""1.2 sends an IDONTWANT for each message to each peer: twice the CPU for small messages."""
+SIGNING_PREFIX = b"libp2p-pubsub:"
+MAX_RPC_BYTES = 256 * 2**10
+"""Four of the largest records we gossip (60 KB)."""
+QUEUE_RPCS = 512
+"""RPCs waiting for one peer (the library's 32 lose a burst); beyond it the peer misses some and
+IHAVE repairs it."""
+QUEUE_HIGH = 384
+"""Publishing waits while a peer's queue is longer than this."""
+PEER_RATE = 500.0
+"""Messages and control entries a second that we read from one peer, on average: at 0.2 ms each a
+peer can take a tenth of a core."""
+PEER_BURST = 2000.0
+DEGREE, DEGREE_LOW, DEGREE_HIGH = 6, 4, 12
+PRUNE_BACK_OFF_S = 10
+"""A pruned peer may graft again after this; the spec's minute is for swarms of thousands."""
+
+Handler = Callable[[PublicKey, bytes], None]
+"""Given a message's author and data: returns to accept, raises Ignore, Reject or Invalid."""
+
+
+class Router(GossipSub):
+    """Gossipsub's mesh without the stores and chatter that grow for ever."""
+
+    scorer: PeerScorer
+
+    def __init__(self) -> None:
+        super().__init__(
+            [PROTOCOL],
+            degree=DEGREE,
+            degree_low=DEGREE_LOW,
+            degree_high=DEGREE_HIGH,
+            heartbeat_interval=1,
+            adaptive_gossip_enabled=False,
+            spam_protection_enabled=False,
+            eclipse_protection_enabled=False,
+            prune_back_off=PRUNE_BACK_OFF_S,
+            score_params=score_parameters(),
+        )
+
+    async def publish(self, msg_forwarder: ID, pubsub_msg: rpc_pb2.Message) -> None:
+        """Pass a message on to the mesh: one shared RPC, no per-peer copies, no signed record."""
+        pubsub = self.pubsub
+        assert pubsub is not None
+        self.mcache.put(pubsub_msg)
+        rpc = rpc_pb2.RPC(publish=[pubsub_msg])
+        for peer in self._get_peers_to_send(
+            pubsub_msg.topicIDs, msg_forwarder=msg_forwarder, origin=ID(pubsub_msg.from_id)
+        ):
+            queue = pubsub.peer_queues.get(peer)
+            if queue is None:
+                continue
+            if peer in self._pending_control:
+                self.send_rpc(peer, rpc)
+            else:
+                queue.push(rpc)
+        for topic in pubsub_msg.topicIDs:
+            self.time_since_last_publish[topic] = int(time.time())
+
+    async def send_recent_messages(self, peer_id: ID, topic: str) -> None:
+        """Hand a newcomer the last seconds' messages, in order, through its own queue."""
+        pubsub = self.pubsub
+        assert pubsub is not None
+        queue = pubsub.peer_queues.get(peer_id)
+        for message_id in self.mcache.window(topic) if queue is not None else ():
+            message = self.mcache.get(message_id)
+            if message is not None and queue is not None:
+                queue.push(rpc_pb2.RPC(publish=[message]))
+
+
+class SafePubsub(Pubsub):
+    """The pubsub service with our own way in; see the module's rules."""
+
+    router: Router
+
+    def __init__(self, host: Any, router: Router, topics: dict[str, Topic]) -> None:
+        super().__init__(
+            host,
+            router,
+            strict_signing=True,
+            allowed_topics=frozenset(topics),
+            max_subscriptions_per_peer=2 * len(topics),
+            max_subscriptions_per_rpc=4 * len(topics),
+            max_inbound_rpc_size=MAX_RPC_BYTES,
+        )
+        self.counter = time.time_ns()
+        self.rows = topics
+        self.handlers: dict[str, Handler] = {}
+        self.invalid: Callable[[PeerId], None] = _no_one
+
+    async def _handle_new_peer(self, peer_id: ID) -> None:
+        held = self.peers.get(peer_id)
+        if held is not None and held.muxed_conn.is_closed:
+            self._handle_dead_peer(peer_id)  # the peer came back before its old stream was missed
+        await super()._handle_new_peer(peer_id)
+        queue: RpcQueue | None = self.peer_queues.get(peer_id)
+        if queue is not None:
+            queue._queue.max_size = QUEUE_RPCS
+
+    def _handle_dead_peer(self, peer_id: ID) -> None:
+        """Forget a peer's outgoing stream; while it stays connected, what it subscribed to stands.
+
+        The library forgets that too, and a peer that came back quickly would be sent nothing.
+        """
+        topics = [topic for topic, peers in self.peer_topics.items() if peer_id in peers]
+        super()._handle_dead_peer(peer_id)
+        if self._peer_is_connected(peer_id):
+            for topic in topics:
+                self.peer_topics.setdefault(topic, set()).add(peer_id)
+            self._peer_subscription_count[peer_id] = len(topics)
+
+    async def continuously_read_stream(self, stream: Any) -> None:
+        """Read one peer's RPCs until its stream ends. What it sends can end this stream only."""
+        peer: ID = stream.muxed_conn.peer_id
+        reader = _RpcReader(stream)
+        now = trio.current_time()
+        allowance = Bucket(PEER_RATE, PEER_BURST, PEER_BURST, now)
+        try:
+            while self.manager.is_running:
+                data = await reader.next()
+                if data is None:
+                    return
+                await self._handle_rpc(peer, data, allowance)
+        except (IOException, MuxedStreamError) as error:
+            log.debug("gossip stream of %s: %r", peer, error)
+
+    async def _handle_rpc(self, peer: ID, data: bytes, allowance: Bucket) -> None:
+        rpc = rpc_pb2.RPC()
+        rpc.ParseFromString(data)
+        control = rpc.control
+        entries = len(rpc.publish) + len(rpc.subscriptions)
+        entries += sum(len(kind) for kind in (control.ihave, control.iwant, control.graft))
+        entries += len(control.prune) + len(control.idontwant)
+        await _pay(allowance, max(1, entries))
+        for message in rpc.publish:
+            await self.push_msg(peer, message)
+        if len(rpc.subscriptions) <= self.max_subscriptions_per_rpc:
+            for subscription in rpc.subscriptions:
+                self.handle_subscription(peer, subscription)
+        if rpc.HasField("control"):
+            rpc.ClearField("senderRecord")  # addresses come by presence; no verify per RPC
+            await self.router.handle_rpc(rpc, peer)
+
+    async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
+        """Take one message in, ours or another's: check it, hand it over, pass it on."""
+        if self.is_peer_blacklisted(msg_forwarder) or self._is_msg_seen(msg):
+            return
+        own = msg_forwarder == self.my_id
+        if not own and msg.from_id == self.my_id.to_bytes():
+            return
+        topic = msg.topicIDs[0] if len(msg.topicIDs) == 1 else ""
+        handler = self.handlers.get(topic)
+        scorer = self.router.scorer
+        if handler is None or not (own or scorer.allow_publish(msg_forwarder, [topic])):
+            return
+        try:
+            author = _verified_author(msg)
+            self._mark_msg_seen(msg)
+            if len(msg.data) > self.rows[topic].size:
+                raise Reject("larger than its topic allows")
+            handler(author, msg.data)
+        except Ignore as ignored:
+            log.debug("ignored on %s from %s: %s", topic, msg_forwarder, ignored)
+            return
+        except (Reject, Invalid) as refused:
+            log.debug("rejected on %s from %s: %s", topic, msg_forwarder, refused)
+            if not own:
+                scorer.on_invalid_message(msg_forwarder, topic)
+                if scorer.is_graylisted(msg_forwarder, [topic]):
+                    self.invalid(PeerId(msg_forwarder.to_base58()))
+            return
+        scorer.on_first_delivery(msg_forwarder, topic)
+        await self.router.publish(msg_forwarder, msg)
+
+
+def _no_one(_peer: PeerId) -> None:
+    """The place of a listener that was not set."""
+
+
+async def _pay(allowance: Bucket, cost: int) -> None:
+    """Wait until a peer's allowance covers what it sent: reading slows, so the sender does."""
+    for _ in range(cost):
+        while not allowance.take(trio.current_time()):  # noqa: ASYNC110 - it is time we wait for
+            await trio.sleep(1 / allowance.rate)
+    await trio.lowlevel.checkpoint()
+
+
+def _verified_author(message: rpc_pb2.Message) -> PublicKey:
+    """The Ed25519 key that signed a message. Raises Reject, Invalid BAD_SIGNATURE."""
+    if not message.from_id.startswith(PEER_ID_HEAD) or len(message.from_id) != 38:
+        raise Reject("the author is not an Ed25519 peer id")
+    author = PublicKey(message.from_id[len(PEER_ID_HEAD) :])
+    bare = rpc_pb2.Message(
+        from_id=message.from_id, data=message.data, seqno=message.seqno, topicIDs=message.topicIDs
+    )
+    verify(author, SIGNING_PREFIX + bare.SerializeToString(), Signature(message.signature))
+    return author
+
+
+class _RpcReader:
+    """Cuts a stream into varint-prefixed RPCs, reading as much as is there at once."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._buffer = bytearray()
+
+    async def next(self) -> bytes | None:
+        """One RPC's bytes; None at the end. Raises ParseError on a bad or oversized prefix."""
+        while (prefix := _varint(self._buffer)) is None:
+            if not await self._fill():
+                return None
+        size, start = prefix
+        if size > MAX_RPC_BYTES:
+            raise ParseError(f"an RPC of {size} bytes")
+        while len(self._buffer) < start + size:
+            if not await self._fill():
+                return None
+        data = bytes(memoryview(self._buffer)[start : start + size])
+        del self._buffer[: start + size]
+        return data
+
+    async def _fill(self) -> bool:
+        data = await self._stream.read(65536)
+        self._buffer += data
+        return bool(data)
+
+
+def _varint(data: bytearray) -> tuple[int, int] | None:
+    """The unsigned varint at the front and its length; None if it is not complete yet."""
+    value = 0
+    for index, byte in enumerate(data[:5]):
+        value |= (byte & 0x7F) << (7 * index)
+        if byte < 0x80:
+            return value, index + 1
+    if len(data) >= 5:
+        raise ParseError("a length prefix that does not end")
+    return None
+
+
+class Gossip:
+    """What a node says to everyone and hears from everyone, on the topics of one network."""
+
+    def __init__(self, host: Any, chain: ChainId, topics: Iterable[Topic]) -> None:
+        self._ids = {topic.name: topic_id(chain, topic) for topic in topics}
+        self._router = Router()
+        rows = {self._ids[topic.name]: topic for topic in topics}
+        self._pubsub = SafePubsub(host, self._router, rows)
+
+    def handle(self, topic: Topic, handler: Handler) -> None:
+        """Set who takes in a topic's messages; before `run`."""
+        self._pubsub.handlers[self._ids[topic.name]] = handler
+
+    def on_graylisted(self, listener: Callable[[PeerId], None]) -> None:
+        """Set who is told when a peer's score has fallen below use."""
+        self._pubsub.invalid = listener
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator["Gossip"]:
+        """Subscribe to the handled topics and gossip until the block ends."""
+        async with background_trio_service(self._pubsub), background_trio_service(self._router):
+            await self._pubsub.wait_until_ready()
+            for topic in self._pubsub.handlers:
+                await self._pubsub.subscribe(topic)
+            yield self
+
+    async def publish(self, topic: Topic, data: bytes) -> None:
+        """Say a sealed record; waits while a peer's queue is long."""
+        queues = self._pubsub.peer_queues
+        while any(len(queue) > QUEUE_HIGH for queue in queues.values()):  # noqa: ASYNC110
+            await trio.sleep(0.005)  # the library's queues have no event for this
+        await self._pubsub.publish(self._ids[topic.name], data)
+
+    def peers(self, topic: Topic) -> set[PeerId]:
+        """The peers in the topic's mesh."""
+        mesh = self._router.mesh.get(self._ids[topic.name], set())
+        return {PeerId(peer.to_base58()) for peer in mesh}
+
+    def score(self, peer: PeerId) -> float:
+        """A peer's score over all topics; negative is bad."""
+        value: float = self._router.scorer.score(ID.from_base58(peer), list(self._ids.values()))
+        return value

@@ -1,0 +1,49 @@
+"""Our GPT as a token model: torch on one side, token ids and numpy logits on the other."""
+
+from collections.abc import Sequence
+
+import torch
+
+from models.backends.text import TextBackend
+from models.catalog import TOKENIZER, WEIGHTS, Model
+from models.config import GptConfig
+from models.engine import Logits
+from models.gpt import Gpt, KeyValueCache, Place, load_gpt
+from models.tokenizer import load_tokenizer
+
+
+class GptTokens:
+    """A GPT with a cache of some rows, as the engine drives it."""
+
+    def __init__(self, gpt: Gpt, rows: int) -> None:
+        self.vocabulary = gpt.config.vocabulary
+        self.context = gpt.config.context
+        self.end_of_text = gpt.config.vocabulary - 1
+        self.rows = rows
+        self._gpt = gpt
+        self._cache = KeyValueCache(gpt.config, rows)
+        self.move = self._cache.move
+
+    @torch.inference_mode()
+    def prefill(self, row: int, start: int, tokens: Sequence[int]) -> None:
+        """Store tokens of a row from position `start` on."""
+        place = Place(self._cache, row, torch.tensor([start]), len(tokens))
+        self._gpt(torch.tensor([tokens]), place)
+
+    @torch.inference_mode()
+    def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Logits:
+        """Store one token in each of the rows 0..n-1; the logits (n, V) after them."""
+        place = Place(self._cache, 0, torch.tensor(positions), 1)
+        states = self._gpt(torch.tensor(tokens)[:, None], place)  # (n, 1, C)
+        logits: Logits = self._gpt.logits(states[:, 0]).numpy()
+        return logits
+
+
+def open_gpt(model: Model, config: GptConfig, slots: int) -> TextBackend:
+    """The backend of a text model's directory. Raises Invalid BAD_MODEL."""
+    tokenizer = load_tokenizer((model.directory / TOKENIZER).read_bytes())
+    tokens = GptTokens(load_gpt(config, model.directory / WEIGHTS), slots)
+    # Torch does part of its setting up at the first call: not at somebody's first request.
+    tokens.prefill(0, 0, [0, 0])
+    tokens.decode([0], [0])
+    return TextBackend(tokens, tokenizer, f"gpt/torch-{torch.__version__}/float32")

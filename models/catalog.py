@@ -1,0 +1,173 @@
+"""Model directories: which files count, whether they are sound, their digest, whether they fit.
+
+* A text model is config.json, model.safetensors and tokenizer.json. A tensor model is config.json
+  and model.pt2, an exported program: the operator's own file only, never taken from a peer.
+* The digest is over the names, sizes and hashes of exactly these files: equal digests answer alike.
+* No torch here: the daemon reads models before any worker starts.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ledger.codec import encode, hash_of
+from ledger.errors import Invalid, Reason
+from ledger.types import Hash
+from models.config import MAX_CONFIG_BYTES, Config, GptConfig, read_config
+from models.header import parameters_of, read_header
+from models.tokenizer import load_tokenizer
+from models.types import Kind
+
+CONFIG, WEIGHTS, TOKENIZER, PROGRAM = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "model.pt2",
+)
+FILES = {Kind.TEXT: (CONFIG, WEIGHTS, TOKENIZER), Kind.TENSOR: (CONFIG, PROGRAM)}
+"""The files that decide the answers; a directory may hold others, such as a card."""
+MAX_TOKENIZER_BYTES = 16 * 2**20
+SHIPPED = Path(__file__).parent / "shipped"
+"""Models that come with the package: they work without a network."""
+WORKER_BYTES = 250 * 2**20
+"""What a worker takes with torch and no model (measured: about 220 MiB)."""
+MEGABYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Model:
+    """A sound model directory."""
+
+    directory: Path
+    config: Config
+    kind: Kind
+    digest: Hash
+    parameters: int
+    weight_bytes: int
+    """Once loaded; text weights run as float32 whatever they are stored as."""
+
+    @property
+    def name(self) -> str:
+        """What its config.json calls it."""
+        return self.config.name
+
+
+def open_model(directory: Path) -> Model:
+    """The model in a directory, all its files checked. Raises Invalid BAD_MODEL."""
+    try:
+        return _opened(directory)
+    except OSError as error:
+        raise Invalid(
+            Reason.BAD_MODEL, f"{directory}: {error.strerror}: {error.filename}"
+        ) from None
+
+
+def _opened(directory: Path) -> Model:
+    config = read_config(_small_file(directory / CONFIG, MAX_CONFIG_BYTES))
+    if isinstance(config, GptConfig):
+        return _opened_gpt(directory, config)
+    size = (directory / PROGRAM).stat().st_size
+    digest = _digest_of(directory, FILES[Kind.TENSOR])
+    return Model(directory, config, Kind.TENSOR, digest, config.parameters, size)
+
+
+def _opened_gpt(directory: Path, config: GptConfig) -> Model:
+    tokenizer = load_tokenizer(_small_file(directory / TOKENIZER, MAX_TOKENIZER_BYTES))
+    if tokenizer.size != config.vocabulary:
+        detail = f"tokenizer.json has {tokenizer.size} tokens, config.json {config.vocabulary}"
+        raise Invalid(Reason.BAD_MODEL, detail)
+    parameters = parameters_of(read_header(directory / WEIGHTS))
+    digest = _digest_of(directory, FILES[Kind.TEXT])
+    return Model(directory, config, Kind.TEXT, digest, parameters, 4 * parameters)
+
+
+def _small_file(path: Path, limit: int) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise Invalid(Reason.BAD_MODEL, f"{path.name} is over {limit} bytes")
+    return data
+
+
+def _digest_of(directory: Path, names: tuple[str, ...]) -> Hash:
+    entries = []
+    for name in sorted(names):
+        with (directory / name).open("rb") as file:
+            content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).digest()
+            entries.append((name, file.tell(), content))
+    return hash_of("yuma/model", encode(tuple(entries)))
+
+
+def shipped_names() -> tuple[str, ...]:
+    """The models that come with the package."""
+    return tuple(sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}")))
+
+
+def shipped_directory(name: str) -> Path:
+    """Where a model that comes with the package lies. Raises Invalid BAD_MODEL."""
+    if name not in shipped_names():
+        known = ", ".join(shipped_names())
+        raise Invalid(
+            Reason.BAD_MODEL, f"no model named {name!r:.80} comes with yuma, only {known}"
+        )
+    return SHIPPED / name
+
+
+def memory_need(model: Model, slots: int) -> int:
+    """About how many bytes a worker with this model takes."""
+    # Twice the weights: loading holds the file's pages and the converted copy for a moment.
+    return WORKER_BYTES + 2 * model.weight_bytes + _cache_bytes(model.config, slots)
+
+
+def _cache_bytes(config: Config, slots: int) -> int:
+    """Keys and values of all slots as float32; exported programs keep none."""
+    if not isinstance(config, GptConfig):
+        return 0
+    return 2 * 4 * slots * config.layers * config.context * config.width
+
+
+def validate_memory(model: Model, slots: int, available: int | None) -> None:
+    """Return if a worker with this model fits. Raises Invalid NO_MEMORY.
+
+    `available` is what `available_memory()` says; None, where the system tells nothing, fits.
+    """
+    need = memory_need(model, slots)
+    if available is not None and need > available:
+        detail = f"{model.name} needs {need // MEGABYTE} MB, {available // MEGABYTE} MB are free"
+        raise Invalid(Reason.NO_MEMORY, detail)
+
+
+def available_memory(
+    meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")
+) -> int | None:
+    """Bytes that can still be taken here: the system's, or the container's where that is less."""
+    known = [size for size in (_system_memory(meminfo), _group_memory(group)) if size is not None]
+    return min(known, default=None)
+
+
+def _system_memory(meminfo: Path) -> int | None:
+    if not meminfo.is_file():
+        return None
+    for line in meminfo.read_text().splitlines():
+        key, _, rest = line.partition(":")
+        if key == "MemAvailable":
+            return int(rest.split()[0]) * 1024
+    return None
+
+
+def _group_memory(group: Path) -> int | None:
+    """What the control group (version 2) leaves; None where it sets no limit."""
+    limit = group / "memory.max"
+    if not limit.is_file() or not (text := limit.read_text().strip()).isdigit():
+        return None
+    used = int((group / "memory.current").read_text())
+    return max(0, int(text) - used + _reclaimable(group / "memory.stat"))
+
+
+def _reclaimable(statistics: Path) -> int:
+    """File pages that the group counts as used though the system drops them at need."""
+    for line in statistics.read_text().splitlines():
+        key, _, value = line.partition(" ")
+        if key == "inactive_file":
+            return int(value)
+    return 0

@@ -1,0 +1,246 @@
+"""Continuous batching over tokens: jobs join and leave a running batch one by one.
+
+* `step` reads at most PREFILL_TOKENS of new prompts, so that running answers do not stall, then
+  makes one token for every answer under way. Rows of the cache are kept dense: 0..n-1 are in use.
+* The token at position i of an answer is a function of (seed, i, logits). A job resumed with the
+  tokens already out as its prefix goes on as it would have, wherever that is. Equality is of the
+  choices: logits differ in their last bits with the size of the batch, by about 1e-6.
+* Only token ids here: no text, no torch, no clock. `now` is in seconds of a clock that only grows.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ledger.errors import Invalid, Reason
+from models.types import TEMPERATURE_UNIT, Finish, Sampling
+
+PREFILL_TOKENS = 256
+"""Prompt tokens read per step: about as long as twenty steps of decoding on the shipped model."""
+MAX_WAITING = 64
+"""Jobs that wait for a row. At eight rows the last of them waits for eight whole answers."""
+
+Logits = NDArray[np.float32]
+
+
+class TokenModel(Protocol):
+    """A model with a cache of `rows` sequences, each as long as the context."""
+
+    vocabulary: int
+    context: int
+    end_of_text: int
+    rows: int
+
+    def prefill(self, row: int, start: int, tokens: Sequence[int]) -> None:
+        """Store tokens of a row from position `start` on."""
+
+    def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Logits:
+        """Store one token in each of the rows 0..n-1; the logits (n, V) after them."""
+
+    def move(self, source: int, target: int) -> None:
+        """Copy what is stored of one row to another."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A token of an answer."""
+
+    job: int
+    token: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The answer is over."""
+
+    job: int
+    finish: Finish
+    prompt_tokens: int
+    output_tokens: int
+    """Made here, the prefix not counted."""
+
+
+Event = Made | Ended
+
+
+@dataclass
+class _Answer:
+    """A job under way: `tokens` is prompt, prefix and what was made; `stored` are cached."""
+
+    job: int
+    tokens: list[int]
+    prompt_tokens: int
+    prefix_tokens: int
+    sampling: Sampling
+    deadline: float
+    stored: int = 0
+
+    @property
+    def position(self) -> int:
+        """Which token of the whole answer comes next, from 0."""
+        return len(self.tokens) - self.prompt_tokens
+
+    def ended(self, finish: Finish) -> Ended:
+        return Ended(self.job, finish, self.prompt_tokens, self.position - self.prefix_tokens)
+
+
+class Engine:
+    """The jobs of one model: those in the batch, in row order, and those that wait."""
+
+    def __init__(self, model: TokenModel) -> None:
+        self.model = model
+        self._rows: list[_Answer] = []
+        self._waiting: deque[_Answer] = deque()
+
+    @property
+    def busy(self) -> bool:
+        """Whether `step` has something to do."""
+        return bool(self._rows or self._waiting)
+
+    @property
+    def jobs(self) -> list[int]:
+        """All jobs not over."""
+        return [answer.job for answer in (*self._rows, *self._waiting)]
+
+    def submit(
+        self,
+        job: int,
+        prompt: Sequence[int],
+        prefix: Sequence[int],
+        sampling: Sampling,
+        deadline: float,
+    ) -> None:
+        """Queue a job. Raises Invalid: BAD_REQUEST, BUSY."""
+        self._validate(job, prompt, prefix, sampling)
+        if len(self._waiting) >= MAX_WAITING:
+            raise Invalid(Reason.BUSY, f"{MAX_WAITING} requests wait already")
+        tokens = [*prompt, *prefix]
+        self._waiting.append(_Answer(job, tokens, len(prompt), len(prefix), sampling, deadline))
+
+    def cancel(self, job: int) -> None:
+        """Forget a job, if it is not over."""
+        self._waiting = deque(answer for answer in self._waiting if answer.job != job)
+        for row, answer in enumerate(self._rows):
+            if answer.job == job:
+                self._release(row)
+                return
+
+    def drop_all(self) -> list[int]:
+        """Forget all jobs, after a step that raised; which they were."""
+        jobs = self.jobs
+        self._rows.clear()
+        self._waiting.clear()
+        return jobs
+
+    def step(self, now: float) -> list[Event]:
+        """Advance all jobs a little; what came of it."""
+        events = self._end_due(now)
+        while self._waiting and len(self._rows) < self.model.rows:
+            self._rows.append(self._waiting.popleft())
+        self._read_prompts()
+        return events + self._decode() if self._rows else events
+
+    def _validate(
+        self, job: int, prompt: Sequence[int], prefix: Sequence[int], sampling: Sampling
+    ) -> None:
+        if job in self.jobs:
+            raise Invalid(Reason.BAD_REQUEST, f"job {job} is already under way")
+        if not prompt:
+            raise Invalid(Reason.BAD_REQUEST, "the prompt is empty")
+        if len(prompt) >= self.model.context:
+            detail = f"the prompt has {len(prompt)} tokens, the model takes {self.model.context}"
+            raise Invalid(Reason.BAD_REQUEST, f"{detail} with the answer")
+        if not all(0 <= token < self.model.vocabulary for token in (*prompt, *prefix)):
+            raise Invalid(Reason.BAD_REQUEST, "a token is not of the model's vocabulary")
+        if self.model.end_of_text in prefix:
+            raise Invalid(Reason.BAD_REQUEST, "the answer to resume is over already")
+        if sampling.max_tokens < 1 or sampling.temperature < 0 or sampling.top_k < 0:
+            raise Invalid(Reason.BAD_REQUEST, "max_tokens, temperature or top_k is out of range")
+
+    def _end_due(self, now: float) -> list[Event]:
+        """End what is over before its next token: by the clock, or by the prefix it came with."""
+        events: list[Event] = []
+        for answer in (*self._rows, *self._waiting):
+            if now >= answer.deadline:
+                events.append(answer.ended(Finish.TIME))
+            elif self._is_full(answer):
+                events.append(answer.ended(Finish.LENGTH))
+        for event in events:
+            self.cancel(event.job)
+        return events
+
+    def _is_full(self, answer: _Answer) -> bool:
+        long = answer.position >= answer.sampling.max_tokens
+        return long or len(answer.tokens) >= self.model.context
+
+    def _read_prompts(self) -> None:
+        """Store what the batch was not given yet, but the last token of each: `_decode` does it."""
+        room = PREFILL_TOKENS
+        for row, answer in enumerate(self._rows):
+            count = min(room, len(answer.tokens) - 1 - answer.stored)
+            if count > 0:
+                part = answer.tokens[answer.stored : answer.stored + count]
+                self.model.prefill(row, answer.stored, part)
+                answer.stored += count
+                room -= count
+
+    def _decode(self) -> list[Event]:
+        """Store one more token in every row; those that are read to their end make the next."""
+        logits = self.model.decode(
+            [answer.tokens[answer.stored] for answer in self._rows],
+            [answer.stored for answer in self._rows],
+        )
+        likeliest = logits.argmax(axis=1).tolist()
+        events: list[Event] = []
+        for row, answer in enumerate(self._rows):
+            answer.stored += 1
+            if answer.stored == len(answer.tokens):
+                greedy = answer.sampling.temperature == 0
+                drawn = (
+                    likeliest[row]
+                    if greedy
+                    else sampled(logits[row], answer.sampling, answer.position)
+                )
+                events += self._grown(answer, drawn)
+        for event in events:
+            if isinstance(event, Ended):
+                self.cancel(event.job)
+        return events
+
+    def _grown(self, answer: _Answer, token: int) -> list[Event]:
+        """An answer with its next token; end-of-text is not part of it."""
+        if token == self.model.end_of_text:
+            return [answer.ended(Finish.STOP)]
+        answer.tokens.append(token)
+        made = Made(answer.job, token)
+        return [made, answer.ended(Finish.LENGTH)] if self._is_full(answer) else [made]
+
+    def _release(self, row: int) -> None:
+        """Free a row and fill it with the last one, so that rows stay dense."""
+        last = self._rows.pop()
+        if row < len(self._rows):
+            self.model.move(len(self._rows), row)
+            self._rows[row] = last
+
+
+def sampled(logits: Logits, sampling: Sampling, position: int) -> int:
+    """The token at a position of an answer, drawn from the tempered and cut distribution."""
+    scaled = logits.astype(np.float64) * (TEMPERATURE_UNIT / sampling.temperature)
+    if 0 < sampling.top_k < len(scaled):
+        least = np.partition(scaled, -sampling.top_k)[-sampling.top_k]
+        scaled[scaled < least] = -np.inf
+    heap = np.exp(scaled - scaled.max()).cumsum()
+    return int(np.searchsorted(heap, share_at(sampling.seed, position) * heap[-1], side="right"))
+
+
+def share_at(seed: int, position: int) -> float:
+    """A number in [0, 1) that stands for (seed, position)."""
+    data = seed.to_bytes(8, "little", signed=True) + position.to_bytes(8, "little")
+    digest = hashlib.blake2b(data, digest_size=8).digest()
+    # 52 bits: with 53 the product with a sum could round up to the sum itself.
+    return (int.from_bytes(digest, "little") >> 12) / 2**52

@@ -1,0 +1,227 @@
+"""How the shipped model was made: `python -m models.train --out DIR --seed 1337`.
+
+* The text is the documentation that comes with Python (pydoc_data.topics).
+* Topics that share a paragraph are one group; whole groups are held out, so that no held-out
+  paragraph is trained on.
+* The weights kept are those with the least held-out loss; the card says what was measured and how.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import platform
+import random
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.config import GptConfig, config_bytes
+from models.gpt import Gpt, load_gpt
+from models.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+
+CONFIG = GptConfig(name="docs-gpt", vocabulary=1024, context=512, layers=4, heads=4, width=192)
+DROPOUT = 0.2
+WEIGHT_DECAY = 0.1
+MATRIX_RATE = 0.02
+"""Of Muon, which steps the blocks' matrices."""
+EMBEDDING_RATE = 0.003
+"""Of AdamW, which steps the embedding."""
+WARM_UP_STEPS = 30
+BATCH = 8
+STEPS = 900
+"""Held-out loss has flattened by then (about 20 minutes on one core)."""
+CHECK_EVERY = 50
+HELD_OUT_SHARE = 0.1
+SHARED_CHARACTERS = 60
+"""A paragraph this long in two topics makes them one group; shorter ones are headings."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Mean loss in nats."""
+
+    per_token: float
+    per_character: float
+
+
+def groups_of(texts: dict[str, str]) -> list[list[str]]:
+    """The topics, those that share a long paragraph together."""
+    group = {name: [name] for name in sorted(texts)}
+    seen: dict[str, str] = {}
+    for name in sorted(texts):
+        for paragraph in texts[name].split("\n\n"):
+            if len(paragraph) < SHARED_CHARACTERS:
+                continue
+            other = seen.setdefault(paragraph, name)
+            if group[other] is not group[name]:
+                group[other] += group[name]
+                for moved in group[name]:
+                    group[moved] = group[other]
+    return [names for name, names in group.items() if names[0] == name]
+
+
+def split(texts: dict[str, str], seed: int) -> tuple[dict[str, str], dict[str, str]]:
+    """The topics to train on, and groups with about a tenth of the text to measure on."""
+    groups = groups_of(texts)
+    random.Random(seed).shuffle(groups)
+    room = int(HELD_OUT_SHARE * sum(map(len, texts.values())))
+    held_out: dict[str, str] = {}
+    for names in groups:
+        size = sum(len(texts[name]) for name in names)
+        if size <= room:
+            room -= size
+            held_out |= {name: texts[name] for name in names}
+    return {name: texts[name] for name in texts if name not in held_out}, held_out
+
+
+def stream_of(tokenizer: Tokenizer, texts: dict[str, str]) -> Tensor:
+    """All topics as one row of tokens, end-of-text before each and after the last."""
+    tokens = [tokenizer.end_of_text]
+    for name in sorted(texts):
+        tokens += [*tokenizer.encode(texts[name]), tokenizer.end_of_text]
+    return torch.tensor(tokens)
+
+
+@torch.inference_mode()
+def measure(model: Gpt, tokenizer: Tokenizer, texts: dict[str, str]) -> Loss:
+    """The loss over texts, in windows of the context that do not overlap."""
+    model.eval()
+    stream = stream_of(tokenizer, texts)
+    total = 0.0
+    for start in range(0, len(stream) - 1, model.config.context):
+        window = stream[start : start + model.config.context + 1]
+        logits = model.logits(model(window[None, :-1]))[0]
+        total += functional.cross_entropy(logits, window[1:], reduction="sum").item()
+    return Loss(total / (len(stream) - 1), total / sum(map(len, texts.values())))
+
+
+def batches(stream: Tensor, context: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Random windows and, for each token, the one after it: both (BATCH, context)."""
+    generator = torch.Generator().manual_seed(seed)
+    offsets = torch.arange(context + 1)
+    while True:
+        starts = torch.randint(len(stream) - context, (BATCH, 1), generator=generator)
+        windows = stream[starts + offsets]
+        yield windows[:, :-1], windows[:, 1:]
+
+
+def optimisers(model: Gpt) -> list[torch.optim.Optimizer]:
+    """Muon for the blocks' matrices, AdamW for the embedding."""
+    matrices = list(model.blocks.parameters())
+    return [
+        torch.optim.Muon(
+            matrices, lr=MATRIX_RATE, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(model.embedding.parameters(), lr=EMBEDDING_RATE, betas=(0.9, 0.95)),
+    ]
+
+
+def rate_at(step: int, steps: int) -> float:
+    """The share of the full learning rate: a short rise, then half a cosine to a tenth."""
+    rise = min(1.0, (step + 1) / WARM_UP_STEPS)
+    return rise * (0.1 + 0.45 * (1 + math.cos(math.pi * step / steps)))
+
+
+def step_once(
+    model: Gpt, moving: list[torch.optim.Optimizer], batch: tuple[Tensor, Tensor]
+) -> float:
+    """One step of descent; its loss."""
+    model.train()
+    logits = model.logits(model(batch[0]))
+    loss = functional.cross_entropy(logits.flatten(0, 1), batch[1].flatten())
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimiser in moving:
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+    return loss.item()
+
+
+def save(model: Gpt, tokenizer: Tokenizer, directory: Path) -> None:
+    """Write the three files that make the model; weights as 16-bit floats, half the size."""
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = {name: weight.half() for name, weight in model.state_dict().items()}
+    save_file(weights, directory / "model.safetensors")
+    tokenizer.save(directory / "tokenizer.json")
+    (directory / "config.json").write_bytes(config_bytes(model.config))
+
+
+def train(model: Gpt, tokenizer: Tokenizer, seed: int, steps: int, directory: Path) -> int:
+    """Train for some steps; keep the weights of the least held-out loss; the step they are of."""
+    learnt, held_out = split(topics, seed)
+    moving = optimisers(model)
+    full_rates = [optimiser.param_groups[0]["lr"] for optimiser in moving]
+    feed = batches(stream_of(tokenizer, learnt), model.config.context, seed)
+    least, kept = math.inf, 0
+    for step in range(1, steps + 1):
+        for optimiser, rate in zip(moving, full_rates, strict=True):
+            optimiser.param_groups[0]["lr"] = rate * rate_at(step, steps)
+        loss = step_once(model, moving, next(feed))
+        if step % CHECK_EVERY and step != steps:
+            continue
+        held = measure(model, tokenizer, held_out)
+        print(f"step {step} train {loss:.4f} held out {held.per_token:.4f}", file=sys.stderr)
+        if held.per_token < least:
+            least, kept = held.per_token, step
+            save(model, tokenizer, directory)
+    return kept
+
+
+def card_of(directory: Path, seed: int, steps: int, kept: int, seconds: float) -> dict[str, object]:
+    """What was measured of the files in a directory, and what would make them again."""
+    learnt, held_out = split(topics, seed)
+    model = load_gpt(CONFIG, directory / "model.safetensors")
+    tokenizer = load_tokenizer((directory / "tokenizer.json").read_bytes())
+    return {
+        "command": f"python -m models.train --out DIR --seed {seed} --steps {steps}",
+        "seed": seed,
+        "steps": steps,
+        "step_kept": kept,
+        "seconds": round(seconds),
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "train_loss": asdict(measure(model, tokenizer, learnt)),
+        "held_out_loss": asdict(measure(model, tokenizer, held_out)),
+        "loss_unit": "nats; of the stored 16-bit weights; held-out loss also chose the step kept",
+        "held_out_topics": sorted(held_out),
+        "train_characters": sum(map(len, learnt.values())),
+        "held_out_characters": sum(map(len, held_out.values())),
+        "text": "pydoc_data.topics of Python " + platform.python_version(),
+        "text_blake2b": hashlib.blake2b(json.dumps(topics, sort_keys=True).encode()).hexdigest()[
+            :32
+        ],
+        "text_licence": "Python documentation, Python Software Foundation License Version 2",
+        "torch": torch.__version__,
+    }
+
+
+def main() -> None:
+    """Train a tokenizer and a model, and write the directory."""
+    parser = argparse.ArgumentParser(prog="python -m models.train", description="Train docs-gpt.")
+    parser.add_argument("--out", type=Path, required=True, help="directory to write")
+    parser.add_argument("--seed", type=int, default=1337)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    options = parser.parse_args()
+    began = time.monotonic()
+    torch.set_num_threads(1)
+    torch.manual_seed(options.seed)
+    learnt, held_out = split(topics, options.seed)
+    tokenizer = train_tokenizer([learnt[name] for name in sorted(learnt)], CONFIG.vocabulary)
+    model = Gpt(CONFIG, DROPOUT)
+    model.initialise()
+    kept = train(model, tokenizer, options.seed, options.steps, options.out)
+    card = card_of(options.out, options.seed, options.steps, kept, time.monotonic() - began)
+    (options.out / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    (options.out / "held_out.json").write_text(json.dumps(held_out, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Models of this node and of the swarm: serve, stop, list, ps, show."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from p2p.cli.command import Command, current_client, json_option, note
+from p2p.cli.show import (
+    Cell,
+    bytes_text,
+    count_text,
+    print_json,
+    print_pairs,
+    print_table,
+    time_text,
+)
+
+SHIPPED = "docs-gpt"
+"""The small model that comes with the program."""
+LOAD_S = 600.0
+"""For reading a large model from a slow disk."""
+DIGEST_LETTERS = 12
+"""Enough to name a model among a swarm's; the daemon takes any prefix."""
+
+
+@click.command(cls=Command)
+@click.argument("model", metavar="[DIR|NAME]", default=SHIPPED)
+@click.option("--name", help="Serve it under this name instead of its own.")
+@click.option("--slots", type=click.IntRange(1, 256), help="Requests answered at once.")
+@click.option("--threads", type=click.IntRange(1, 256), help="CPU threads of its worker.")
+@json_option
+def serve(
+    model: str, name: str | None, slots: int | None, threads: int | None, as_json: bool
+) -> None:
+    """Serve a model to the swarm.
+
+    It is a model directory, or the name of a model that comes with the program (docs-gpt).
+    """
+    body = {"model": model_reference(model), "name": name, "slots": slots, "threads": threads}
+    answer = current_client().post("/v0/serve", body, LOAD_S)
+    if as_json:
+        return print_json(answer)
+    click.echo(answer["name"])
+    size = f"{count_text(answer['parameters'])} parameters of {answer['dtype']}"
+    note(f"{answer['kind']}, {size}, {bytes_text(answer['memory_bytes'])}, pid {answer['pid']}")
+
+
+def model_reference(model: str) -> str:
+    """A model as the daemon, which runs in another directory, can find it."""
+    if os.sep in model or Path(model).is_dir():
+        return os.path.abspath(os.path.expanduser(model))
+    return model
+
+
+@click.command(cls=Command)
+@click.argument("name")
+def stop(name: str) -> None:
+    """Stop serving the model NAME."""
+    current_client().post("/v0/stop", {"name": name})
+    note(f"{name} is no longer served")
+
+
+@click.command("list", cls=Command)
+@click.option("--swarm", is_flag=True, help="Models of all nodes, not of this one alone.")
+@json_option
+def list_models(swarm: bool, as_json: bool) -> None:
+    """Show the models that can be asked."""
+    answer = current_client().get("/v0/models", swarm=int(swarm))
+    if as_json:
+        return print_json(answer)
+    heads = ("NAME", "KIND", "PARAMETERS", "CONTEXT", "DIGEST", "SERVERS", "QUEUE")
+    rows = [
+        (
+            model["name"],
+            model["kind"],
+            count_text(model["parameters"]),
+            model["context"] or None,
+            model["digest"][:DIGEST_LETTERS],
+            len(model["servers"]),
+            sum(server["queue"] for server in model["servers"]),
+        )
+        for model in answer["models"]
+    ]
+    whose = "in the swarm" if swarm else "on this node"
+    print_table(heads, rows, empty=f"no model is served {whose}")
+
+
+@click.command(cls=Command)
+@json_option
+def ps(as_json: bool) -> None:
+    """Show the workers that run models on this node."""
+    answer = current_client().get("/v0/ps")
+    if as_json:
+        return print_json(answer)
+    heads = ("NAME", "KIND", "PID", "MEMORY", "RUNNING", "WAITING", "ANSWERED", "TOKENS", "UP")
+    rows = [
+        (
+            model["name"],
+            model["kind"],
+            model["pid"],
+            bytes_text(model["memory_bytes"]),
+            *(model[key] for key in ("running", "waiting", "answered", "tokens")),
+            time_text(model["since_s"]),
+        )
+        for model in answer["models"]
+    ]
+    print_table(heads, rows, empty="no model runs on this node")
+
+
+@click.command(cls=Command)
+@click.argument("name")
+@json_option
+def show(name: str, as_json: bool) -> None:
+    """Show the model NAME and who serves it."""
+    answer = current_client().get("/v0/models/show", name=name)
+    if as_json:
+        return print_json(answer)
+    print_pairs(_model_pairs(answer))
+    heads = ("SERVER", "QUEUE", "SLOTS", "SPEED", "SEEN", "THIS NODE")
+    print_table(heads, _server_rows(answer), empty="nobody serves it")
+
+
+def _model_pairs(model: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
+    """All that is said of a model, what the daemon adds too."""
+    for name, value in model.items():
+        if name != "servers" and not isinstance(value, dict | list):
+            yield name, value
+
+
+def _server_rows(model: Mapping[str, Any]) -> Iterator[tuple[Cell, ...]]:
+    for server in model["servers"]:
+        speed = f"{server['speed']:.1f}/s" if server["speed"] else None
+        me = "yes" if server["me"] else None
+        seen = time_text(server["age_s"])
+        yield server["peer_id"], server["queue"], server["slots"], speed, seen, me
+
+
+COMMANDS = (serve, stop, list_models, ps, show)

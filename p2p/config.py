@@ -1,0 +1,396 @@
+"""This node's own settings: the home directory, node.toml, where each value came from.
+
+A value comes from a flag, else from the environment (YUMA_<KEY>), else from node.toml, else it is
+the default. Everything is checked once, here; what follows holds a frozen `Settings`.
+"""
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ledger.types import ChainId
+
+Value = str | int | bool | tuple[str, ...]
+Checked = TypeVar("Checked", bound=Value)
+
+MAX_SOCKET_BYTES = 103
+"""The shortest limit on a unix socket's path among the systems we run on (macOS; Linux has 107)."""
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+class ConfigError(Exception):
+    """A setting, or the home itself, is not usable. The text is one sentence for people."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """The directory that holds all of a node."""
+
+    path: Path
+
+    @property
+    def key(self) -> Path:
+        """The node's secret; its public half is the peer id."""
+        return self.path / "node.key"
+
+    @property
+    def settings(self) -> Path:
+        """node.toml."""
+        return self.path / "node.toml"
+
+    @property
+    def socket(self) -> Path:
+        """The local API."""
+        return self.path / "api.sock"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one daemon that may run on this home."""
+        return self.path / "daemon.lock"
+
+    @property
+    def peers(self) -> Path:
+        """Peers remembered from earlier runs."""
+        return self.path / "peers.json"
+
+    @property
+    def receipts(self) -> Path:
+        """Receipts of answers that were paid or kept."""
+        return self.path / "receipts"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a key may hold: the words for people and the test."""
+
+    allowed: str
+    holds: Callable[[Any], bool]
+
+
+def is_address(text: str, *, with_peer: bool | None = False) -> bool:
+    """Whether text is a multiaddr /ip4|ip6|dns|dns4|dns6/HOST/tcp/PORT, then /p2p/PEERID where due.
+
+    `with_peer` None: the peer may be named or not. The multiaddr package is not asked: importing it
+    costs a tenth of what a command may take.
+    """
+    parts = text.split("/")
+    if len(parts) not in (5, 7) or parts[0] or parts[3] != "tcp":
+        return False
+    if with_peer is not None and with_peer != (len(parts) == 7):
+        return False
+    named = len(parts) == 5 or (parts[5] == "p2p" and is_peer_id(parts[6]))
+    return named and _is_host(parts[1], parts[2]) and _is_port(parts[4])
+
+
+def is_peer_id(text: str) -> bool:
+    """Whether text is an Ed25519 peer id."""
+    from ledger.errors import Invalid
+    from ledger.keys import public_key_of  # costs 15 ms, and most commands never need it
+
+    try:
+        public_key_of(text)
+    except Invalid:
+        return False
+    return True
+
+
+def _is_host(kind: str, host: str) -> bool:
+    import socket
+
+    if kind in ("dns", "dns4", "dns6"):
+        return re.fullmatch(r"[A-Za-z0-9_.-]{1,253}", host) is not None
+    family = {"ip4": socket.AF_INET, "ip6": socket.AF_INET6}.get(kind)
+    try:
+        return family is not None and bool(socket.inet_pton(family, host))
+    except (OSError, ValueError):
+        return False
+
+
+def _is_port(text: str) -> bool:
+    return re.fullmatch(r"0|[1-9][0-9]{0,4}", text) is not None and int(text) <= 65_535
+
+
+def _within(least: int, most: int) -> Rule:
+    return Rule(f"an integer from {least} to {most}", lambda value: least <= value <= most)
+
+
+def _each(allowed: str, holds: Callable[[str], bool], most: int) -> Rule:
+    return Rule(
+        f"a list of at most {most}, each {allowed}",
+        lambda items: len(items) <= most and all(holds(item) for item in items),
+    )
+
+
+def _is_line(text: str) -> bool:
+    return 0 < len(text) <= 4096 and text.isprintable()
+
+
+def _key(default: Checked, explanation: str, rule: Rule) -> Checked:
+    metadata = {"explanation": explanation, "rule": rule}
+    row: Checked = field(default=default, metadata=metadata)
+    return row
+
+
+BOOL = Rule("true or false", lambda value: True)
+NAME = Rule(
+    "1 to 32 of a-z, 0-9, - and _",
+    lambda value: re.fullmatch(r"[a-z0-9_-]{1,32}", value) is not None,
+)
+LEVEL = Rule(f"one of {', '.join(LOG_LEVELS)}", lambda value: value in LOG_LEVELS)
+ADDRESSES = _each("such as /ip4/1.2.3.4/tcp/4040", is_address, most=16)
+BOOTSTRAPS = _each(
+    "such as /ip4/1.2.3.4/tcp/4040/p2p/12D3KooW...",
+    lambda item: is_address(item, with_peer=True),
+    64,
+)
+MODELS = _each("a model directory or a shipped model's name", _is_line, most=32)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The table of keys: name, type, default, explanation, rule."""
+
+    network: str = _key("main", "The swarm to be part of; nodes of another never meet", NAME)
+    listen: tuple[str, ...] = _key(
+        ("/ip4/0.0.0.0/tcp/4040", "/ip6/::/tcp/4040"),
+        "Where other nodes can dial this one",
+        ADDRESSES,
+    )
+    announce: tuple[str, ...] = _key(
+        (), "Addresses to tell others in place of those found, as behind a port forward", ADDRESSES
+    )
+    bootstrap: tuple[str, ...] = _key((), "Nodes to join the swarm through", BOOTSTRAPS)
+    peers_target: int = _key(12, "Connections to keep up", _within(1, 256))
+    connections_max: int = _key(
+        512, "Connections never exceeded, each costs two file descriptors", _within(8, 65_536)
+    )
+    dht: bool = _key(True, "Find nodes through the Kademlia DHT", BOOL)
+    mdns: bool = _key(False, "Find nodes on the local network by multicast", BOOL)
+    serve: tuple[str, ...] = _key((), "Models to serve from the start", MODELS)
+    slots: int = _key(8, "Requests that a model answers at once", _within(1, 256))
+    threads: int = _key(1, "CPU threads of a model's worker", _within(1, 256))
+    log_level: str = _key("info", "What the log says", LEVEL)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One row of the table, as values."""
+
+    name: str
+    default: Value
+    explanation: str
+    rule: Rule
+
+    @property
+    def kind(self) -> type:
+        """The type of its values."""
+        return type(self.default)
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return f"YUMA_{self.name.upper()}"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The settings, and for each key what set it."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+
+KEYS = {
+    row.name: Key(row.name, getattr(Settings, row.name), **row.metadata) for row in fields(Settings)
+}
+
+
+def home_of(flag: str | None, environ: Mapping[str, str]) -> Home:
+    """The home that a flag names, else the environment, else ~/.yuma. Raises ConfigError."""
+    text = flag or environ.get("YUMA_HOME") or "~/.yuma"
+    home = Home(Path(os.path.abspath(os.path.expanduser(text))))
+    if len(os.fsencode(home.socket)) > MAX_SOCKET_BYTES:
+        raise ConfigError(
+            f"the path {home.path} is too long for a home: "
+            f"that of its socket may have {MAX_SOCKET_BYTES} bytes"
+        )
+    return home
+
+
+def load_settings(home: Home, flags: Mapping[str, Value], environ: Mapping[str, str]) -> Loaded:
+    """The settings of a node and where each came from. Raises ConfigError."""
+    in_file = _file_values(home)
+    values: dict[str, Any] = {}
+    origins = {}
+    for key in KEYS.values():
+        if key.name in flags:
+            origins[key.name] = f"flag --{key.name.replace('_', '-')}"
+            values[key.name] = _checked(key, flags[key.name], origins[key.name])
+        elif key.variable in environ:
+            origins[key.name] = f"environment {key.variable}"
+            values[key.name] = parse_value(key, environ[key.variable], origins[key.name])
+        elif key.name in in_file:
+            origins[key.name] = f"file {home.settings}"
+            values[key.name] = in_file[key.name]
+        else:
+            origins[key.name] = "default"
+    return Loaded(Settings(**values), origins)
+
+
+def set_value(home: Home, name: str, value: Value) -> None:
+    """Put one key into node.toml; other keys and comments stay as they are. Raises ConfigError."""
+    before = _file_values(home)
+    value = _checked(key_of(name), value, "config set")
+    old = home.settings.read_text() if home.settings.exists() else ""
+    text = _with_line(old, name, f"{name} = {toml_text(value)}")
+    if _parsed(home, text) != {**before, name: value}:
+        raise ConfigError(f"{home.settings} is written in a way that only an editor can change")
+    try:
+        write_whole(home.settings, text.encode())
+    except OSError as error:
+        raise ConfigError(f"{home.settings} cannot be written: {error.strerror}") from None
+
+
+def key_of(name: str) -> Key:
+    """The row of a key. Raises ConfigError."""
+    if name not in KEYS:
+        raise ConfigError(f"there is no setting {name!r}, there are: {', '.join(KEYS)}")
+    return KEYS[name]
+
+
+def parse_value(key: Key, text: str, source: str) -> Value:
+    """The value that a text stands for; commas part a list's items. Raises ConfigError."""
+    value: Value = text
+    if key.kind is tuple:
+        value = tuple(item.strip() for item in text.split(",") if item.strip())
+    elif key.kind is bool:
+        truth = {"true": True, "1": True, "false": False, "0": False}
+        value = truth.get(text.lower(), text)
+    elif key.kind is int and re.fullmatch(r"-?[0-9]{1,18}", text):
+        value = int(text)
+    return _checked(key, value, source)
+
+
+def toml_text(value: Value) -> str:
+    """A value as TOML writes it."""
+    if isinstance(value, tuple):
+        return json.dumps(list(value), ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False)  # TOML's basic strings take all of JSON's escapes
+
+
+def plain_text(value: Value) -> str:
+    """A value as `config get` prints and `config set` takes it."""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return value if isinstance(value, str) else toml_text(value)
+
+
+def template(values: Mapping[str, Value]) -> str:
+    """A node.toml that explains every key and sets those given."""
+    lines = [
+        "# Settings of this node. A flag, or YUMA_<KEY> in the environment, wins over this file."
+    ]
+    for key in KEYS.values():
+        lines += ["", f"# {key.explanation}: {key.rule.allowed}."]
+        lines.append(f"# {key.name} = {toml_text(key.default)}")
+        if key.name in values:
+            lines.append(f"{key.name} = {toml_text(values[key.name])}")
+    return "\n".join(lines) + "\n"
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all, for its owner only. Raises OSError."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def chain_of(network: str) -> ChainId:
+    """The id that everything signed in a network carries."""
+    from ledger.codec import encode, hash_of  # msgpack: not for commands that never hash
+
+    return ChainId(hash_of("poi/genesis", encode((network,)))[:16])
+
+
+def as_json(settings: Settings) -> dict[str, Any]:
+    """Settings as JSON takes them."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(settings).items()
+    }
+
+
+def _file_values(home: Home) -> dict[str, Value]:
+    try:
+        return _parsed(home, home.settings.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{home.settings} cannot be read: {error}") from None
+
+
+def _parsed(home: Home, text: str) -> dict[str, Value]:
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{home.settings} is not TOML: {error}") from None
+    values = {}
+    for name, value in found.items():
+        if name not in KEYS:
+            known = ", ".join(KEYS)
+            raise ConfigError(f"{home.settings} has an unknown key {name!r}, known are: {known}")
+        values[name] = _checked(KEYS[name], value, str(home.settings))
+    return values
+
+
+def _checked(key: Key, value: Any, source: str) -> Value:
+    plain: Any = tuple(value) if type(value) is list else value
+    fits = type(plain) is key.kind
+    if fits and key.kind is tuple:
+        fits = all(type(item) is str for item in plain)
+    if not fits or not key.rule.holds(plain):
+        found = plain_text(plain) if fits else str(value)
+        raise ConfigError(f"{source}: {key.name} has to be {key.rule.allowed}, not {found!r:.120}")
+    checked: Value = plain
+    return checked
+
+
+def _with_line(text: str, name: str, line: str) -> str:
+    """A TOML text where this line assigns the key: in the old place, at its comment, or last."""
+    lines = text.rstrip("\n").split("\n")
+    start = _line_of(lines, rf'\s*"?{name}"?\s*=')
+    if start is not None:
+        lines[start : _end_of_value(lines, start)] = [line]
+    elif (comment := _line_of(lines, rf"#\s*{name}\s*=")) is not None:
+        lines.insert(comment + 1, line)
+    else:
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def _line_of(lines: list[str], pattern: str) -> int | None:
+    return next((index for index, line in enumerate(lines) if re.match(pattern, line)), None)
+
+
+def _end_of_value(lines: list[str], start: int) -> int:
+    """The line after an assignment, which may go over several."""
+    for end in range(start + 1, len(lines) + 1):
+        try:
+            tomllib.loads("\n".join(lines[start:end]))
+        except tomllib.TOMLDecodeError:
+            continue
+        return end
+    return start + 1

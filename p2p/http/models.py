@@ -1,0 +1,138 @@
+"""The local API about models: serving, listing, asking."""
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ledger.keys import peer_id_of
+from p2p.http.api import Control, Line, Lines, Refused, Row, body_of, integer_of, text_of
+from p2p.http.run import run_lines
+from p2p.node.directory import Server
+from p2p.node.workers import Worker
+
+MAX_SLOTS = 256
+
+
+async def serve(control: Control, request: Request) -> Response:
+    """Load a model and serve it."""
+    body = await body_of(request)
+    settings = control.node.settings
+    worker = await control.node.miner.serve(
+        text_of(body, "model"),
+        text_of(body, "name") if body.get("name") is not None else None,
+        integer_of(body, "slots", settings.slots, 1, MAX_SLOTS),
+        integer_of(body, "threads", settings.threads, 1, MAX_SLOTS),
+    )
+    return JSONResponse(_worker(worker))
+
+
+async def stop(control: Control, request: Request) -> Response:
+    """Stop serving a model."""
+    name = text_of(await body_of(request), "name")
+    if name not in control.node.miner.workers:
+        raise Refused(f"this node serves no model named {name!r}", "see them with: yuma ps")
+    await control.node.miner.stop(name)
+    return JSONResponse({"name": name})
+
+
+async def models(control: Control, request: Request) -> Response:
+    """The models served here, or in the whole swarm."""
+    everywhere = request.query_params.get("swarm") == "1"
+    return JSONResponse({"models": _models(control, everywhere)})
+
+
+def _models(control: Control, everywhere: bool) -> list[Line]:
+    me = control.node.host.peer_id
+    rows: dict[tuple[str, str], Line] = {}
+    for one in control.node.directory.servers():
+        if not everywhere and one.peer != me:
+            continue
+        served = one.served
+        row = rows.setdefault((served.name, served.digest.hex()), _model(one))
+        row["servers"].append(_server(control, one))
+    return [rows[key] for key in sorted(rows)]
+
+
+def _server(control: Control, one: Server) -> Line:
+    ages = {peer_id_of(key): age for key, (_, age) in control.node.presence.fresh().items()}
+    return {
+        "peer_id": one.peer,
+        "queue": one.served.queue,
+        "slots": one.served.slots,
+        "speed": one.served.speed / 1000,
+        "age_s": round(ages.get(one.peer, 0.0), 1),
+        "me": one.peer == control.node.host.peer_id,
+    }
+
+
+async def show(control: Control, request: Request) -> Response:
+    """One model."""
+    name = request.query_params.get("name", "")
+    found = [
+        row
+        for row in _models(control, everywhere=True)
+        if row["name"] == name or (len(name) >= 8 and row["digest"].startswith(name))
+    ]
+    if not found:
+        raise Refused(
+            f"nobody in the swarm serves a model named {name!r:.120}",
+            "see what there is with: yuma list --swarm",
+            status=404,
+        )
+    return JSONResponse(max(found, key=lambda row: len(row["servers"])))
+
+
+async def ps(control: Control, request: Request) -> Response:
+    """The workers of this node."""
+    return JSONResponse({"models": [_worker(one) for one in control.node.miner.workers.values()]})
+
+
+async def run(control: Control, request: Request) -> Response:
+    """Ask a model; the answer comes as lines."""
+    body = await body_of(request)
+    return Lines(lambda say: run_lines(control.node.router, body, say))
+
+
+def _model(one: Server) -> Line:
+    served = one.served
+    return {
+        "name": served.name,
+        "kind": served.kind,
+        "digest": served.digest.hex(),
+        "parameters": served.parameters,
+        "context": served.context,
+        "price": served.price,
+        "servers": [],
+    }
+
+
+def _worker(worker: Worker) -> Line:
+    ready = worker.ready
+    line: Line = {"name": worker.recipe.name, "loading": ready is None, "pid": worker.pid}
+    if ready is not None:
+        card = ready.card
+        line |= {
+            "kind": card.kind,
+            "digest": card.digest.hex(),
+            "parameters": card.parameters,
+            "dtype": card.dtype,
+            "context": card.context,
+            "memory_bytes": worker.memory_bytes(),
+        }
+    slots = worker.recipe.slots
+    return line | {
+        "running": min(worker.running, slots),
+        "waiting": max(0, worker.running - slots),
+        "answered": worker.answered,
+        "tokens": worker.tokens,
+        "since_s": round(worker.up_s(), 1),
+    }
+
+
+ROUTES: list[Row] = [
+    ("POST", "/v0/serve", serve),
+    ("POST", "/v0/stop", stop),
+    ("GET", "/v0/models", models),
+    ("GET", "/v0/models/show", show),
+    ("GET", "/v0/ps", ps),
+    ("POST", "/v0/run", run),
+]

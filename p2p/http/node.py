@@ -1,0 +1,108 @@
+"""The local API about this node."""
+
+import logging
+import platform
+from importlib.metadata import version as version_of
+
+import psutil
+import trio
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from p2p.config import LOG_LEVELS
+from p2p.http.api import Control, Line, Refused, Row, body_of, text_of
+from p2p.http.swarm import bootstrap_lines
+from p2p.node.logs import set_log_level
+from p2p.node.node import AGENT
+from p2p.node.workers import Worker
+
+
+async def identity(control: Control, request: Request) -> Response:
+    """Who this node is."""
+    node = control.node
+    peer = node.host.peer_id
+    return JSONResponse(
+        {
+            "peer_id": peer,
+            "public_key": node.pair.public.hex(),
+            "agent": AGENT,
+            "network": node.settings.network,
+            "chain": node.chain.hex(),
+            "addresses": [f"{address}/p2p/{peer}" for address in node.host.addresses()],
+        }
+    )
+
+
+async def version(control: Control, request: Request) -> Response:
+    """What runs here."""
+    return JSONResponse(
+        {
+            "version": version_of("yumad"),
+            "python": platform.python_version(),
+            "libp2p": version_of("libp2p"),
+        }
+    )
+
+
+async def status(control: Control, request: Request) -> Response:
+    """How this node is doing."""
+    node = control.node
+    connections = node.host.connections()
+    outbound = {one.peer for one in connections if one.outbound}
+    peers = {one.peer for one in connections}
+    process = psutil.Process()
+    cpu = process.cpu_times()
+    return JSONResponse(
+        {
+            "peer_id": node.host.peer_id,
+            "network": node.settings.network,
+            "uptime_s": round(trio.current_time() - control.began, 1),
+            "peers": len(peers),
+            "inbound": len(peers - outbound),
+            "outbound": len(outbound),
+            "known_peers": len(node.keeper.known),
+            "swarm_nodes": len(node.presence.fresh()),
+            "bootstrap": bootstrap_lines(control),
+            "alone": not peers,
+            "models": [_jobs(worker) for worker in node.miner.workers.values()],
+            "memory_bytes": process.memory_info().rss,
+            "cpu_s": round(cpu.user + cpu.system, 2),
+            "asked": node.router.asked,
+            "answered": node.miner.answered,
+        }
+    )
+
+
+async def shutdown(control: Control, request: Request) -> Response:
+    """Drain and stop."""
+    control.stopping.set()
+    return JSONResponse({})
+
+
+async def log_level(control: Control, request: Request) -> Response:
+    """What is logged; or, by POST, set it."""
+    if request.method == "POST":
+        level = text_of(await body_of(request), "level")
+        if level not in LOG_LEVELS:
+            raise Refused(f"{level!r} is not a log level", f"one of {', '.join(LOG_LEVELS)}")
+        set_log_level(level)
+    return JSONResponse({"level": logging.getLevelName(logging.getLogger("yuma").level).lower()})
+
+
+def _jobs(worker: Worker) -> Line:
+    slots = worker.recipe.slots
+    return {
+        "name": worker.recipe.name,
+        "running": min(worker.running, slots),
+        "waiting": max(0, worker.running - slots),
+    }
+
+
+ROUTES: list[Row] = [
+    ("GET", "/v0/id", identity),
+    ("GET", "/v0/version", version),
+    ("GET", "/v0/status", status),
+    ("POST", "/v0/shutdown", shutdown),
+    ("GET", "/v0/log/level", log_level),
+    ("POST", "/v0/log/level", log_level),
+]

@@ -1,0 +1,158 @@
+"""One run over the local API: from a JSON request to the router, and its events back as lines."""
+
+import base64
+import binascii
+import os
+from codecs import IncrementalDecoder, getincrementaldecoder
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from ledger.codec import pack
+from ledger.errors import Invalid
+from ledger.keys import PeerId
+from models.types import MAX_INPUT_BYTES, MAX_NEW_TOKENS, TEMPERATURE_UNIT, Sampling, Tensor
+from p2p.config import is_peer_id
+from p2p.http.api import Line, Refused, Say, integer_of, text_of
+from p2p.node.router import Answer, Asked, Evidence, NoServer, Request, Resumed, Router, Told
+
+MAX_TIME_S = 600
+MAX_ANSWERS = 16
+MAX_TEMPERATURE = 10.0
+CALL_WAIT_S = 0.7
+"""How long offers are waited for when k answers are wanted."""
+
+
+async def run_lines(router: Router, body: Line, say: Say) -> None:
+    """Do a run and say what comes; what goes wrong is a line too."""
+    try:
+        request = request_of(body)
+        answers = integer_of(body, "ask", 0, 1, MAX_ANSWERS)
+        if answers:
+            done = await _ask_many(router, request, answers, say)
+        else:
+            done = [await router.ask(request, _teller(say, {}))]
+        await say({"done": {"answers": [_answer_line(answer) for answer in done]}})
+    except (Refused, NoServer) as error:
+        await say({"error": str(error), "hint": error.hint})
+    except Invalid as error:
+        await say({"error": error.detail or str(error.reason), "hint": ""})
+
+
+async def _ask_many(router: Router, request: Request, count: int, say: Say) -> list[Answer]:
+    """Ask `count` servers at once, each another one, after an open call for offers."""
+    await router.call(request.model, count, CALL_WAIT_S)
+    done: dict[int, Answer] = {}
+    problems: list[Exception] = []
+    avoid: set[PeerId] = set()
+
+    async def ask(index: int) -> None:
+        try:
+            done[index] = await router.ask(request, _teller(say, {"answer": index}), avoid)
+        except (NoServer, Invalid) as error:
+            problems.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for index in range(count):
+            nursery.start_soon(ask, index)
+    if not done:
+        raise problems[0]
+    return [done[index] for index in sorted(done)]
+
+
+def _teller(say: Say, mark: Line) -> Callable[[Told], Awaitable[None]]:
+    text = getincrementaldecoder("utf-8")("replace")  # a token may end inside a character
+
+    async def tell(told: Told) -> None:
+        await say(_told_line(told, text) | mark)
+
+    return tell
+
+
+def _told_line(told: Told, text: IncrementalDecoder) -> Line:
+    if isinstance(told, Asked):
+        return {"server": told.server}
+    if isinstance(told, Resumed):
+        return {"resumed": told.server, "after_tokens": told.after, "reason": told.reason}
+    if told.tensor:
+        shape = told.tensor[0]
+        data = base64.b64encode(told.data).decode()
+        return {"tensor": {"dtype": shape.dtype, "shape": shape.shape, "data_base64": data}}
+    return {"text": text.decode(told.data)}
+
+
+def _answer_line(answer: Answer) -> Line:
+    body = answer.evidence.receipt.body
+    generating = max(answer.total_s - answer.first_s, 1e-6)
+    return {
+        "server": answer.server,
+        "finish": body.finish,
+        "prompt_tokens": body.prompt_tokens,
+        "output_tokens": answer.tokens,
+        "first_ms": round(answer.first_s * 1000, 2),
+        "total_ms": round(answer.total_s * 1000, 2),
+        "tokens_per_s": round(max(answer.tokens - 1, 0) / generating, 1),
+        "receipts": [evidence_line(answer.evidence)],
+    }
+
+
+def evidence_line(evidence: Evidence) -> Line:
+    """A receipt with its query, input and output, as it is saved."""
+    return {
+        "query": pack(evidence.query).hex(),
+        "input": base64.b64encode(evidence.data).decode(),
+        "output": base64.b64encode(evidence.output).decode(),
+        "receipt": pack(evidence.receipt).hex(),
+    }
+
+
+def request_of(body: Line) -> Request:
+    """The request that a client's JSON describes. Raises Refused."""
+    data, tensor = _input_of(body)
+    peer = body.get("peer")
+    if peer is not None and not (isinstance(peer, str) and is_peer_id(peer)):
+        raise Refused(f"{peer!r:.80} is not a peer id", "they look like 12D3KooW...")
+    return Request(
+        model=text_of(body, "model"),
+        data=data,
+        tensor=tensor,
+        sampling=_sampling_of(body),
+        time_limit_ms=1000 * integer_of(body, "time_limit_s", 120, 1, MAX_TIME_S),
+        peer=PeerId(peer) if peer is not None else None,
+    )
+
+
+def _sampling_of(body: Line) -> Sampling:
+    temperature = body.get("temperature") or 0
+    if not isinstance(temperature, int | float) or not 0 <= temperature <= MAX_TEMPERATURE:
+        raise Refused(f"temperature is not a number from 0 to {MAX_TEMPERATURE:g}")
+    seed = integer_of(body, "seed", int.from_bytes(os.urandom(4), "big"), 0, 2**63 - 1)
+    return Sampling(
+        temperature=round(temperature * TEMPERATURE_UNIT),
+        top_k=integer_of(body, "top_k", 0, 0, 2**31),
+        seed=seed if temperature else 0,
+        max_tokens=integer_of(body, "max_tokens", 128, 1, MAX_NEW_TOKENS),
+    )
+
+
+def _input_of(body: Line) -> tuple[bytes, tuple[Tensor, ...]]:
+    tensor = body.get("tensor")
+    if tensor is None:
+        data = text_of(body, "prompt").encode()
+        if not data.strip():
+            raise Refused("the prompt is empty")
+        shape: tuple[Tensor, ...] = ()
+    else:
+        data, shape = _tensor_of(tensor)
+    if len(data) > MAX_INPUT_BYTES:
+        raise Refused(f"the input has {len(data)} bytes, at most {MAX_INPUT_BYTES} go", status=413)
+    return data, shape
+
+
+def _tensor_of(tensor: Line) -> tuple[bytes, tuple[Tensor, ...]]:
+    try:
+        data = base64.b64decode(tensor["data_base64"], validate=True)
+        shape = tuple(int(size) for size in tensor["shape"])
+        return data, (Tensor(str(tensor["dtype"])[:16], shape[:8]),)
+    except (KeyError, TypeError, ValueError, binascii.Error):
+        raise Refused("a tensor has a dtype, a shape and its data in base64") from None

@@ -1,0 +1,109 @@
+"""Finding peers beyond bootstrap and presence: the Kademlia DHT, and mDNS where asked for.
+
+Both only tell the keeper about addresses; the keeper alone decides whom to dial.
+"""
+
+import logging
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+from libp2p.discovery.events.peerDiscovery import peerDiscovery
+from libp2p.discovery.mdns.mdns import MDNSDiscovery
+from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
+from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import PeerInfo
+from libp2p.tools.anyio_service import background_trio_service
+
+from ledger.keys import PeerId
+from p2p.net.host import Host
+from p2p.net.keeper import Keeper
+
+log = logging.getLogger("yuma.discovery")
+
+FIRST_LOOKUP_S = 2.0
+LOOKUP_EVERY_S = 60.0
+LOOKUP_TIMEOUT_S = 20.0
+MAX_FOUND = 64
+"""Peers taken from one lookup."""
+
+
+class Dht:
+    """Our place in the Kademlia DHT: looks up peers near us and near random keys."""
+
+    def __init__(self, host: Host, keeper: Keeper) -> None:
+        self._host = host
+        self._keeper = keeper
+        self._dht = KadDHT(host.libp2p, DHTMode.SERVER, enable_values=False)
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        """Answer lookups and make some until the block ends."""
+        async with background_trio_service(self._dht), trio.open_nursery() as nursery:
+            nursery.start_soon(self._lookups)
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def connected(self, peer: PeerId) -> None:
+        """Put a connected peer into the routing table, which the library leaves empty."""
+        try:
+            await self._dht.add_peer(ID.from_base58(peer))
+        except Exception as error:  # the library raises at will; a peer less in the table
+            log.debug("dht: %s: %r", peer, error)
+
+    async def _lookups(self) -> None:
+        await trio.sleep(FIRST_LOOKUP_S)
+        own = ID.from_base58(self._host.peer_id).to_bytes()
+        while True:
+            for key in (own, random.randbytes(32)):
+                try:
+                    with trio.fail_after(LOOKUP_TIMEOUT_S):
+                        found = await self._dht.peer_routing.find_closest_peers_network(key)
+                    self._learn(found)
+                except Exception as error:  # a lookup is made of strangers' answers
+                    log.debug("dht lookup: %r", error)
+            await trio.sleep(LOOKUP_EVERY_S * random.uniform(0.8, 1.2))
+
+    def _learn(self, found: list[ID]) -> None:
+        store = self._host.libp2p.get_peerstore()
+        for peer in found[:MAX_FOUND]:
+            if store.peer_ids() and peer in store.peer_ids():
+                addresses = [str(address) for address in store.addrs(peer)]
+                self._keeper.learn(PeerId(peer.to_base58()), addresses)
+
+
+@asynccontextmanager
+async def mdns(host: Host, keeper: Keeper) -> AsyncIterator[None]:
+    """Tell the local network of us, and the keeper of whom it tells us."""
+    token = trio.lowlevel.current_trio_token()
+
+    def learn(info: PeerInfo) -> None:
+        addresses = [_without_peer(str(address)) for address in info.addrs]
+        keeper.learn(PeerId(info.peer_id.to_base58()), addresses)
+
+    def found(info: PeerInfo) -> None:  # called in a thread of the library
+        token.run_sync_soon(learn, info)
+
+    port = next(int(address.split("/")[4]) for address in host.listening())
+    service = await trio.to_thread.run_sync(
+        lambda: MDNSDiscovery(host.libp2p.get_network(), port=port, host=host.libp2p)
+    )
+    peerDiscovery.register_peer_discovered_handler(found)
+    try:
+        service.broadcaster.register()
+        yield
+    finally:
+        peerDiscovery.unregister_peer_discovered_handler(found)
+        with trio.CancelScope(deadline=trio.current_time() + 5):
+            await trio.to_thread.run_sync(_close, service)
+
+
+def _close(service: MDNSDiscovery) -> None:
+    service.broadcaster.unregister()
+    service.listener.stop()
+    service.zeroconf.close()
+
+
+def _without_peer(address: str) -> str:
+    return address.split("/p2p/")[0]

@@ -1,0 +1,411 @@
+"""The libp2p host, hardened: Ed25519 identity, TCP, Noise and our yamux, and nothing else offered.
+
+* Noise only: a plaintext peer could claim any peer id (T1).
+* No exception leaves a stream handler: it is logged with the peer and ends that stream (T2).
+* Dialling tries each address in turn, has no waiting list of "failed" peers, and says why it failed
+  (T11). Streams are opened only to connected peers, so opening one never dials.
+* The library's own auto-connector, pruner and rate limits are off; `keeper.py` decides (T10, T15).
+"""
+
+import ipaddress
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from time import time
+from typing import Any
+
+import psutil
+import trio
+from libp2p import new_host
+from libp2p.abc import INotifee
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.network.auto_connector import AutoConnector
+from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.peer.id import ID
+from libp2p.rcmgr import ResourceLimits, ResourceManager
+from libp2p.rcmgr.connection_limits import ConnectionLimits
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import Transport as Noise
+from multiaddr import Multiaddr
+
+from ledger.keys import KeyPair, PeerId
+from p2p.net.scopes import briefly
+from p2p.net.tcp import TCP
+from p2p.net.yamux import install as install_yamux
+
+log = logging.getLogger("yuma.net")
+
+DIAL_TIMEOUT_S = 5.0
+"""For one address: TCP, Noise and yamux take 5 round trips; a longer SYN retry helps nobody."""
+OPEN_TIMEOUT_S = 10.0
+"""For opening a stream: two round trips."""
+MAX_PER_PEER = 8
+"""Connections of one peer at once: simultaneous dials, and stale ones after it restarted."""
+ADDRESS_TTL_S = 86_400
+PING = "/ipfs/ping/1.0.0"
+PING_BYTES = 32
+PING_EVERY_S = 1.0
+
+StreamHandler = Callable[[Any], Awaitable[None]]
+
+
+class DialError(Exception):
+    """A peer could not be reached; says why, for each address."""
+
+    def __init__(self, peer: PeerId, reasons: Sequence[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{address}: {why}" for address, why in reasons) or "no address")
+        self.peer = peer
+        self.reasons = tuple(reasons)
+
+
+class NotConnected(Exception):  # noqa: N818 - a fact, not a fault
+    """There is no connection to the peer."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """One live connection as a value."""
+
+    peer: PeerId
+    address: str
+    outbound: bool
+    rtt_s: float
+    """Measured by yamux pings; 0 before the first."""
+    age_s: float
+
+
+class Host:
+    """A node's presence on the network: who is connected, and streams to and from them."""
+
+    def __init__(
+        self,
+        pair: KeyPair,
+        listen: Sequence[str],
+        announce: Sequence[str] = (),
+        connections_max: int = 512,
+    ) -> None:
+        self.peer_id = pair.peer_id
+        self._listen = [Multiaddr(address) for address in listen]
+        self._announce = [Multiaddr(address) for address in announce]
+        self._bans: dict[PeerId, float] = {}
+        self.libp2p = _libp2p_host(pair, self._announce, connections_max)
+        self._network = self.libp2p.get_network()
+        self._network.retry_config = RetryConfig(max_retries=0)
+        self._network.auto_connector = _NoAutoConnector(self._network, ADDRESS_TTL_S)
+        self._network.set_stream_handler(_guarded(self._network.common_stream_handler))
+        self._watcher = _Watcher(self)
+        self._network.register_notifee(self._watcher)
+        install_yamux(self.libp2p)
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator["Host"]:
+        """Listen and accept until the block ends. Raises OSError if that is not possible."""
+        for address in self._listen:
+            _probe(address)
+        async with self.libp2p.run(self._listen):
+            if self._listen and not self._network.listeners:
+                raise OSError(f"cannot listen on {', '.join(map(str, self._listen))}")
+            try:
+                yield self
+            finally:
+                with briefly(5):
+                    await self.libp2p.close()  # leaving run() alone leaks the sockets
+
+    def handle(self, protocol: str, handler: StreamHandler) -> None:
+        """Serve a protocol: `handler(stream)` runs as a task for each stream that a peer opens."""
+        self.libp2p.set_stream_handler(TProtocol(protocol), handler)
+
+    def on_change(self, listener: Callable[[PeerId, bool], None]) -> None:
+        """Call `listener(peer, connected)` when a peer's first connection opens or last ends."""
+        self._watcher.listeners.append(listener)
+
+    # --- connections
+
+    def peers(self) -> set[PeerId]:
+        """Everyone connected now."""
+        return {connection.peer for connection in self.connections()}
+
+    def is_connected(self, peer: PeerId) -> bool:
+        """Whether a live connection to the peer exists."""
+        return bool(self._live(ID.from_base58(peer)))
+
+    def connections(self) -> list[Connection]:
+        """All live connections."""
+        found = []
+        for connection in self._network.get_connections():
+            muxed = connection.muxed_conn
+            if muxed is None or muxed.is_closed:
+                continue
+            found.append(
+                Connection(
+                    PeerId(muxed.peer_id.to_base58()),
+                    _address_text(muxed.get_remote_address()),
+                    bool(muxed.is_initiator),
+                    muxed.rtt(),
+                    time() - connection._created_at,
+                )
+            )
+        return found
+
+    def rtts(self) -> dict[PeerId, float]:
+        """The measured round trip to each connected peer, in seconds."""
+        return {connection.peer: connection.rtt_s for connection in self.connections()}
+
+    def _live(self, peer: ID) -> list[Any]:
+        connections = self._network.get_connections(peer)
+        return [c for c in connections if c.muxed_conn is not None and not c.muxed_conn.is_closed]
+
+    async def dial(self, peer: PeerId, addresses: Iterable[str]) -> str:
+        """Connect to a peer by the first of its addresses that works; returns that address.
+
+        Raises DialError with the reason for each address.
+        """
+        if self.is_banned(peer):
+            raise DialError(peer, [("", "the peer is banned here")])
+        reasons = []
+        for address in addresses:
+            try:
+                await self._dial_one(ID.from_base58(peer), address)
+                return address
+            except Exception as error:  # whatever the library raises, the next address is due
+                reasons.append((address, _why(error)))
+        raise DialError(peer, reasons)
+
+    async def _dial_one(self, peer: ID, address: str) -> None:
+        target = Multiaddr(address)
+        self.libp2p.get_peerstore().add_addrs(peer, [target], ADDRESS_TTL_S)
+        with trio.fail_after(DIAL_TIMEOUT_S):
+            await self._network.dial_addr(target, peer)
+
+    async def disconnect(self, peer: PeerId) -> None:
+        """Close every connection to the peer."""
+        for connection in self._live(ID.from_base58(peer)):
+            await connection.close()
+
+    async def open_stream(self, peer: PeerId, protocol: str) -> Any:
+        """A new stream to a connected peer. Raises NotConnected, TooSlowError, a libp2p error."""
+        target = ID.from_base58(peer)
+        if not self._live(target):
+            raise NotConnected(peer)
+        with trio.fail_after(OPEN_TIMEOUT_S):
+            return await self.libp2p.new_stream(target, [TProtocol(protocol)])
+
+    async def ping(self, peer: PeerId, count: int) -> AsyncIterator[tuple[int, float]]:
+        """Round trips of 32 random bytes on one stream, a second apart: (number, seconds)."""
+        stream = await self.open_stream(peer, PING)
+        try:
+            for number in range(count):
+                if number:
+                    await trio.sleep(PING_EVERY_S)
+                payload, began = os.urandom(PING_BYTES), trio.current_time()
+                await stream.write(payload)
+                echo = b""
+                while len(echo) < PING_BYTES:
+                    echo += await stream.read(PING_BYTES - len(echo))
+                if echo != payload:
+                    raise NotConnected("it answers a ping with other bytes")
+                yield number, trio.current_time() - began
+        finally:
+            with briefly(1):
+                await _reset(stream)
+
+    # --- bans
+
+    def ban(self, peer: PeerId, until: float) -> None:
+        """Refuse a peer until a time of trio's clock."""
+        self._bans[peer] = until
+
+    def unban(self, peer: PeerId) -> bool:
+        """Lift a ban; False if there was none."""
+        return self._bans.pop(peer, None) is not None
+
+    def bans(self) -> dict[PeerId, float]:
+        """Who is banned now, until when."""
+        now = trio.current_time()
+        self._bans = {peer: until for peer, until in self._bans.items() if until > now}
+        return dict(self._bans)
+
+    def is_banned(self, peer: PeerId) -> bool:
+        """Whether a peer is refused now."""
+        return self._bans.get(peer, 0) > trio.current_time()
+
+    # --- addresses
+
+    def listening(self) -> list[str]:
+        """The addresses really listened on, ports filled in."""
+        listeners = self._network.listeners.values()
+        return [str(address) for one in listeners for address in one.get_addrs()]
+
+    def addresses(self) -> list[str]:
+        """The addresses at which others can reach this node, without the /p2p part."""
+        if self._announce:
+            return [str(address) for address in self._announce]
+        found = dict.fromkeys(
+            concrete for address in self.listening() for concrete in _concrete(address)
+        )
+        return list(found)
+
+
+def _libp2p_host(pair: KeyPair, announce: list[Multiaddr], connections_max: int) -> Any:
+    keys = create_new_key_pair(pair.seed)
+    noise = Noise(keys, noise_privkey=create_noise_key_pair().private_key)
+    limits = ConnectionLimits(
+        max_established_inbound=connections_max,
+        max_established_outbound=connections_max,
+        max_established_per_peer=MAX_PER_PEER,
+        max_established_total=connections_max,
+    )
+    return new_host(
+        key_pair=keys,
+        transports=[TCP(max_accepted=connections_max)],
+        sec_opt={NOISE: noise},
+        connection_config=ConnectionConfig(
+            max_connections=connections_max,
+            high_watermark=connections_max,
+            low_watermark=0,
+            min_connections=0,
+            max_connections_per_peer=MAX_PER_PEER,
+            auto_connect_interval=ADDRESS_TTL_S,
+        ),
+        resource_manager=ResourceManager(
+            limits=ResourceLimits(max_connections=2 * connections_max),
+            connection_limits=limits,
+            enable_metrics=False,
+            enable_memory_limits=False,
+            enable_circuit_breaker=False,
+            enable_graceful_degradation=False,
+            enable_rate_limiting=False,
+        ),
+        announce_addrs=announce or None,
+    )
+
+
+class _NoAutoConnector(AutoConnector):
+    """In the library's place: it would dial whoever was ever heard of."""
+
+    async def maybe_connect(self) -> None:
+        """Dial nobody."""
+
+
+def _guarded(handler: StreamHandler) -> StreamHandler:
+    """The one door of all inbound streams, with nothing getting out but cancellation."""
+
+    async def guarded(stream: Any) -> None:
+        try:
+            await handler(stream)
+        except Exception as error:
+            peer = stream.muxed_conn.peer_id
+            log.debug("stream %s of %s ended: %r", stream.get_protocol(), peer, error)
+            with briefly(1):
+                await _reset(stream)
+
+    return guarded
+
+
+async def _reset(stream: Any) -> None:
+    try:
+        await stream.reset()
+    except Exception as error:
+        log.debug("reset: %r", error)
+
+
+class _Watcher(INotifee):
+    """Turns the library's events into `connected` and `disconnected` of peers; enforces bans."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._known: set[PeerId] = set()
+        self.listeners: list[Callable[[PeerId, bool], None]] = []
+
+    async def connected(self, network: Any, conn: Any) -> None:
+        peer = PeerId(conn.muxed_conn.peer_id.to_base58())
+        if self._host.is_banned(peer):
+            await conn.close()
+            return
+        if peer not in self._known:
+            self._known.add(peer)
+            self._tell(peer, connected=True)
+
+    async def disconnected(self, network: Any, conn: Any) -> None:
+        peer = PeerId(conn.muxed_conn.peer_id.to_base58())
+        if peer in self._known and not self._host.is_connected(peer):
+            self._known.discard(peer)
+            self._tell(peer, connected=False)
+
+    def _tell(self, peer: PeerId, *, connected: bool) -> None:
+        for listener in self.listeners:
+            listener(peer, connected)
+
+    async def opened_stream(self, network: Any, stream: Any) -> None:
+        """Of no interest."""
+
+    async def closed_stream(self, network: Any, stream: Any) -> None:
+        """Of no interest."""
+
+    async def listen(self, network: Any, multiaddr: Any) -> None:
+        """Of no interest."""
+
+    async def listen_close(self, network: Any, multiaddr: Any) -> None:
+        """Of no interest."""
+
+
+def _probe(address: Multiaddr) -> None:
+    """Raise OSError when another process already listens on the address (T14)."""
+    port = int(address.value_for_protocol("tcp"))
+    if port == 0:
+        return
+    six = address.protocols()[0].name == "ip6"
+    family = socket.AF_INET6 if six else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if six:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            probe.bind((address.value_for_protocol("ip6" if six else "ip4"), port))
+        except OSError as error:
+            raise OSError(f"cannot listen on {address}: {error.strerror}") from None
+
+
+def _address_text(remote: tuple[str, int] | None) -> str:
+    if remote is None:
+        return ""
+    kind = "ip6" if ":" in remote[0] else "ip4"
+    return f"/{kind}/{remote[0]}/tcp/{remote[1]}"
+
+
+def _concrete(address: str) -> list[str]:
+    """A listening address as ones that can be dialled: a wildcard becomes each interface's."""
+    _, kind, ip, *rest = address.split("/")
+    if ip not in ("0.0.0.0", "::"):
+        return [address]
+    family = socket.AF_INET6 if kind == "ip6" else socket.AF_INET
+    found = [
+        entry.address
+        for entries in psutil.net_if_addrs().values()
+        for entry in entries
+        if entry.family == family and "%" not in entry.address  # link-local needs a zone
+    ]
+    outside = [one for one in found if not ipaddress.ip_address(one).is_loopback]
+    return ["/".join(["", kind, one, *rest]) for one in outside or found]
+
+
+def _why(error: BaseException) -> str:
+    """The plain reason inside a dial's chain of exceptions."""
+    cause: BaseException | None = error
+    texts = []
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror.lower()
+        if isinstance(cause, trio.TooSlowError):
+            return "no answer in time"
+        texts.append(str(cause))
+        cause = cause.__cause__ or cause.__context__
+    whole = " ".join(texts)
+    if "mismatch" in whole.lower():
+        return "another peer answers there"
+    return texts[-1] or type(error).__name__

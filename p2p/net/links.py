@@ -1,0 +1,130 @@
+"""Held query streams to servers: one a peer, many requests on it at once.
+
+A stream for each request costs two round trips and 3 ms of CPU more (LIBP2P.md section 2).
+"""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from ledger.errors import Reason
+from ledger.keys import PeerId
+from models.types import Query
+from p2p.net.host import Host
+from p2p.net.protocols import MAX_CHUNK_BYTES, QUERY, Ask, Drop, End, More, Piece, Refusal
+from p2p.net.scopes import briefly
+from p2p.net.streams import Frames
+
+log = logging.getLogger("yuma.links")
+
+SPARE_EVENTS = 32
+"""Room in a request's channel beyond one event a token: chunks of a tensor, the end."""
+
+Event = Piece | More | End | Refusal
+Answers = trio.MemoryReceiveChannel[Event]
+
+
+@dataclass
+class _Link:
+    """One held stream and the requests waiting on it."""
+
+    frames: Frames
+    waiting: dict[int, trio.MemorySendChannel[Event]] = field(default_factory=dict)
+    next: int = 1
+
+    async def read(self) -> None:
+        """Hand what comes to whom it is for, until the stream ends; then end every request."""
+        try:
+            while (event := await self.frames.receive()) is not None:
+                channel = self.waiting.get(event.id)
+                if channel is None:
+                    continue
+                try:
+                    channel.send_nowait(event)
+                except (trio.WouldBlock, trio.BrokenResourceError):
+                    event = Refusal(event.id, Reason.TOO_LARGE, "")  # more than was asked for
+                if isinstance(event, End | Refusal):
+                    channel.close()
+                    del self.waiting[event.id]
+        finally:
+            for channel in self.waiting.values():
+                channel.close()
+            self.waiting.clear()
+
+
+@dataclass
+class Links:
+    """The held streams of this node to others."""
+
+    host: Host
+    _open: dict[PeerId, _Link] = field(default_factory=dict)
+    _locks: dict[PeerId, trio.Lock] = field(default_factory=dict)
+    _nursery: trio.Nursery | None = None
+
+    async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the readers until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    @asynccontextmanager
+    async def ask(self, peer: PeerId, query: Query, data: bytes) -> AsyncIterator[Answers]:
+        """Put a query to a connected peer; gives the channel of its answer.
+
+        The channel ends without an End or Refusal when the stream breaks. Leaving the block early
+        tells the server to stop. Raises NotConnected, TooSlowError or a libp2p error.
+        """
+        link = await self._link(peer)
+        number, link.next = link.next, link.next + 1
+        room = query.sampling.max_tokens + len(data) // MAX_CHUNK_BYTES + SPARE_EVENTS
+        send, receive = trio.open_memory_channel[Event](room)
+        link.waiting[number] = send
+        try:
+            await link.frames.send(*_ask(number, query, data))
+            yield receive
+        finally:
+            if link.waiting.pop(number, None) is not None:
+                with briefly(1):
+                    await self._drop(link, number)
+
+    async def _drop(self, link: _Link, number: int) -> None:
+        try:
+            await link.frames.send(Drop(number))
+        except Exception as error:  # the stream is gone, and the request with it
+            log.debug("drop: %r", error)
+
+    async def _link(self, peer: PeerId) -> _Link:
+        """The held stream to a peer, opened if there is none; one opening at a time."""
+        async with self._locks.setdefault(peer, trio.Lock()):
+            link = self._open.get(peer)
+            if link is None:
+                stream = await self.host.open_stream(peer, QUERY.id)
+                frames = Frames(stream, receives=QUERY.response, sends=QUERY.request)
+                link = self._open[peer] = _Link(frames)
+                assert self._nursery is not None
+                self._nursery.start_soon(self._read, peer, link)
+            return link
+
+    async def _read(self, peer: PeerId, link: _Link) -> None:
+        try:
+            await link.read()
+        except Exception as error:  # a server can break its own stream only
+            log.debug("query stream to %s: %r", peer, error)
+        finally:
+            if self._open.get(peer) is link:
+                del self._open[peer]
+                self._locks.pop(peer, None)
+            await link.frames.reset()
+
+
+def _ask(number: int, query: Query, data: bytes) -> list[Ask | More]:
+    starts = range(MAX_CHUNK_BYTES, len(data), MAX_CHUNK_BYTES)
+    return [
+        Ask(number, query, data[:MAX_CHUNK_BYTES]),
+        *(More(number, data[at : at + MAX_CHUNK_BYTES]) for at in starts),
+    ]

@@ -1,0 +1,73 @@
+"""Frames over a libp2p stream: each is 4 bytes of length (big-endian) and a body.
+
+Reads are buffered and writes are one call each, straight on the muxer's stream: the library's
+wrapper takes a lock and a state check for each (LIBP2P.md section 4).
+"""
+
+from typing import Any
+
+from libp2p.stream_muxer.exceptions import MuxedStreamEOF
+
+from ledger.codec import Tagged
+from ledger.errors import Invalid, Reason
+from p2p.net.scopes import briefly
+
+LENGTH_BYTES = 4
+READ_BYTES = 65536
+
+
+class Frames:
+    """A stream as whole frames of one protocol's records.
+
+    `receives` and `sends` are what the other side and this side may say.
+    """
+
+    def __init__(self, stream: Any, receives: Tagged, sends: Tagged) -> None:
+        self._stream = stream
+        self._muxed = stream.muxed_stream
+        self._receives = receives
+        self._sends = sends
+        self._buffer = bytearray()
+
+    async def receive(self) -> Any:
+        """The next record; None when the other side has closed between two frames.
+
+        Raises Invalid for what is not a record, a libp2p error when the stream breaks.
+        """
+        if not await self._have(LENGTH_BYTES):
+            return None
+        size = int.from_bytes(self._buffer[:LENGTH_BYTES], "big")
+        if size > self._receives.limit:
+            raise Invalid(Reason.TOO_LARGE, f"a frame of {size} bytes")
+        if not await self._have(LENGTH_BYTES + size):
+            raise Invalid(Reason.NOT_CANONICAL, "the stream ended inside a frame")
+        body = bytes(memoryview(self._buffer)[LENGTH_BYTES : LENGTH_BYTES + size])
+        del self._buffer[: LENGTH_BYTES + size]
+        return self._receives.decode(body)
+
+    async def _have(self, count: int) -> bool:
+        """Read until `count` bytes are buffered; False if the stream ends first."""
+        while len(self._buffer) < count:
+            try:
+                data = await self._muxed.read(READ_BYTES)
+            except MuxedStreamEOF:
+                return False
+            self._buffer += data
+        return True
+
+    async def send(self, *records: Any) -> None:
+        """Write records in one go. Raises a libp2p error when the stream breaks."""
+        await self._muxed.write(b"".join(self._frame(record) for record in records))
+
+    def _frame(self, record: Any) -> bytes:
+        body = self._sends.encode(record)
+        return len(body).to_bytes(LENGTH_BYTES, "big") + body
+
+    async def close(self) -> None:
+        """Say that nothing more will be written, and let the library forget the stream."""
+        await self._stream.close()
+
+    async def reset(self) -> None:
+        """End the stream at once in both directions."""
+        with briefly(1):
+            await self._stream.reset()

@@ -1,0 +1,110 @@
+"""The daemon: one node, the local API, what is printed, and how it ends."""
+
+import fcntl
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import trio
+
+from ledger.errors import Invalid
+from ledger.keys import load_seed
+from p2p.config import ConfigError, Home, Settings
+from p2p.http.api import Control
+from p2p.http.app import serve_control
+from p2p.node.logs import log_to_stderr
+from p2p.node.node import Node
+
+log = logging.getLogger("yuma.daemon")
+
+DRAIN_S = 60.0
+"""Answers under way get this long to end after the first Ctrl-C."""
+DRAIN_TICK_S = 0.05
+
+
+def run_daemon(home: Home, settings: Settings) -> int:
+    """Run a daemon on a home until it is told to stop; gives the exit status."""
+    log_to_stderr(settings.log_level)
+    try:
+        with _lock(home):
+            trio.run(_main, home, settings)
+    except (ConfigError, Invalid) as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(error.strerror or str(error))
+    except BaseExceptionGroup as group:
+        single = _first(group)
+        if isinstance(single, ConfigError | Invalid | OSError):
+            return _fail(str(single))
+        raise
+    return 0
+
+
+def _fail(sentence: str) -> int:
+    print(f"yuma: {sentence}", file=sys.stderr)
+    return 1
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+@contextmanager
+def _lock(home: Home) -> Iterator[None]:
+    """Hold the home against a second daemon; the lock goes with the process, however it ends."""
+    with home.lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another daemon runs on {home.path}") from None
+        yield
+
+
+async def _main(home: Home, settings: Settings) -> None:
+    node = Node.make(load_seed(home.key), settings, home.peers)
+    control = Control(node, home)
+    async with node.run(), serve_control(control), _signals(control):
+        for model in settings.serve:
+            worker = await node.miner.serve(model, None, settings.slots, settings.threads)
+            log.info("serving %s", worker.card.name)
+        _print_ready(node)
+        await control.stopping.wait()
+        await _drain(node)
+
+
+@asynccontextmanager
+async def _signals(control: Control) -> AsyncIterator[None]:
+    """The first SIGINT or SIGTERM drains, the second stops at once."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                async for _ in received:
+                    if control.stopping.is_set():
+                        nursery.cancel_scope.cancel()
+                    control.stopping.set()
+
+            nursery.start_soon(watch)
+            yield
+            nursery.cancel_scope.cancel()
+
+
+async def _drain(node: Node) -> None:
+    """Let answers under way end; new ones are refused."""
+    node.miner.close()
+    if not node.miner.running():
+        return
+    log.info("finishing %d answers; Ctrl-C again stops at once", node.miner.running())
+    with trio.move_on_after(DRAIN_S):
+        while node.miner.running():  # noqa: ASYNC110 - ends once, and rarely waits
+            await trio.sleep(DRAIN_TICK_S)
+
+
+def _print_ready(node: Node) -> None:
+    for address in node.host.addresses():
+        print(f"Join with: yuma daemon --bootstrap {address}/p2p/{node.host.peer_id}")
+    print("Daemon is ready", flush=True)

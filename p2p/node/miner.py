@@ -1,0 +1,352 @@
+"""Serves models: owns the workers, answers queries from peers and from this node, signs receipts.
+
+* A peer holds one stream and asks on it; each request is a task that ends with the stream, so an
+  asker that goes away cancels its jobs.
+* What is refused is refused with a reason; a full queue says so at once instead of letting wait.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import trio
+from trio_typing import TaskStatus
+
+from gossip.topics import Served
+from ledger.errors import Invalid, Reason
+from ledger.keys import KeyPair
+from ledger.types import ChainId, Hash, Height
+from models import catalog
+from models.pipe import Done, Failed, Part
+from models.types import (
+    MAX_INPUT_BYTES,
+    MAX_NEW_TOKENS,
+    ModelCard,
+    Query,
+    Receipt,
+    ReceiptBody,
+    Tensor,
+    input_hash,
+    output_hash,
+    request_hash,
+    sign_receipt,
+)
+from p2p.net.protocols import MAX_CHUNK_BYTES, QUERY, Ask, Drop, End, More, Piece, Refusal
+from p2p.net.streams import Frames
+from p2p.node.workers import Job, Recipe, Worker
+
+log = logging.getLogger("yuma.miner")
+
+MAX_PER_STREAM = 64
+"""Requests of one peer at once."""
+MAX_BUFFERED = 2 * MAX_INPUT_BYTES
+"""Bytes of inputs that one peer may have sent in part."""
+MAX_TIME_MS = 600_000
+"""No answer may take longer than ten minutes."""
+MAX_MODELS = 32
+
+Answered = Part | Receipt
+Send = Callable[..., Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a finished job gave, and when it began and gave its first part (trio's clock)."""
+
+    output: bytes
+    tensor: tuple[Tensor, ...]
+    done: Done
+    began: float
+    first: float
+
+
+@dataclass
+class Miner:
+    """The models of this node."""
+
+    pair: KeyPair
+    chain: ChainId
+    unix_ms: Callable[[], int]
+    height: Callable[[], Height]
+    changed: Callable[[], None]
+    """Called when what is served has changed."""
+    workers: dict[str, Worker] = field(default_factory=dict)
+    _nursery: trio.Nursery | None = None
+    _closed: bool = False
+
+    async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the workers until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def serve(self, place: str, name: str | None, slots: int, threads: int) -> Worker:
+        """Load a model and serve it; returns when it is up.
+
+        `place` is a directory or the name of a shipped model. Raises Invalid: BAD_MODEL, NO_MEMORY.
+        """
+        assert self._nursery is not None
+        model = await trio.to_thread.run_sync(_model_at, place)
+        name = name or model.name
+        if name in self.workers:
+            raise Invalid(Reason.BAD_MODEL, f"a model named {name} is served already")
+        if len(self.workers) >= MAX_MODELS:
+            raise Invalid(Reason.BAD_MODEL, f"a node serves at most {MAX_MODELS} models")
+        catalog.validate_memory(model, slots, catalog.available_memory())
+        worker = Worker(Recipe(model.directory, name, slots, threads), self.changed)
+        self.workers[name] = worker
+        done = trio.Event()
+        failure: list[BaseException] = []
+        self._nursery.start_soon(self._supervise, worker, done, failure)
+        await done.wait()
+        if failure:
+            raise failure[0]
+        return worker
+
+    async def _supervise(
+        self, worker: Worker, up: trio.Event, failure: list[BaseException]
+    ) -> None:
+        """Run a worker to its end; what goes wrong at the start is told to who asked for it."""
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(worker.run)
+                up.set()
+        except BaseException as error:
+            reason = _single(error)
+            if up.is_set() or not isinstance(reason, Invalid | trio.TooSlowError):
+                raise
+            failure.append(reason)
+        finally:
+            if self.workers.get(worker.recipe.name) is worker:
+                del self.workers[worker.recipe.name]
+            up.set()
+            self.changed()
+
+    async def stop(self, name: str) -> None:
+        """Stop serving a model. Raises Invalid NO_MODEL."""
+        worker = self.workers.get(name)
+        if worker is None:
+            raise Invalid(Reason.NO_MODEL, name)
+        await worker.stop()
+
+    def close(self) -> None:
+        """Refuse new queries from now on; those under way go on."""
+        self._closed = True
+
+    @property
+    def answered(self) -> int:
+        """Queries answered by the workers that there are."""
+        return sum(worker.answered for worker in self.workers.values())
+
+    def running(self) -> int:
+        """Queries under way."""
+        return sum(worker.running for worker in self.workers.values())
+
+    def ready(self) -> list[Worker]:
+        """The workers that answer now."""
+        return [worker for worker in self.workers.values() if worker.ready is not None]
+
+    def find(self, digest: Hash) -> Worker | None:
+        """The least busy worker of a model that is up."""
+        found = [worker for worker in self.ready() if worker.card.digest == digest]
+        return min(found, key=lambda worker: worker.running, default=None)
+
+    def announced(self) -> tuple[Served, ...]:
+        """What presence says of our models."""
+        return tuple(_served(worker) for worker in self.ready())
+
+    # --- answering
+
+    async def answer(self, query: Query, data: bytes, send: Send) -> None:
+        """Answer a query: `send(*answered)` gets each Part, and at the end the Receipt.
+
+        Raises Invalid with what to tell the asker.
+        """
+        if self._closed:
+            raise Invalid(Reason.BUSY, "this node is shutting down")
+        self._check(query, data)
+        worker = self.find(query.model)
+        if worker is None:
+            raise Invalid(Reason.NO_MODEL, query.model.hex()[:12])
+        began = trio.current_time()
+        async with worker.job(query, data) as job:
+            await self._relay(worker, query, job, send, began)
+
+    def _check(self, query: Query, data: bytes) -> None:
+        if query.chain != self.chain:
+            raise Invalid(Reason.WRONG_CHAIN)
+        if len(data) != query.input_size or input_hash(data) != query.input_hash:
+            raise Invalid(Reason.BAD_REQUEST, "the input is not the one that the query names")
+        if not 0 < query.time_limit_ms <= MAX_TIME_MS:
+            raise Invalid(Reason.BAD_REQUEST, f"the time limit is not within {MAX_TIME_MS} ms")
+        if not 0 < query.sampling.max_tokens <= MAX_NEW_TOKENS:
+            raise Invalid(Reason.BAD_REQUEST, f"max_tokens is not within 1..{MAX_NEW_TOKENS}")
+
+    async def _relay(
+        self, worker: Worker, query: Query, job: Job, send: Send, began: float
+    ) -> None:
+        """Pass a job's parts on, those that are there together in one go; sign at its end."""
+        output = bytearray()
+        tensor: tuple[Tensor, ...] = ()
+        first = 0.0
+        async for event in job:
+            batch: list[Answered] = []
+            following: Part | Done | Failed | None = event
+            while following is not None:
+                first = first or trio.current_time()
+                if isinstance(following, Failed):
+                    raise Invalid(following.reason, following.detail)
+                if isinstance(following, Part):
+                    output += following.data
+                    tensor = following.tensor
+                    batch.append(following)
+                else:
+                    made = _Made(bytes(output), tensor, following, began, first)
+                    batch.append(self._receipt(worker, query, made))
+                following = _at_once(job)
+            await send(*batch)
+            if isinstance(batch[-1], Receipt):
+                return
+        raise Invalid(Reason.MODEL_FAILED, "the worker ended while answering")
+
+    def _receipt(self, worker: Worker, query: Query, made: _Made) -> Receipt:
+        now = trio.current_time()
+        done, alone = made.done, bool(query.tensor) or made.done.output_tokens == 1
+        worker.measured(done.output_tokens or 1, now - (made.began if alone else made.first))
+        body = ReceiptBody(
+            chain=self.chain,
+            server=self.pair.public,
+            request_hash=request_hash(query),
+            model=query.model,
+            output_hash=output_hash(made.output),
+            output_tensor=made.tensor,
+            prompt_tokens=done.prompt_tokens,
+            output_tokens=done.output_tokens,
+            finish=done.finish,
+            first_us=round((made.first - made.began) * 1e6),
+            total_us=round((now - made.began) * 1e6),
+            time_ms=self.unix_ms(),
+            height=self.height(),
+            engine=worker.card.engine,
+        )
+        return sign_receipt(body, self.pair)
+
+    # --- peers' streams
+
+    async def handle(self, stream: Any) -> None:
+        """Serve one held stream of a peer until it ends."""
+        frames = Frames(stream, receives=QUERY.request, sends=QUERY.response)
+        session = _Session(self, frames)
+        async with trio.open_nursery() as nursery:
+            while (record := await frames.receive()) is not None:
+                await session.take(record, nursery)
+            nursery.cancel_scope.cancel()
+        await frames.close()
+
+
+@dataclass
+class _Session:
+    """The requests of one peer on one stream."""
+
+    miner: Miner
+    frames: Frames
+    scopes: dict[int, trio.CancelScope] = field(default_factory=dict)
+    partial: dict[int, tuple[Query, bytearray]] = field(default_factory=dict)
+
+    async def take(self, record: Ask | More | Drop, nursery: trio.Nursery) -> None:
+        """Act on what the peer said. Raises Invalid, which ends the stream, on nonsense."""
+        if isinstance(record, Drop):
+            self.partial.pop(record.id, None)
+            scope = self.scopes.get(record.id)
+            if scope is not None:
+                scope.cancel()
+            return
+        if isinstance(record, Ask):
+            await self._begin(record)
+        elif record.id in self.partial:
+            self.partial[record.id][1].extend(record.chunk)
+        self._check_size()
+        query, data = self.partial.get(record.id, (None, bytearray()))
+        if query is not None and len(data) >= query.input_size:
+            del self.partial[record.id]
+            self.scopes[record.id] = trio.CancelScope()
+            nursery.start_soon(self._answer, record.id, query, bytes(data))
+
+    async def _begin(self, ask: Ask) -> None:
+        if ask.id in self.scopes or ask.id in self.partial:
+            raise Invalid(Reason.BAD_REQUEST, "a request's number is in use")
+        if len(self.scopes) + len(self.partial) >= MAX_PER_STREAM:
+            refusal = Refusal(ask.id, Reason.BUSY, f"{MAX_PER_STREAM} requests of yours are open")
+            await self.frames.send(refusal)
+        elif ask.query.input_size > MAX_INPUT_BYTES:
+            detail = f"the input has {ask.query.input_size} bytes, at most {MAX_INPUT_BYTES} go"
+            await self.frames.send(Refusal(ask.id, Reason.BAD_REQUEST, detail))
+        else:
+            self.partial[ask.id] = (ask.query, bytearray(ask.chunk))
+
+    def _check_size(self) -> None:
+        if sum(len(data) for _, data in self.partial.values()) > MAX_BUFFERED:
+            raise Invalid(Reason.TOO_LARGE, "too many bytes of unfinished inputs")
+
+    async def _answer(self, number: int, query: Query, data: bytes) -> None:
+        async def send(*answered: Answered) -> None:
+            await self.frames.send(*(r for one in answered for r in _records(number, one)))
+
+        try:
+            with self.scopes[number]:
+                await self.miner.answer(query, data, send)
+        except Invalid as error:
+            await self.frames.send(Refusal(number, error.reason, error.detail[:1000]))
+        finally:
+            del self.scopes[number]
+
+
+def _records(number: int, answered: Answered) -> list[Piece | More | End]:
+    """A part of an answer as it goes over the wire: what is large, in chunks."""
+    if isinstance(answered, Receipt):
+        return [End(number, answered)]
+    data = answered.data
+    first = Piece(number, answered.tokens, data[:MAX_CHUNK_BYTES], answered.tensor)
+    starts = range(MAX_CHUNK_BYTES, len(data), MAX_CHUNK_BYTES)
+    return [first, *(More(number, data[at : at + MAX_CHUNK_BYTES]) for at in starts)]
+
+
+def _at_once(job: Job) -> Part | Done | Failed | None:
+    """The next event of a job if it is there already."""
+    try:
+        return job.receive_nowait()
+    except (trio.WouldBlock, trio.EndOfChannel):
+        return None
+
+
+def _model_at(place: str) -> catalog.Model:
+    directory = Path(place)
+    if "/" not in place and not directory.is_dir():
+        directory = catalog.shipped_directory(place)
+    return catalog.open_model(directory.resolve())
+
+
+def _served(worker: Worker) -> Served:
+    card: ModelCard = worker.card
+    assert worker.ready is not None
+    return Served(
+        name=card.name,
+        kind=card.kind,
+        digest=card.digest,
+        parameters=card.parameters,
+        context=card.context,
+        price=card.price,
+        slots=worker.ready.slots,
+        queue=worker.running,
+        speed=round(worker.speed * 1000),
+    )
+
+
+def _single(error: BaseException) -> BaseException:
+    """The one exception inside nested groups of one."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,156 @@
+"""A node: its parts wired together, running inside one block.
+
+Everything that lives in the daemon is made here; the daemon adds the local API, signals and words.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import time
+
+import trio
+
+from gossip.pubsub import Gossip
+from gossip.topics import PRESENCE, QUERIES, TOPICS
+from ledger.keys import KeyPair, PeerId
+from ledger.types import ChainId, Height
+from p2p.config import Settings, chain_of
+from p2p.net.discovery import Dht, mdns
+from p2p.net.host import Host
+from p2p.net.keeper import Keeper
+from p2p.net.links import Links
+from p2p.net.protocols import OFFER, PEERS, QUERY, STATUS
+from p2p.node.directory import Directory
+from p2p.node.miner import Miner
+from p2p.node.offers import Offers
+from p2p.node.presence import Presence
+from p2p.node.router import Router
+
+log = logging.getLogger("yuma.node")
+
+GREETINGS_AT_ONCE = 16
+GRAYLIST_BAN_S = 600.0
+"""A peer whose score fell below use may come back after ten minutes."""
+AGENT = "yuma/0.1.0"
+
+
+def split_address(address: str) -> tuple[str, PeerId]:
+    """A multiaddr that ends in /p2p/PEERID as the address and the peer."""
+    place, peer = address.rsplit("/p2p/", 1)
+    return place, PeerId(peer)
+
+
+def _unix_ms() -> int:
+    return int(time() * 1000)
+
+
+@dataclass
+class Node:
+    """The parts of one running node."""
+
+    pair: KeyPair
+    chain: ChainId
+    settings: Settings
+    host: Host
+    gossip: Gossip
+    keeper: Keeper
+    presence: Presence
+    miner: Miner
+    directory: Directory
+    links: Links
+    router: Router
+    offers: Offers
+    dht: Dht | None
+    _nursery: trio.Nursery | None = None
+    _greetings: trio.CapacityLimiter = field(
+        default_factory=lambda: trio.CapacityLimiter(GREETINGS_AT_ONCE)
+    )
+
+    @classmethod
+    def make(cls, pair: KeyPair, settings: Settings, peers_file: Path) -> "Node":
+        """Wire a node together; it does nothing yet."""
+        chain = chain_of(settings.network)
+        host = Host(pair, settings.listen, settings.announce, settings.connections_max)
+        gossip = Gossip(host.libp2p, chain, TOPICS)
+        keeper = Keeper(host, settings.peers_target, peers_file, time)
+        # The miner tells presence of changes, and presence asks the miner what is served.
+        presence: Presence
+        miner = Miner(pair, chain, _unix_ms, lambda: Height(0), lambda: presence.changed())
+        presence = Presence(
+            pair, chain, AGENT, host, keeper, gossip, _unix_ms, models=miner.announced
+        )
+        directory = Directory(pair.peer_id, presence.fresh, miner.announced, host.rtts)
+        links = Links(host)
+        router = Router(
+            pair, chain, host, keeper, gossip, miner, directory, links, unix_ms=_unix_ms
+        )
+        offers = Offers(pair, chain, host, keeper, miner, _unix_ms)
+        dht = Dht(host, keeper) if settings.dht else None
+        return cls(
+            pair, chain, settings, host, gossip, keeper, presence, miner, directory, links,
+            router, offers, dht,
+        )  # fmt: skip
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator["Node"]:
+        """Be on the network until the block ends. Raises OSError when it cannot listen."""
+        self._attach()
+        for address in self.settings.bootstrap:
+            place, peer = split_address(address)
+            self.keeper.learn(peer, [place], bootstrap=True)
+        self.keeper.load()
+        async with self.host.run(), trio.open_nursery() as nursery:
+            self._nursery = nursery
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(self.gossip.run())
+                if self.dht is not None:
+                    await stack.enter_async_context(self.dht.run())
+                if self.settings.mdns:
+                    await stack.enter_async_context(mdns(self.host, self.keeper))
+                await nursery.start(self.miner.run)
+                await nursery.start(self.links.run)
+                for task in (self.presence.run, self.keeper.run, self.offers.run):
+                    nursery.start_soon(task)
+                try:
+                    yield self
+                finally:
+                    self.keeper.save()
+                    nursery.cancel_scope.cancel()
+
+    def _attach(self) -> None:
+        """Say who takes in what."""
+        self.host.handle(STATUS.id, self.presence.serve_status)
+        self.host.handle(PEERS.id, self.presence.serve_peers)
+        self.host.handle(QUERY.id, self.miner.handle)
+        self.host.handle(OFFER.id, self.router.take_offer)
+        self.host.on_change(self._peer_changed)
+        self.gossip.handle(PRESENCE, self.presence.hear)
+        self.gossip.handle(QUERIES, self.offers.hear)
+        self.gossip.on_graylisted(self._graylisted)
+
+    def _peer_changed(self, peer: PeerId, connected: bool) -> None:
+        self.presence.changed()
+        if not connected:
+            self.keeper.disconnected(peer)
+            return
+        for connection in self.host.connections():
+            if connection.peer == peer:
+                self.keeper.connected(peer, connection.address, outbound=connection.outbound)
+        self._start(self._meet, peer)
+
+    async def _meet(self, peer: PeerId) -> None:
+        async with self._greetings:
+            await self.presence.greet(peer)
+            if self.dht is not None:
+                await self.dht.connected(peer)
+
+    def _graylisted(self, peer: PeerId) -> None:
+        log.warning("peer %s sent too much that is invalid; cut off for a while", peer)
+        self.host.ban(peer, trio.current_time() + GRAYLIST_BAN_S)
+        self._start(self.host.disconnect, peer)
+
+    def _start(self, task: Callable[[PeerId], Awaitable[None]], peer: PeerId) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(task, peer)

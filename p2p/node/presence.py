@@ -1,0 +1,231 @@
+"""Who is there: our own record said to everyone, and everyone's records kept while they are fresh.
+
+* Our record is said every 10 s, and soon after what it says has changed.
+* When a connection is new both sides exchange status and all the records they hold, so a newcomer
+  sees the whole swarm after one round trip instead of after 10 s.
+* What records say about addresses goes to the keeper.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from gossip.envelope import open_sealed, seal
+from gossip.pubsub import Gossip
+from gossip.topics import (
+    MAX_ADDRESSES,
+    MAX_NEIGHBOURS,
+    PRESENCE,
+    Neighbour,
+    PeerRecord,
+    Served,
+)
+from gossip.validation import Ignore, Seen, validate_presence
+from ledger.errors import Invalid
+from ledger.keys import KeyPair, PeerId, peer_id_of, public_key_of
+from ledger.types import ChainId, Hash, PublicKey
+from p2p.net.host import Host, NotConnected
+from p2p.net.keeper import Keeper
+from p2p.net.protocols import PEERS, STATUS, Records, Status
+from p2p.net.scopes import briefly
+from p2p.net.streams import Frames
+
+log = logging.getLogger("yuma.presence")
+
+SAY_EVERY_S = 10.0
+SETTLE_S = 0.3
+"""Changes within this time are said at once, together."""
+LEAST_GAP_S = 1.0
+"""Between two records of ours: the topic's rate."""
+TTL_S = 60.0
+"""A record not renewed for so long is forgotten."""
+MAX_HELD = 4096
+MAX_GIVEN = 256
+"""Records in one answer; the freshest go."""
+GREET_TIMEOUT_S = 10.0
+NO_HEAD = Hash(bytes(32))
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A record we hold, its sealed bytes to pass on, and when it came (trio's clock)."""
+
+    record: PeerRecord
+    sealed: bytes
+    at: float
+
+
+@dataclass
+class Presence:
+    """What this node says of itself, and what it knows of the others."""
+
+    pair: KeyPair
+    chain: ChainId
+    agent: str
+    host: Host
+    keeper: Keeper
+    gossip: Gossip
+    unix_ms: Callable[[], int]
+    models: Callable[[], tuple[Served, ...]]
+    seen: Seen = field(default_factory=Seen)
+    book: dict[PublicKey, Heard] = field(default_factory=dict)
+    _seq: int = 0
+    _change: trio.Event = field(default_factory=trio.Event)
+    _news: trio.Event = field(default_factory=trio.Event)
+
+    def changed(self) -> None:
+        """What our record says is different now; say so soon."""
+        self._change.set()
+
+    async def wait_for_news(self) -> None:
+        """Return when the next record of another node has come in."""
+        await self._news.wait()
+
+    # --- saying
+
+    async def run(self) -> None:
+        """Say our record, forget stale ones, until cancelled."""
+        while True:
+            await self.gossip.publish(PRESENCE, seal(self.chain, PRESENCE, self.own(), self.pair))
+            self._expire()
+            await trio.sleep(LEAST_GAP_S)
+            with trio.move_on_after(SAY_EVERY_S - LEAST_GAP_S):
+                await self._change.wait()
+                await trio.sleep(SETTLE_S)
+            self._change = trio.Event()
+
+    def own(self) -> PeerRecord:
+        """A new record of this node."""
+        self._seq = max(self.unix_ms(), self._seq + 1)
+        models = self.models()
+        return PeerRecord(
+            key=self.pair.public,
+            seq=self._seq,
+            agent=self.agent,
+            roles=("miner",) if models else (),
+            addresses=tuple(self.host.addresses()[:MAX_ADDRESSES]),
+            height=0,
+            head=NO_HEAD,
+            models=models,
+            neighbours=tuple(self._neighbours())[:MAX_NEIGHBOURS],
+        )
+
+    def _neighbours(self) -> Iterable[Neighbour]:
+        fastest: dict[PeerId, float] = {}
+        for connection in self.host.connections():
+            rtt = min(connection.rtt_s, fastest.get(connection.peer, connection.rtt_s))
+            fastest[connection.peer] = rtt
+        for peer, rtt in sorted(fastest.items()):
+            yield Neighbour(public_key_of(peer), round(rtt * 1e6))
+
+    # --- hearing
+
+    def hear(self, author: PublicKey, data: bytes) -> None:
+        """Take in a record from the topic. Raises Ignore, Reject, Invalid."""
+        record = self._opened(data)
+        now = trio.current_time()
+        # [IGNORE] The author is within the topic's rate.
+        if author != self.pair.public and not self.seen.author_may_speak(PRESENCE, author, now):
+            raise Ignore("an author who speaks too often")
+        validate_presence(self.seen, record, author, self.unix_ms())
+        self._keep(record, data)
+
+    def _opened(self, data: bytes) -> PeerRecord:
+        record = open_sealed(self.chain, PRESENCE, data)
+        assert isinstance(record, PeerRecord)
+        return record
+
+    def _keep(self, record: PeerRecord, sealed: bytes) -> None:
+        self.book[record.key] = Heard(record, sealed, trio.current_time())
+        if len(self.book) > MAX_HELD:
+            self._expire()
+            del self.book[min(self.book, key=lambda key: self.book[key].at)]
+        if record.key != self.pair.public:
+            self.keeper.learn(peer_id_of(record.key), record.addresses)
+            self._news.set()
+            self._news = trio.Event()
+
+    def _expire(self) -> None:
+        now = trio.current_time()
+        for key in [key for key, heard in self.book.items() if now - heard.at > TTL_S]:
+            del self.book[key]
+
+    def fresh(self) -> dict[PublicKey, tuple[PeerRecord, float]]:
+        """The records that count now, each with its age in seconds."""
+        self._expire()
+        now = trio.current_time()
+        return {key: (heard.record, now - heard.at) for key, heard in self.book.items()}
+
+    # --- meeting
+
+    async def greet(self, peer: PeerId) -> None:
+        """Tell a new neighbour who we are and hear whom it knows.
+
+        A peer of another network is sent away; one that does not speak these protocols may stay.
+        """
+        try:
+            with trio.fail_after(GREET_TIMEOUT_S):
+                status = await self._ask(peer, STATUS)
+                if isinstance(status, Status) and status.chain != self.chain:
+                    log.warning("peer %s belongs to another network; disconnecting", peer)
+                    self.host.ban(peer, trio.current_time() + TTL_S)
+                    await self.host.disconnect(peer)
+                    return
+                records = await self._ask(peer, PEERS)
+            if isinstance(records, Records):
+                self.take(records)
+        except NotConnected:
+            return
+        except Exception as error:  # whatever a stranger's stream raises, the greeting is over
+            log.debug("greeting %s: %r", peer, error)
+
+    async def _ask(self, peer: PeerId, protocol: Any) -> Any:
+        stream = await self.host.open_stream(peer, protocol.id)
+        frames = Frames(stream, receives=protocol.response, sends=protocol.request)
+        try:
+            await frames.send(self.status())
+            return await frames.receive()
+        finally:
+            with briefly(1):
+                await frames.close()
+
+    def status(self) -> Status:
+        """Who we are."""
+        return Status(self.chain, self.agent, 0, NO_HEAD)
+
+    def take(self, records: Records) -> None:
+        """Take in the records that a peer holds: what is not sound or not new is passed over."""
+        for sealed in records.sealed:
+            try:
+                record = self._opened(sealed)
+                if record.key == self.pair.public:
+                    self._seq = max(self._seq, record.seq)  # our own, from before a restart
+                    continue
+                validate_presence(self.seen, record, record.key, self.unix_ms())
+            except (Invalid, Ignore) as error:
+                log.debug("a record passed over: %s", error)
+                continue
+            self._keep(record, sealed)
+
+    async def serve_status(self, stream: Any) -> None:
+        """Answer a peer's status with ours."""
+        await self._serve(stream, STATUS, self.status)
+
+    async def serve_peers(self, stream: Any) -> None:
+        """Answer a peer with the freshest records we hold."""
+        await self._serve(stream, PEERS, self._freshest)
+
+    def _freshest(self) -> Records:
+        self._expire()
+        heard = sorted(self.book.values(), key=lambda one: -one.at)[:MAX_GIVEN]
+        return Records(tuple(one.sealed for one in heard))
+
+    async def _serve(self, stream: Any, protocol: Any, answer: Callable[[], Any]) -> None:
+        frames = Frames(stream, receives=protocol.request, sends=protocol.response)
+        with trio.fail_after(GREET_TIMEOUT_S):
+            if await frames.receive() is not None:
+                await frames.send(answer())
+            await frames.close()

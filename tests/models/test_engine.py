@@ -1,0 +1,297 @@
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from model_worker import TINY, tiny_gpt
+
+from ledger.errors import Invalid, Reason
+from models.backends.gpt import GptTokens
+from models.engine import (
+    MAX_WAITING,
+    PREFILL_TOKENS,
+    Ended,
+    Engine,
+    Event,
+    Logits,
+    Made,
+    TokenModel,
+    sampled,
+    share_at,
+)
+from models.types import Finish, Sampling
+
+NEVER = 1e9
+
+
+@dataclass
+class Echo:
+    """A model of no weights: its logits are a hash of all that is stored in the row."""
+
+    rows: int = 4
+    vocabulary: int = 50
+    context: int = 400
+    end_of_text: int = 49
+    cache: list[list[int]] = field(default_factory=lambda: [[] for _ in range(64)])
+    prefilled: int = 0
+
+    def prefill(self, row: int, start: int, tokens: Sequence[int]) -> None:
+        self.prefilled += len(tokens)
+        self.cache[row] = [*self.cache[row][:start], *tokens]
+        assert len(self.cache[row]) == start + len(tokens)
+
+    def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> Logits:
+        assert len(tokens) == len(positions) <= self.rows
+        for row, (token, position) in enumerate(zip(tokens, positions, strict=True)):
+            self.cache[row] = [*self.cache[row][:position], token]
+            assert len(self.cache[row]) == position + 1
+        return np.stack([self.logits(row) for row in self.cache[: len(tokens)]])
+
+    def logits(self, history: list[int]) -> Logits:
+        seed = hashlib.blake2b(bytes(history), digest_size=8).digest()
+        numbers = np.random.default_rng(int.from_bytes(seed, "little"))
+        return numbers.normal(size=self.vocabulary).astype(np.float32)
+
+    def move(self, source: int, target: int) -> None:
+        self.cache[target] = list(self.cache[source])
+
+
+@dataclass(frozen=True)
+class Job:
+    prompt: tuple[int, ...]
+    sampling: Sampling
+    prefix: tuple[int, ...] = ()
+
+    def submit(self, engine: Engine, job: int, deadline: float = NEVER) -> None:
+        engine.submit(job, self.prompt, self.prefix, self.sampling, deadline)
+
+
+def run(model: TokenModel, *jobs: Job) -> dict[int, list[int]]:
+    """The answers of jobs that start together."""
+    engine = Engine(model)
+    for number, job in enumerate(jobs):
+        job.submit(engine, number)
+    return tokens_of(drain(engine), len(jobs))
+
+
+def drain(engine: Engine) -> list[Event]:
+    events: list[Event] = []
+    while engine.busy:
+        events += engine.step(0.0)
+    return events
+
+
+def tokens_of(events: list[Event], jobs: int) -> dict[int, list[int]]:
+    made = [event for event in events if isinstance(event, Made)]
+    return {job: [event.token for event in made if event.job == job] for job in range(jobs)}
+
+
+samplings = st.builds(
+    Sampling,
+    temperature=st.sampled_from([0, 1, 700, 1500]),
+    top_k=st.sampled_from([0, 1, 5, 1000]),
+    seed=st.integers(-(2**63), 2**63 - 1),
+    max_tokens=st.integers(1, 30),
+)
+prompts = st.lists(st.integers(0, 48), min_size=1, max_size=300).map(tuple)
+jobs = st.builds(Job, prompts, samplings)
+
+
+@given(st.lists(jobs, min_size=1, max_size=9))
+def test_a_batch_answers_as_each_job_alone(batch: list[Job]) -> None:
+    together = run(Echo(), *batch)
+    assert together == {number: run(Echo(), job)[0] for number, job in enumerate(batch)}
+
+
+@given(jobs, st.data())
+def test_a_resumed_job_goes_on_as_it_would_have(job: Job, data: st.DataObject) -> None:
+    whole = run(Echo(), job)[0]
+    cut = data.draw(st.integers(0, len(whole)))
+    resumed = Job(job.prompt, job.sampling, tuple(whole[:cut]))
+    assert run(Echo(), resumed)[0] == whole[cut:]
+
+
+@given(st.lists(st.tuples(jobs, st.integers(0, 40), st.integers(1, 60)), max_size=12))
+def test_jobs_that_come_and_go_do_not_disturb_others(
+    plans: list[tuple[Job, int, int]],
+) -> None:
+    """Each job starts at some step and may be cancelled some steps later."""
+    engine = Engine(Echo())
+    events: list[Event] = []
+    for step in range(1000):
+        for number, (job, start, length) in enumerate(plans):
+            if step == start:
+                job.submit(engine, number)
+            if step == start + length and length < 30:
+                engine.cancel(number)
+        events += engine.step(0.0)
+    assert not engine.busy
+    ended = {event.job for event in events if isinstance(event, Ended)}
+    answers = tokens_of(events, len(plans))
+    for number, (job, _, _) in enumerate(plans):
+        alone = run(Echo(), job)[0]
+        assert answers[number] == alone[: len(answers[number])]
+        assert number not in ended or answers[number] == alone
+
+
+def test_ends_when_the_model_says_so() -> None:
+    model = Echo()
+    engine = Engine(model)
+    Job((1,), Sampling(temperature=1000, seed=1, max_tokens=399)).submit(engine, 0)
+    events = drain(engine)
+    made = len(events) - 1
+    assert events[-1] == Ended(0, Finish.STOP, prompt_tokens=1, output_tokens=made)
+    assert model.end_of_text not in tokens_of(events, 1)[0]
+
+
+def test_ends_at_the_token_limit_counted_from_the_whole_answer() -> None:
+    engine = Engine(Echo())
+    Job((1, 2), Sampling(max_tokens=5), prefix=(3, 4)).submit(engine, 0)
+    assert drain(engine)[-1] == Ended(0, Finish.LENGTH, prompt_tokens=2, output_tokens=3)
+
+
+def test_a_prefix_at_the_limit_makes_no_token() -> None:
+    engine = Engine(Echo())
+    Job((1,), Sampling(max_tokens=2), prefix=(3, 4)).submit(engine, 0)
+    assert drain(engine) == [Ended(0, Finish.LENGTH, prompt_tokens=1, output_tokens=0)]
+
+
+def test_ends_where_the_context_ends() -> None:
+    engine = Engine(Echo(context=20, end_of_text=-1))
+    Job((1,) * 15, Sampling(max_tokens=100)).submit(engine, 0)
+    assert drain(engine)[-1] == Ended(0, Finish.LENGTH, prompt_tokens=15, output_tokens=5)
+
+
+def test_ends_at_the_time_limit_with_what_is_out() -> None:
+    engine = Engine(Echo(rows=1, end_of_text=-1))
+    Job((1,), Sampling(max_tokens=100)).submit(engine, 0, deadline=3.0)
+    Job((1,), Sampling(max_tokens=100)).submit(engine, 1, deadline=3.0)
+    events = [event for now in (0.0, 1.0, 2.0, 3.0) for event in engine.step(now)]
+    assert events[3:] == [Ended(0, Finish.TIME, 1, 3), Ended(1, Finish.TIME, 1, 0)]
+    assert not engine.busy
+
+
+def test_a_cancelled_job_says_nothing_more() -> None:
+    engine = Engine(Echo(rows=1, end_of_text=-1))
+    for number in range(3):
+        Job((1,), Sampling(max_tokens=3)).submit(engine, number)
+    engine.step(0.0)
+    engine.cancel(0)
+    engine.cancel(1)
+    engine.cancel(77)
+    assert {event.job for event in drain(engine)} == {2}
+
+
+def test_reading_a_long_prompt_stalls_nobody() -> None:
+    model = Echo(end_of_text=-1, context=3000)
+    engine = Engine(model)
+    Job((1,), Sampling(max_tokens=100)).submit(engine, 0)
+    engine.step(0.0)
+    Job((2,) * 2000, Sampling(max_tokens=1)).submit(engine, 1)
+    steps = 0
+    while len(engine.jobs) == 2:
+        before = model.prefilled
+        assert any(event.job == 0 for event in engine.step(0.0))
+        assert model.prefilled - before <= PREFILL_TOKENS
+        steps += 1
+    assert steps == -(-2000 // (PREFILL_TOKENS + 1))
+
+
+def test_the_queue_is_bounded() -> None:
+    engine = Engine(Echo(rows=1))
+    job = Job((1,), Sampling())
+    for number in range(MAX_WAITING):
+        job.submit(engine, number)
+    with pytest.raises(Invalid) as refusal:
+        job.submit(engine, MAX_WAITING)
+    assert refusal.value.reason is Reason.BUSY
+    assert len(engine.jobs) == MAX_WAITING
+
+
+@pytest.mark.parametrize(
+    ("job", "detail"),
+    [
+        (Job((), Sampling()), "the prompt is empty"),
+        (
+            Job((1,) * 400, Sampling()),
+            "the prompt has 400 tokens, the model takes 400 with the answer",
+        ),
+        (Job((50,), Sampling()), "a token is not of the model's vocabulary"),
+        (Job((1,), Sampling(), (50,)), "a token is not of the model's vocabulary"),
+        (Job((1,), Sampling(), (2, 49)), "the answer to resume is over already"),
+        (Job((1,), Sampling(max_tokens=0)), "max_tokens, temperature or top_k is out of range"),
+        (Job((1,), Sampling(temperature=-1)), "max_tokens, temperature or top_k is out of range"),
+        (Job((1,), Sampling(top_k=-1)), "max_tokens, temperature or top_k is out of range"),
+    ],
+)
+def test_refuses_a_request(job: Job, detail: str) -> None:
+    engine = Engine(Echo())
+    with pytest.raises(Invalid) as refusal:
+        job.submit(engine, 0)
+    assert (refusal.value.reason, refusal.value.detail) == (Reason.BAD_REQUEST, detail)
+    assert not engine.busy
+
+
+def test_refuses_a_number_that_is_taken() -> None:
+    engine = Engine(Echo())
+    Job((1,), Sampling()).submit(engine, 0)
+    with pytest.raises(Invalid) as refusal:
+        Job((1,), Sampling()).submit(engine, 0)
+    assert refusal.value.reason is Reason.BAD_REQUEST
+
+
+def test_dropping_all_starts_afresh() -> None:
+    engine = Engine(Echo(rows=1))
+    for number in range(3):
+        Job((1,), Sampling()).submit(engine, number)
+    engine.step(0.0)
+    assert engine.drop_all() == [0, 1, 2]
+    assert not engine.busy
+
+
+def test_samples_follow_the_distribution() -> None:
+    logits = np.log(np.array([0.5, 0.3, 0.2], dtype=np.float32))
+    drawn = [sampled(logits, Sampling(temperature=1000, seed=5), i) for i in range(4000)]
+    assert np.bincount(drawn) / 4000 == pytest.approx([0.5, 0.3, 0.2], abs=0.03)
+
+
+@given(samplings.filter(lambda sampling: sampling.temperature > 0), st.integers(0, 10_000))
+def test_a_sample_is_one_of_the_likeliest(sampling: Sampling, position: int) -> None:
+    logits = Echo().logits([position % 50])
+    count = sampling.top_k or len(logits)
+    assert sampled(logits, sampling, position) in np.argsort(-logits)[:count]
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**32))
+def test_shares_are_below_one(seed: int, position: int) -> None:
+    assert 0 <= share_at(seed, position) < 1
+
+
+# --- the same on real attention, where a batch changes the order of sums
+
+
+@pytest.fixture(scope="module")
+def gpt() -> GptTokens:
+    return GptTokens(tiny_gpt(), rows=4)
+
+
+@pytest.mark.parametrize("temperature", [0, 900])
+def test_real_answers_are_the_same_in_a_batch(gpt: GptTokens, temperature: int) -> None:
+    batch = [
+        Job(tuple(b"prompt %d" % (number * 17)), Sampling(temperature, 40, number, 40))
+        for number in range(7)
+    ]
+    together = run(gpt, *batch)
+    assert together == {number: run(gpt, job)[0] for number, job in enumerate(batch)}
+
+
+@pytest.mark.parametrize("temperature", [0, 900])
+def test_real_answers_are_the_same_from_any_prefix(gpt: GptTokens, temperature: int) -> None:
+    job = Job(tuple(b"a prompt"), Sampling(temperature, 0, 3, TINY.context))
+    whole = run(gpt, job)[0]
+    for cut in range(len(whole)):
+        resumed = Job(job.prompt, job.sampling, tuple(whole[:cut]))
+        assert run(gpt, resumed)[0] == whole[cut:]

@@ -1,0 +1,200 @@
+import signal
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from model_worker import Worker, running_worker, tensor_job, text_job, write_tiny
+from torch import nn
+
+from ledger.errors import Reason
+from models.backends.exported import export_tensor_model
+from models.catalog import open_model
+from models.config import GptConfig
+from models.pipe import Cancel, Done, Failed, Part, Ready, Refused, Submit
+from models.types import Finish, Kind, ModelCard, Sampling, Tensor
+
+LONG = GptConfig(name="tiny", vocabulary=257, context=4096, layers=1, heads=2, width=32)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("tiny"), LONG)
+
+
+@pytest.fixture(scope="module")
+def worker(directory: Path) -> Iterator[Worker]:
+    with running_worker(directory, "--name", "mine", "--slots", "3") as started:
+        ready = started.first()
+        assert isinstance(ready, Ready)
+        model = open_model(directory)
+        assert ready.card == ModelCard(
+            name="mine",
+            kind=Kind.TEXT,
+            digest=model.digest,
+            parameters=model.parameters,
+            dtype="float32",
+            context=4096,
+            engine=f"gpt/torch-{torch.__version__}/float32/threads-1",
+            price=0,
+        )
+        assert ready.slots == 3
+        assert ready.memory_bytes > 2**20
+        yield started
+
+
+def tokens_of(replies: list[Part | Done | Failed]) -> list[int]:
+    data = b"".join(reply.tokens for reply in replies if isinstance(reply, Part))
+    return list(struct.unpack(f"<{len(data) // 4}I", data))
+
+
+def test_text_streams_token_by_token(worker: Worker) -> None:
+    worker.send(text_job(1, "hello", max_tokens=20))
+    replies = worker.collect(1)[1]
+    made = len(replies) - 1
+    assert replies[-1] == Done(1, Finish.LENGTH, prompt_tokens=6, output_tokens=made)
+    assert made == 20
+    data = b"".join(reply.data for reply in replies if isinstance(reply, Part))
+    assert list(data) == tokens_of(replies)
+
+
+def test_jobs_run_side_by_side(worker: Worker) -> None:
+    """The short job is over before the long one, though it came later."""
+    worker.send(text_job(1, "hello", max_tokens=300), text_job(2, "world", max_tokens=3))
+    order = []
+    while len(order) < 2:
+        frame = worker.receive()
+        if isinstance(frame, Done):
+            order.append(frame.job)
+    assert order == [2, 1]
+
+
+def test_a_job_resumed_goes_on_alike(worker: Worker) -> None:
+    worker.send(text_job(1, "hello", max_tokens=30, temperature=800, seed=9))
+    whole = tokens_of(worker.collect(1)[1])
+    prefix = struct.pack("<10I", *whole[:10])
+    worker.send(text_job(2, "hello", max_tokens=30, temperature=800, seed=9, prefix=prefix))
+    assert tokens_of(worker.collect(2)[2]) == whole[10:]
+
+
+def test_a_cancelled_job_ends_without_a_word(worker: Worker) -> None:
+    worker.send(text_job(1, "hello", max_tokens=4000))
+    assert isinstance(worker.receive(), Part)
+    worker.send(Cancel(1), text_job(2, "world", max_tokens=1))
+    while (frame := worker.receive()) != Done(2, Finish.LENGTH, 6, 1):
+        assert isinstance(frame, Part)
+    worker.send(text_job(3, "world", max_tokens=1))
+    assert all(frame.job == 3 for frame in worker.collect(3)[3])
+
+
+def test_the_time_limit_ends_a_job(worker: Worker) -> None:
+    worker.send(text_job(1, "hello", max_tokens=4000, time_limit_ms=50))
+    done = worker.collect(1)[1][-1]
+    assert isinstance(done, Done)
+    assert done.finish is Finish.TIME
+    assert 0 < done.output_tokens < 4000
+
+
+@pytest.mark.parametrize(
+    ("job", "detail"),
+    [
+        (
+            text_job(1, "x" * 4095),
+            "the prompt has 4096 tokens, the model takes 4096 with the answer",
+        ),
+        (
+            text_job(1, "x" * 1_000_000),
+            "the prompt has over 1000000 tokens, the model takes 4096 with the answer",
+        ),
+        (text_job(1, ""), "the prompt is empty"),
+        (text_job(1, "hello", prefix=b"abc"), "the prefix is not whole tokens of 4 bytes"),
+        (Submit(1, b"\xff", (), Sampling(), b"", 1000), "the prompt is not UTF-8 text"),
+        (tensor_job(1, torch.ones(1)), "this model takes text, not a tensor"),
+    ],
+)
+def test_a_request_that_does_not_fit_is_refused(worker: Worker, job: Submit, detail: str) -> None:
+    worker.send(job)
+    assert worker.collect(1)[1] == [Failed(1, Reason.BAD_REQUEST, detail)]
+
+
+def test_ctrl_c_is_the_daemons_business(worker: Worker) -> None:
+    worker.process.send_signal(signal.SIGINT)
+    worker.send(text_job(1, "hello", max_tokens=1))
+    assert worker.collect(1)[1][-1] == Done(1, Finish.LENGTH, 6, 1)
+
+
+def test_a_daemon_that_does_not_read_loses_nothing(directory: Path) -> None:
+    """More is submitted and made than the socket holds, before the first frame is read."""
+    with running_worker(directory, "--slots", "3") as worker:
+        worker.first()
+        worker.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        jobs = range(10)
+        worker.send(*(text_job(job, "hello " * 600, max_tokens=300) for job in jobs))
+        replies = worker.collect(*jobs)
+    first = tokens_of(replies[0])
+    assert len(first) == 300
+    assert all(tokens_of(replies[job]) == first for job in jobs)
+
+
+def test_the_end_of_the_pipe_ends_the_worker(directory: Path) -> None:
+    with running_worker(directory) as worker:
+        worker.first()
+        worker.send(text_job(1, "hello", max_tokens=4000))
+        worker.socket.shutdown(socket.SHUT_WR)
+        assert worker.process.wait(10) == 0
+
+
+def test_a_daemon_that_vanishes_ends_the_worker(directory: Path) -> None:
+    with running_worker(directory) as worker:
+        worker.first()
+        worker.send(text_job(1, "hello", max_tokens=4000))
+        worker.socket.close()
+        assert worker.process.wait(10) == 0
+
+
+def test_a_bad_directory_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    with running_worker(tmp_path) as worker:
+        refused = worker.first()
+        assert isinstance(refused, Refused)
+        assert refused.reason is Reason.BAD_MODEL
+        assert "config.json" in refused.detail
+        assert worker.process.wait(10) == 1
+
+
+class Picky(nn.Module):
+    """Looks rows up in a table of ten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(10, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.table(x)
+
+
+def test_a_tensor_model_batches_and_survives_a_failing_job(tmp_path: Path) -> None:
+    module = Picky()
+    export_tensor_model(module, torch.zeros(2, 3, dtype=torch.int64), tmp_path, "picky")
+    inputs = [torch.randint(10, (rows, 3)) for rows in (1, 4, 2)]
+    with running_worker(tmp_path) as worker:
+        ready = worker.first()
+        assert isinstance(ready, Ready)
+        assert (ready.card.name, ready.card.kind) == ("picky", Kind.TENSOR)
+        worker.send(
+            tensor_job(3, torch.full((1, 3), 10)),
+            *(tensor_job(job, x) for job, x in enumerate(inputs)),
+        )
+        replies = worker.collect(0, 1, 2, 3)
+    failed = replies[3][0]
+    assert isinstance(failed, Failed)
+    assert failed.reason is Reason.MODEL_FAILED
+    for job, x in enumerate(inputs):
+        part, done = replies[job]
+        assert done == Done(job, Finish.STOP, 0, 0)
+        assert isinstance(part, Part)
+        assert part.tensor == (Tensor("float32", (len(x), 3, 4)),)
+        values = np.frombuffer(part.data, "<f4").reshape(len(x), 3, 4)
+        torch.testing.assert_close(torch.tensor(values), module(x))
