@@ -1,7 +1,7 @@
 """A question to a model by the local API, and the answers as they come."""
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -48,6 +48,11 @@ class Answers:
         """The text of one answer so far; None where there is none."""
         pieces = self.pieces.get(index)
         return None if pieces is None else "".join(pieces)
+
+    def numbered(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """How each ended, with its number: where one failed, the numbers have a gap."""
+        for position, one in enumerate(self.done):
+            yield one.get("answer", position), one
 
 
 def ask(client: Client, question: Question, live: bool) -> Answers:

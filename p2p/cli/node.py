@@ -94,8 +94,8 @@ def identity(as_json: bool) -> None:
     if as_json:
         return print_json(answer)
     names = ("peer_id", "public_key", "agent", "network", "chain")
-    print_pairs([(name, answer[name]) for name in names])
-    print_pairs([("address", address) for address in answer["addresses"]] or [("address", None)])
+    addresses = [("address", address) for address in answer["addresses"]]
+    print_pairs([*((name, answer[name]) for name in names), *addresses])
 
 
 def installed_version(distribution: str) -> str:
@@ -124,8 +124,9 @@ def version(as_json: bool) -> None:
     if as_json:
         return print_json(answer)
     running = answer["daemon"]["version"] if answer["daemon"] else "not running"
-    print_pairs([*((name, answer[name]) for name in ("version", "python", "libp2p"))])
-    print_pairs([("daemon", running)])
+    print_pairs(
+        [*((name, answer[name]) for name in ("version", "python", "libp2p")), ("daemon", running)]
+    )
 
 
 @click.command(cls=Command)

@@ -147,7 +147,7 @@ def _standard_input() -> str:
 
 def _print_rest(answers: Answers, tensors_too: bool) -> None:
     """Print what was not printed as it came."""
-    for index, done in enumerate(answers.done):
+    for index, done in answers.numbered():
         if index > 0:
             click.echo(heading(index, done["server"]))
             if text := answers.text(index):
@@ -168,7 +168,7 @@ def _as_json(answers: Answers) -> dict[str, Any]:
     """The one object of `run --json`."""
     whole = [
         {"text": answers.text(index), "tensor": answers.tensors.get(index), **done}
-        for index, done in enumerate(answers.done)
+        for index, done in answers.numbered()
     ]
     return {"answers": whole, "resumed": answers.resumed}
 

@@ -174,7 +174,8 @@ async def bootstrap_remove(control: Control, request: Request) -> Response:
     """Remove an address."""
     address = address_of(await body_of(request))
     saved = _saved_bootstraps(control)
-    known = control.node.keeper.forget_bootstrap(split_address(address)[1])
+    place, peer = split_address(address)
+    known = control.node.keeper.forget_bootstrap(peer, place)
     if address not in saved and not known:
         raise Refused(f"{address} is not a bootstrap address", "see them with: yuma bootstrap list")
     set_value(control.home, "bootstrap", tuple(one for one in saved if one != address))
@@ -200,7 +201,7 @@ def _bootstrap(control: Control, known: Known) -> list[Line]:
             "error": known.error,
             "next_try_s": round(wait, 1),
         }
-        for address in known.addresses
+        for address in known.configured
     ]
 
 

@@ -68,8 +68,8 @@ class Dht:
     def _learn(self, found: list[ID]) -> None:
         store = self._host.libp2p.get_peerstore()
         for peer in found[:MAX_FOUND]:
-            if store.peer_ids() and peer in store.peer_ids():
-                addresses = [str(address) for address in store.addrs(peer)]
+            if peer in store.peer_ids():
+                addresses = [_without_peer(str(address)) for address in store.addrs(peer)]
                 self._keeper.learn(PeerId(peer.to_base58()), addresses)
 
 

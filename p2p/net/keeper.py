@@ -19,7 +19,7 @@ import trio
 
 from ledger.errors import Invalid
 from ledger.keys import PeerId, public_key_of
-from p2p.config import write_whole
+from p2p.config import is_address, write_whole
 from p2p.net.host import DialError, Host
 
 log = logging.getLogger("yuma.keeper")
@@ -48,13 +48,19 @@ class Known:
     peer: PeerId
     addresses: list[str]
     """Last good first."""
-    bootstrap: bool = False
+    configured: list[str] = field(default_factory=list)
+    """Those given by the operator: then the peer is a bootstrap."""
     last_good: float = 0.0
     lost_at: float = -LOST_FOR_S
     failures: int = 0
     next_try: float = 0.0
     dialling: bool = False
     error: str = ""
+
+    @property
+    def bootstrap(self) -> bool:
+        """Whether the operator gave it as a way into the swarm."""
+        return bool(self.configured)
 
     def add(self, address: str, *, good: bool = False) -> None:
         """Put an address in its place."""
@@ -86,16 +92,17 @@ class Keeper:
         if known is None:
             self._make_room()
             known = self.known[peer] = Known(peer, [])
-        known.bootstrap |= bootstrap
-        for address in addresses:
+        for address in filter(is_address, addresses):
             known.add(address)
+            if bootstrap and address not in known.configured:
+                known.configured.append(address)
 
-    def forget_bootstrap(self, peer: PeerId) -> bool:
-        """Stop treating a peer as a bootstrap; False if it was none."""
+    def forget_bootstrap(self, peer: PeerId, address: str) -> bool:
+        """Stop treating an address as a bootstrap's; False if it was none."""
         known = self.known.get(peer)
-        if known is None or not known.bootstrap:
+        if known is None or address not in known.configured:
             return False
-        known.bootstrap = False
+        known.configured.remove(address)
         return True
 
     def _make_room(self) -> None:
