@@ -24,11 +24,11 @@ from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.rpc_queue import RpcQueue
-from libp2p.pubsub.score import PeerScorer
+from libp2p.pubsub.score import PeerScorer, ScoreParams, TopicScoreParams
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.tools.anyio_service import background_trio_service
 
-from gossip.scoring import score_parameters
+from gossip import scoring
 from gossip.topics import Topic, topic_id
 from gossip.validation import Bucket, Ignore, Reject
 from ledger.errors import Invalid
@@ -75,7 +75,7 @@ class Router(GossipSub):
             spam_protection_enabled=False,
             eclipse_protection_enabled=False,
             prune_back_off=PRUNE_BACK_OFF_S,
-            score_params=score_parameters(),
+            score_params=_score_parameters(),
         )
 
     async def publish(self, msg_forwarder: ID, pubsub_msg: rpc_pb2.Message) -> None:
@@ -211,6 +211,29 @@ class SafePubsub(Pubsub):
             return
         scorer.on_first_delivery(msg_forwarder, topic)
         await self.router.publish(msg_forwarder, msg)
+
+
+def _score_parameters() -> ScoreParams:
+    """The numbers of `scoring` as the library takes them."""
+
+    def of(counter: scoring.Counter) -> TopicScoreParams:
+        return TopicScoreParams(counter.weight, counter.cap, counter.decay)
+
+    return ScoreParams(
+        p1_time_in_mesh=of(scoring.TIME_IN_MESH),
+        p2_first_message_deliveries=of(scoring.FIRST_DELIVERIES),
+        p3_mesh_message_deliveries=of(scoring.MESH_DELIVERIES),
+        p4_invalid_messages=of(scoring.INVALID_MESSAGES),
+        p5_behavior_penalty_weight=scoring.MISBEHAVIOUR_WEIGHT,
+        p5_behavior_penalty_threshold=scoring.MISBEHAVIOUR_SLACK,
+        p5_behavior_penalty_decay=scoring.MISBEHAVIOUR_DECAY,
+        p7_ip_colocation_weight=scoring.ADDRESS_WEIGHT,
+        p7_ip_colocation_threshold=scoring.PEERS_ON_ONE_ADDRESS,
+        publish_threshold=scoring.PUBLISH_BELOW,
+        gossip_threshold=scoring.GOSSIP_BELOW,
+        graylist_threshold=scoring.GRAYLIST_BELOW,
+        accept_px_threshold=scoring.EXCHANGE_BELOW,
+    )
 
 
 def _no_one(_peer: PeerId) -> None:

@@ -1,39 +1,45 @@
-"""Peer-score parameters of gossipsub 1.1, all set on purpose (the library's are all zero).
+"""What a peer's conduct is worth: the numbers of gossipsub's peer score, all set on purpose.
 
 A peer's score on a topic is P1 (time in mesh) + P2 (first deliveries) - P4 (invalid messages), less
-P5 (misbehaviour beyond a slack) and P7 (many peers on one address). Decay is once a second.
-See gossipsub-v1.1.md, "Peer Scoring".
+P5 (misbehaviour beyond a slack) and P7 (many peers on one address). Counters decay once a second.
+The library's own numbers are all zero, so that nothing is ever scored. See gossipsub-v1.1.md,
+"Peer Scoring".
 """
 
-from libp2p.pubsub.score import ScoreParams, TopicScoreParams
-
-INVALID_WEIGHT = 10.0
-GRAYLIST = -80.0
-"""Eight invalid messages in a minute or so: the peer is cut off."""
-GOSSIP = -20.0
-"""Two invalid messages: no more gossip to or from it until they have decayed."""
+from dataclasses import dataclass
 
 
-def score_parameters() -> ScoreParams:
-    """The parameters every node uses."""
-    return ScoreParams(
-        # Staying is worth a little, never enough to pay for one invalid message.
-        p1_time_in_mesh=TopicScoreParams(weight=0.01, cap=300.0, decay=1.0),
-        # Being first with what is new is what a mesh peer is for; halves in a minute.
-        p2_first_message_deliveries=TopicScoreParams(weight=0.1, cap=50.0, decay=0.988),
-        # P3 (too few deliveries) stays off: quiet topics would punish everyone.
-        p3_mesh_message_deliveries=TopicScoreParams(weight=0.0),
-        # Halves in two minutes; the cap bounds how long a sinner must wait.
-        p4_invalid_messages=TopicScoreParams(weight=INVALID_WEIGHT, cap=50.0, decay=0.994),
-        # The library's own penalties (GRAFT, IHAVE and IWANT floods) come in fives and tens.
-        p5_behavior_penalty_weight=1.0,
-        p5_behavior_penalty_threshold=20.0,
-        p5_behavior_penalty_decay=0.97,
-        # Whole swarms run on one machine; only hundreds from one address are suspect.
-        p7_ip_colocation_weight=0.1,
-        p7_ip_colocation_threshold=256,
-        publish_threshold=-50.0,
-        gossip_threshold=GOSSIP,
-        graylist_threshold=GRAYLIST,
-        accept_px_threshold=0.0,
-    )
+@dataclass(frozen=True)
+class Counter:
+    """How one counter of a topic weighs: weight * min(count, cap), count falling by decay."""
+
+    weight: float
+    cap: float
+    decay: float
+
+
+TIME_IN_MESH = Counter(weight=0.01, cap=300.0, decay=1.0)
+"""P1: staying is worth a little, never enough to pay for one invalid message."""
+FIRST_DELIVERIES = Counter(weight=0.1, cap=50.0, decay=0.988)
+"""P2: being first with what is new is what a mesh peer is for; halves in a minute."""
+MESH_DELIVERIES = Counter(weight=0.0, cap=0.0, decay=1.0)
+"""P3 stays off: on a quiet topic it would punish everyone."""
+INVALID_MESSAGES = Counter(weight=10.0, cap=50.0, decay=0.994)
+"""P4: halves in two minutes; the cap bounds how long a sinner must wait."""
+
+MISBEHAVIOUR_WEIGHT = 1.0
+MISBEHAVIOUR_SLACK = 20.0
+"""P5: the library counts a GRAFT, IHAVE or IWANT flood as 5 or 10."""
+MISBEHAVIOUR_DECAY = 0.97
+
+PEERS_ON_ONE_ADDRESS = 256
+"""P7: whole swarms run on one machine; only hundreds of peers on one address are suspect."""
+ADDRESS_WEIGHT = 0.1
+
+GOSSIP_BELOW = -20.0
+"""Two invalid messages: no gossip to or from the peer until they have decayed."""
+PUBLISH_BELOW = -50.0
+"""Five: what it sends is not read."""
+GRAYLIST_BELOW = -40.0
+"""Four: the node cuts the peer off."""
+EXCHANGE_BELOW = 0.0

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.catalog import open_model
 from models.config import GptConfig, config_bytes
 from models.gpt import Gpt, load_gpt
 from models.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -188,6 +189,7 @@ def card_of(directory: Path, seed: int, steps: int, kept: int, seconds: float) -
         "step_kept": kept,
         "seconds": round(seconds),
         "parameters": sum(weight.numel() for weight in model.parameters()),
+        "digest": open_model(directory).digest.hex(),
         "train_loss": asdict(measure(model, tokenizer, learnt)),
         "held_out_loss": asdict(measure(model, tokenizer, held_out)),
         "loss_unit": "nats; of the stored 16-bit weights; held-out loss also chose the step kept",

@@ -22,14 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ledger.errors import Invalid, Reason
-from models.backends import Backend
+from models.backends import Backend, line_of
 from models.catalog import Model, available_memory, open_model, validate_memory
 from models.config import GptConfig
 from models.pipe import Cancel, Failed, Frame, FrameReader, Ready, Refused, Submit, frame_bytes
 from models.types import ModelCard
 
 READ_BYTES = 65_536
-"""Larger reads gain nothing: the kernel hands over about 200 KB at most, and a buffer costs to make."""
+READS = 16
+"""How often to read at one look, so that a large input comes in soon while answers are made."""
 OUT_BYTES = 4 * 2**20
 """A thousand parts of text, or a few large tensors."""
 DEFAULT_SLOTS = 8
@@ -76,11 +77,23 @@ class Pipe:
         self._flush()
         if not events or events[0][1] == select.POLLOUT:
             return []
-        try:
-            data = self._socket.recv(READ_BYTES)
-        except BlockingIOError:
-            return []
-        return list(self._reader.feed(data)) if data else None
+        data = self._received()
+        return None if data is None else list(self._reader.feed(data))
+
+    def _received(self) -> bytes | None:
+        """What is there to read; None at the end of file."""
+        pieces: list[bytes] = []
+        while len(pieces) < READS:
+            try:
+                piece = self._socket.recv(READ_BYTES)
+            except BlockingIOError:
+                break
+            if not piece:
+                return None
+            pieces.append(piece)
+            if len(piece) < READ_BYTES:
+                break
+        return b"".join(pieces)
 
     def drain(self) -> None:
         """Wait until all is sent."""
@@ -126,9 +139,8 @@ def _step(pipe: Pipe, backend: Backend) -> None:
         replies = backend.step(time.monotonic())
     except Exception as error:
         traceback.print_exc()
-        detail = f"{type(error).__name__}: {error}"[:300]
         jobs = backend.drop_all()
-        replies = [Failed(job, Reason.MODEL_FAILED, detail) for job in jobs]
+        replies = [Failed(job, Reason.MODEL_FAILED, line_of(error)) for job in jobs]
     pipe.write(replies)
 
 
@@ -156,7 +168,7 @@ def card_of(model: Model, backend: Backend, options: Options) -> ModelCard:
         kind=model.kind,
         digest=model.digest,
         parameters=model.parameters,
-        dtype="float32",
+        dtype=backend.dtype,
         context=backend.context,
         engine=f"{backend.fingerprint}/threads-{options.threads}"[:64],
         price=0,
@@ -170,20 +182,33 @@ def resident_bytes() -> int:
 
 
 def run(options: Options) -> int:
+    """Answer the daemon until it closes the pipe; the exit status."""
+    try:
+        return load_and_serve(Pipe(socket.socket(fileno=options.fd)), options)
+    except (BrokenPipeError, ConnectionResetError):
+        print("the daemon is gone", file=sys.stderr)
+        return 0
+
+
+def load_and_serve(pipe: Pipe, options: Options) -> int:
     """Load, say so, serve; the exit status."""
-    pipe = Pipe(socket.socket(fileno=options.fd))
     try:
         model, backend = load(options)
     except Invalid as error:
-        pipe.write([Refused(error.reason, error.detail)])
-        pipe.drain()
-        return 1
+        return refuse(pipe, error)
+    except Exception as error:  # whatever torch raises at a model that looked sound
+        traceback.print_exc()
+        return refuse(pipe, Invalid(Reason.BAD_MODEL, line_of(error)))
     pipe.write([Ready(card_of(model, backend, options), backend.slots, resident_bytes())])
-    try:
-        serve(pipe, backend)
-    except (BrokenPipeError, ConnectionResetError):
-        print("the daemon is gone", file=sys.stderr)
+    serve(pipe, backend)
     return 0
+
+
+def refuse(pipe: Pipe, error: Invalid) -> int:
+    """Say why there is no model; the exit status."""
+    pipe.write([Refused(error.reason, error.detail[:1000])])
+    pipe.drain()
+    return 1
 
 
 def read_options(arguments: Sequence[str] | None = None) -> Options:
@@ -192,9 +217,16 @@ def read_options(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--fd", type=int, required=True, help="the inherited Unix socket")
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--name", help="what to call the model; its own name by default")
-    parser.add_argument("--slots", type=int, default=DEFAULT_SLOTS, help="jobs in one batch")
-    parser.add_argument("--threads", type=int, default=1, help="torch's threads")
+    parser.add_argument("--slots", type=_positive, default=DEFAULT_SLOTS, help="jobs in one batch")
+    parser.add_argument("--threads", type=_positive, default=1, help="torch's threads")
     return Options(**vars(parser.parse_args(arguments)))
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 def main() -> None:

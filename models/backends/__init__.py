@@ -7,6 +7,11 @@ from models.pipe import Done, Failed, Part, Submit
 Reply = Part | Done | Failed
 
 
+def line_of(error: Exception) -> str:
+    """An unexpected error in one line, as a frame carries it."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+
+
 class Backend(Protocol):
     """A loaded model and its jobs. `now` is in seconds, of a clock that only grows."""
 
@@ -14,8 +19,10 @@ class Backend(Protocol):
     """The most tokens of prompt and answer together; 0 where there are no tokens."""
     slots: int
     """How many jobs run at once in a batch."""
+    dtype: str
+    """The numbers it computes with."""
     fingerprint: str
-    """What computes: backend, its version, number type."""
+    """What computes: backend and its version."""
 
     @property
     def busy(self) -> bool:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ledger.errors import Invalid, Reason
-from models.backends import Reply
+from models.backends import Reply, line_of
 from models.catalog import CONFIG, PROGRAM, Model
 from models.config import MAX_DIMENSIONS, TensorConfig, config_bytes
 from models.pipe import Done, Failed, Part, Submit
@@ -45,7 +45,8 @@ class ExportedBackend:
 
     def __init__(self, program: Program, config: TensorConfig, slots: int) -> None:
         self.slots = slots if config.shape[0] is None else 1
-        self.fingerprint = f"export/torch-{torch.__version__}/{config.dtype}"
+        self.dtype = config.dtype
+        self.fingerprint = f"export/torch-{torch.__version__}"
         self._program = program
         self._config = config
         self._waiting: deque[_Job] = deque()
@@ -102,14 +103,17 @@ class ExportedBackend:
         except Exception as error:  # whatever the program raises at an input it does not like
             if len(batch) > 1:
                 return [reply for waiting in batch for reply in self._run([waiting])]
-            return [Failed(batch[0].job, Reason.MODEL_FAILED, _line_of(error))]
+            return [Failed(batch[0].job, Reason.MODEL_FAILED, line_of(error))]
 
     @torch.inference_mode()
     def _outputs(self, inputs: list[torch.Tensor]) -> list[Array]:
         """One forward; each input's share of its rows."""
+        result = self._program(inputs[0] if len(inputs) == 1 else torch.cat(inputs))
+        if not isinstance(result, torch.Tensor):
+            raise TypeError("the program's output is not one tensor")
+        output: Array = result.numpy()
         if len(inputs) == 1:
-            return [self._program(inputs[0]).numpy()]
-        output = self._program(torch.cat(inputs)).numpy()
+            return [output]
         ends = np.cumsum([len(rows) for rows in inputs])
         if len(output) != ends[-1]:
             raise ValueError("the program's output has another number of rows than its input")
@@ -146,16 +150,12 @@ def _replies(job: int, output: Array) -> list[Reply]:
     return [Part(job, b"", output.tobytes(), (shape,)), Done(job, Finish.STOP, 0, 0)]
 
 
-def _line_of(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
-
-
 def open_exported(model: Model, config: TensorConfig, slots: int) -> ExportedBackend:
     """The backend of a tensor model's directory. Raises Invalid BAD_MODEL."""
     try:
         program = torch.export.load(model.directory / PROGRAM).module()
     except Exception as error:  # the loader raises many kinds at a file that is not its own
-        raise Invalid(Reason.BAD_MODEL, f"{PROGRAM}: {_line_of(error)}") from None
+        raise Invalid(Reason.BAD_MODEL, f"{PROGRAM}: {line_of(error)}") from None
     return ExportedBackend(program, config, slots)
 
 

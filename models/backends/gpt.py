@@ -46,4 +46,4 @@ def open_gpt(model: Model, config: GptConfig, slots: int) -> TextBackend:
     # Torch does part of its setting up at the first call: not at somebody's first request.
     tokens.prefill(0, 0, [0, 0])
     tokens.decode([0], [0])
-    return TextBackend(tokens, tokenizer, f"gpt/torch-{torch.__version__}/float32")
+    return TextBackend(tokens, tokenizer, f"gpt/torch-{torch.__version__}")

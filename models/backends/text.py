@@ -17,6 +17,7 @@ class TextBackend:
     def __init__(self, model: TokenModel, tokenizer: Tokenizer, fingerprint: str) -> None:
         self.context = model.context
         self.slots = model.rows
+        self.dtype = "float32"
         self.fingerprint = fingerprint
         self._engine = Engine(model)
         self._tokenizer = tokenizer

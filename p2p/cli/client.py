@@ -3,6 +3,7 @@
 import json
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
 from urllib.parse import urlencode
@@ -20,6 +21,16 @@ class NoDaemon(Failure):
     def __init__(self, home: Home) -> None:
         super().__init__(
             f"no daemon is running on {home.path}", "start one with: yuma daemon", exit_code=1
+        )
+
+
+class WentAway(Failure):
+    """The daemon ended while it was asked."""
+
+    def __init__(self, home: Home) -> None:
+        super().__init__(
+            f"the daemon on {home.path} went away before it answered",
+            "its log says why; start it again with: yuma daemon",
         )
 
 
@@ -66,6 +77,11 @@ class Client:
                 if "error" in item:
                     raise _failure_of(item)
                 yield item
+
+    def shut_down(self) -> None:
+        """Tell the daemon to stop; one that is gone before its answer has understood."""
+        with suppress(WentAway):
+            self.post("/v0/shutdown", {})
 
     def is_up(self) -> bool:
         """Whether somebody listens on the socket."""
@@ -134,8 +150,7 @@ class Client:
         if isinstance(error, TimeoutError):
             sentence = f"the daemon on {self.home.path} does not answer"
             return Failure(sentence, "it may be stopped or overloaded: yuma doctor")
-        sentence = f"the daemon on {self.home.path} went away before it answered"
-        return Failure(sentence, "its log says why; start it again with: yuma daemon")
+        return WentAway(self.home)
 
 
 def _object(data: bytes) -> dict[str, Any]:

@@ -202,7 +202,7 @@ def _stop(nodes: Sequence[Node]) -> None:
 
 def _request_stop(node: Node) -> None:
     try:
-        node.client.post("/v0/shutdown", {})
+        node.client.shut_down()
     except Failure:
         node.process.terminate()  # it has no API yet, or no longer
 

@@ -75,7 +75,7 @@ def daemon(**flags: Value | None) -> None:
 def shutdown() -> None:
     """Stop the daemon once running answers are out."""
     client = current_client()
-    client.post("/v0/shutdown", {})
+    client.shut_down()
     deadline = time.monotonic() + SHUTDOWN_S
     while client.is_up():
         if time.monotonic() > deadline:

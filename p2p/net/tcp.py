@@ -310,9 +310,20 @@ async def _connect_any(maddr: Multiaddr, hosts: list[str], port: int) -> trio.So
     for host in hosts:
         try:
             with trio.fail_after(CONNECT_LIMIT):
-                return await trio.open_tcp_stream(host, port)
+                return await _connect(host, port)
         except OSError as error:
             reasons.append(f"{host}: {error}")
         except trio.TooSlowError:
             reasons.append(f"{host}: no answer in {CONNECT_LIMIT:.0f} s")
     raise OpenConnectionError(f"cannot dial {maddr}: {'; '.join(reasons)}")
+
+
+async def _connect(host: str, port: int) -> trio.SocketStream:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = trio.socket.socket(family, socket.SOCK_STREAM)
+    try:
+        await sock.connect((host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return trio.SocketStream(sock)

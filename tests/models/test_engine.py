@@ -289,9 +289,9 @@ def test_real_answers_are_the_same_in_a_batch(gpt: GptTokens, temperature: int) 
 
 
 @pytest.mark.parametrize("temperature", [0, 900])
-def test_real_answers_are_the_same_from_any_prefix(gpt: GptTokens, temperature: int) -> None:
+def test_real_answers_are_the_same_from_a_prefix(gpt: GptTokens, temperature: int) -> None:
     job = Job(tuple(b"a prompt"), Sampling(temperature, 0, 3, TINY.context))
     whole = run(gpt, job)[0]
-    for cut in range(len(whole)):
+    for cut in range(0, len(whole), 3):
         resumed = Job(job.prompt, job.sampling, tuple(whole[:cut]))
         assert run(gpt, resumed)[0] == whole[cut:]

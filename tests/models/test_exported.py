@@ -111,6 +111,13 @@ def test_a_job_that_fails_spoils_no_other(backend: ExportedBackend) -> None:
     assert Failed(1, Reason.MODEL_FAILED, "ValueError: negative") in replies
 
 
+def test_an_output_that_is_no_tensor_fails_the_job() -> None:
+    backend = ExportedBackend(lambda x: (x, x), CONFIG, slots=4)  # type: ignore[arg-type,return-value]
+    backend.submit(tensor_job(0, torch.ones(1, 2)), 0.0)
+    detail = "TypeError: the program's output is not one tensor"
+    assert list(drain(backend)) == [Failed(0, Reason.MODEL_FAILED, detail)]
+
+
 def test_an_output_of_other_rows_is_not_split_wrongly() -> None:
     backend = ExportedBackend(lambda x: x.sum(0, keepdim=True), CONFIG, slots=4)
     for job in range(2):

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,11 +38,7 @@ STREAM = b"".join(map(frame_bytes, FRAMES))
 def test_frames_come_out_whole_wherever_the_bytes_are_cut(cuts: list[int]) -> None:
     reader = FrameReader()
     edges = [0, *sorted(cuts), len(STREAM)]
-    frames = [
-        frame
-        for begin, end in zip(edges, edges[1:], strict=False)
-        for frame in reader.feed(STREAM[begin:end])
-    ]
+    frames = [frame for begin, end in pairwise(edges) for frame in reader.feed(STREAM[begin:end])]
     assert frames == FRAMES
 
 

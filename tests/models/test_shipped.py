@@ -34,6 +34,10 @@ def test_the_weights_stay_small() -> None:
     assert CARD["parameters"] == MODEL.parameters
 
 
+def test_the_digest_is_as_stated() -> None:
+    assert MODEL.digest.hex() == CARD["digest"]
+
+
 def test_the_held_out_loss_is_as_stated(gpt: Gpt, tokenizer: Tokenizer) -> None:
     held_out = json.loads((DIRECTORY / "held_out.json").read_text())
     assert sorted(held_out) == CARD["held_out_topics"]

@@ -1,6 +1,7 @@
 import signal
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from ledger.errors import Reason
 from models.backends.exported import export_tensor_model
 from models.catalog import open_model
 from models.config import GptConfig
-from models.pipe import Cancel, Done, Failed, Part, Ready, Refused, Submit
+from models.pipe import Cancel, Done, Failed, FrameReader, Part, Ready, Refused, Submit, frame_bytes
 from models.types import Finish, Kind, ModelCard, Sampling, Tensor
+from models.worker import Pipe, read_options, serve
 
 LONG = GptConfig(name="tiny", vocabulary=257, context=4096, layers=1, heads=2, width=32)
 
@@ -38,7 +40,7 @@ def worker(directory: Path) -> Iterator[Worker]:
             parameters=model.parameters,
             dtype="float32",
             context=4096,
-            engine=f"gpt/torch-{torch.__version__}/float32/threads-1",
+            engine=f"gpt/torch-{torch.__version__}/threads-1",
             price=0,
         )
         assert ready.slots == 3
@@ -126,25 +128,17 @@ def test_ctrl_c_is_the_daemons_business(worker: Worker) -> None:
     assert worker.collect(1)[1][-1] == Done(1, Finish.LENGTH, 6, 1)
 
 
-def test_a_daemon_that_does_not_read_loses_nothing(directory: Path) -> None:
-    """More is submitted and made than the socket holds, before the first frame is read."""
-    with running_worker(directory, "--slots", "3") as worker:
-        worker.first()
-        worker.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        jobs = range(10)
-        worker.send(*(text_job(job, "hello " * 600, max_tokens=300) for job in jobs))
-        replies = worker.collect(*jobs)
+def test_a_daemon_that_does_not_read_loses_nothing(worker: Worker) -> None:
+    """More is made than the socket holds, and more is submitted, before a frame is read."""
+    jobs = range(10)
+    worker.send(*(text_job(job, "hello " * 100, max_tokens=300) for job in jobs))
+    time.sleep(0.3)
+    worker.send(text_job(10, "x" * 1_000_000))
+    replies = worker.collect(*jobs, 10)
+    assert isinstance(replies[10][0], Failed)
     first = tokens_of(replies[0])
     assert len(first) == 300
     assert all(tokens_of(replies[job]) == first for job in jobs)
-
-
-def test_the_end_of_the_pipe_ends_the_worker(directory: Path) -> None:
-    with running_worker(directory) as worker:
-        worker.first()
-        worker.send(text_job(1, "hello", max_tokens=4000))
-        worker.socket.shutdown(socket.SHUT_WR)
-        assert worker.process.wait(10) == 0
 
 
 def test_a_daemon_that_vanishes_ends_the_worker(directory: Path) -> None:
@@ -162,6 +156,44 @@ def test_a_bad_directory_is_refused_in_a_sentence(tmp_path: Path) -> None:
         assert refused.reason is Reason.BAD_MODEL
         assert "config.json" in refused.detail
         assert worker.process.wait(10) == 1
+
+
+class Exploding:
+    """A backend whose every step fails."""
+
+    def __init__(self) -> None:
+        self.jobs: list[int] = []
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.jobs)
+
+    def submit(self, frame: Submit, now: float) -> None:
+        self.jobs.append(frame.job)
+
+    def step(self, now: float) -> None:
+        raise RuntimeError("boom\nand more")
+
+    def drop_all(self) -> list[int]:
+        jobs, self.jobs = self.jobs, []
+        return jobs
+
+
+def test_a_step_that_raises_fails_its_jobs_and_the_worker_goes_on() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(b"".join(frame_bytes(text_job(job, "hello")) for job in (1, 2)))
+        ours.shutdown(socket.SHUT_WR)
+        serve(Pipe(theirs), Exploding())  # type: ignore[arg-type]
+        frames = list(FrameReader().feed(ours.recv(65_536)))
+    assert frames == [Failed(job, Reason.MODEL_FAILED, "RuntimeError: boom") for job in (1, 2)]
+
+
+@pytest.mark.parametrize("option", ["--slots", "--threads"])
+def test_counts_are_positive(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read_options(["--fd", "3", "--directory", "/m", option, "0"])
+    assert option in capsys.readouterr().err
 
 
 class Picky(nn.Module):

@@ -1,0 +1,297 @@
+"""Gossip on real sockets: the traps of the library are closed."""
+
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+import trio
+from libp2p.peer.id import ID
+from libp2p.pubsub.pb import rpc_pb2
+
+from gossip.pubsub import MAX_RPC_BYTES, PROTOCOL, Gossip
+from gossip.topics import OpenCall, Topic, topic_id
+from gossip.validation import Ignore, Reject
+from ledger.keys import KeyPair, PeerId
+from ledger.types import ChainId, PublicKey
+from p2p.net.host import Host
+
+CHAIN = ChainId(bytes(16))
+TOPIC = Topic("test", OpenCall, size=150_000, rate=1000.0, burst=1000)
+OTHER = Topic("other", OpenCall, size=1000, rate=1000.0, burst=1000)
+LISTEN = ("/ip4/127.0.0.1/tcp/0",)
+
+
+class Speaker:
+    """A node that only gossips, and keeps what it hears."""
+
+    def __init__(self, pair: KeyPair | None = None) -> None:
+        self.pair = pair or KeyPair.generate()
+        self.host = Host(self.pair, LISTEN)
+        self.gossip = Gossip(self.host.libp2p, CHAIN, (TOPIC, OTHER))
+        self.heard: list[bytes] = []
+        self.authors: list[PublicKey] = []
+        self.rule: Callable[[bytes], None] = lambda data: None
+        self.gossip.handle(TOPIC, self.hear)
+
+    def hear(self, author: PublicKey, data: bytes) -> None:
+        self.rule(data)
+        self.heard.append(data)
+        self.authors.append(author)
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator["Speaker"]:
+        async with self.host.run(), self.gossip.run():
+            yield self
+
+    async def join(self, other: "Speaker") -> None:
+        await self.host.dial(other.host.peer_id, other.host.addresses())
+
+    async def say(self, data: bytes) -> None:
+        await self.gossip.publish(TOPIC, data)
+
+
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait until a condition holds."""
+    with trio.fail_after(seconds):
+        while not condition():
+            await trio.sleep(0.01)
+
+
+async def meshed(*speakers: Speaker) -> None:
+    """Wait until each has the others in its mesh."""
+    for one in speakers:
+        await until(lambda one=one: len(one.gossip.peers(TOPIC)) == len(speakers) - 1)
+
+
+@asynccontextmanager
+async def swarm(count: int) -> AsyncIterator[list[Speaker]]:
+    """So many speakers, all connected with all."""
+    async with AsyncExitStack() as stack:
+        speakers = [await stack.enter_async_context(Speaker().run()) for _ in range(count)]
+        for index, one in enumerate(speakers):
+            for other in speakers[:index]:
+                await one.join(other)
+        await meshed(*speakers)
+        yield speakers
+
+
+async def test_everybody_hears_a_message_once_and_so_does_its_author() -> None:
+    async with swarm(4) as speakers:
+        await speakers[0].say(b"hello")
+        await until(lambda: all(one.heard for one in speakers))
+        await trio.sleep(0.3)
+        assert [one.heard for one in speakers] == [[b"hello"]] * 4
+        assert {author for one in speakers for author in one.authors} == {speakers[0].pair.public}
+
+
+async def test_a_burst_arrives_whole() -> None:
+    """The library loses all but 32 of a burst (T16)."""
+    async with swarm(3) as speakers:
+        said = [b"%d" % number for number in range(600)]
+        for data in said:
+            await speakers[0].say(data)
+        await until(lambda: all(len(one.heard) == len(said) for one in speakers), 20)
+        assert all(sorted(one.heard) == sorted(said) for one in speakers)
+
+
+async def test_an_ignored_message_goes_no_further_and_costs_nothing() -> None:
+    def ignore(data: bytes) -> None:
+        raise Ignore("not interesting")
+
+    async with Speaker().run() as a, Speaker().run() as b, Speaker().run() as c:
+        await a.join(b)
+        await b.join(c)
+        await until(lambda: len(b.gossip.peers(TOPIC)) == 2)
+        b.rule = ignore
+        await a.say(b"1")
+        await trio.sleep(1.5)
+        assert (b.heard, c.heard) == ([], [])
+        assert b.gossip.score(a.host.peer_id) >= 0
+
+
+async def test_invalid_messages_cost_score_until_the_peer_is_graylisted() -> None:
+    def reject(data: bytes) -> None:
+        raise Reject("nonsense")
+
+    async with swarm(2) as (a, b):
+        cut_off: list[PeerId] = []
+        b.gossip.on_graylisted(cut_off.append)
+        b.rule = reject
+        for number in range(6):
+            await a.say(b"%d" % number)
+        await until(lambda: cut_off)
+        assert set(cut_off) == {a.host.peer_id}
+        assert b.gossip.score(a.host.peer_id) < -20
+
+
+async def test_our_own_message_is_checked_like_any_other() -> None:
+    def reject(data: bytes) -> None:
+        raise Reject("nonsense")
+
+    async with swarm(2) as (a, b):
+        a.rule = reject
+        await a.say(b"1")
+        await trio.sleep(0.3)
+        assert (a.heard, b.heard) == ([], [])
+
+
+async def test_a_fault_in_a_handler_ends_that_stream_only() -> None:
+    """In the library a validator that raises kills the host (T3)."""
+
+    def fail(data: bytes) -> None:
+        if data == b"bad":
+            raise ZeroDivisionError
+
+    async with swarm(3) as (a, b, c):
+        b.rule = fail
+        with pytest.raises(ZeroDivisionError):
+            b.rule(b"bad")
+        await a.say(b"bad")
+        await until(lambda: b"bad" in c.heard)
+        await trio.sleep(0.2)
+        await c.say(b"good")
+        await until(lambda: b"good" in a.heard and b"good" in b.heard)
+
+
+async def test_a_newcomer_hears_what_was_just_said() -> None:
+    """Large messages replayed to a late joiner corrupt the library's stream (T4)."""
+    async with swarm(2) as (a, b):
+        said = [bytes([number]) * 100_000 for number in range(5)]
+        for data in said:
+            await a.say(data)
+        async with Speaker().run() as late:
+            await late.join(a)
+            await until(lambda: len(late.heard) >= len(said), 5)
+            assert sorted(late.heard) == said
+            await b.say(b"after")
+            await until(lambda: b"after" in late.heard, 5)
+
+
+async def test_a_node_that_restarts_is_heard_at_once() -> None:
+    """The library counts messages from the second it started (T13)."""
+    async with Speaker().run() as stays:
+        pair = KeyPair.generate()
+        for life in range(3):
+            async with Speaker(pair).run() as restarts:
+                await restarts.join(stays)
+                await meshed(stays, restarts)
+                for number in range(50):
+                    await restarts.say(b"%d/%d" % (life, number))
+                await until(lambda life=life: len(stays.heard) == 51 * life + 50)
+                await stays.say(b"back %d" % life)
+                await until(lambda restarts=restarts: len(restarts.heard) == 51)
+        assert len(set(stays.heard)) == 153
+
+
+async def test_a_message_larger_than_its_topic_allows_is_refused() -> None:
+    async with swarm(2) as (a, b):
+        await a.say(bytes(TOPIC.size + 1))
+        await a.say(bytes(TOPIC.size))
+        await until(lambda: b.heard)
+        assert [len(data) for data in b.heard] == [TOPIC.size]
+
+
+async def test_only_topics_of_the_table_are_kept() -> None:
+    """A peer that subscribes to a million topics takes no memory."""
+    async with swarm(2) as (a, b):
+        rpc = rpc_pb2.RPC()
+        for number in range(5):
+            rpc.subscriptions.add(subscribe=True, topicid=f"junk{number}")
+        stream = await a.host.open_stream(b.host.peer_id, PROTOCOL)
+        data = rpc.SerializeToString()
+        for _ in range(100):
+            await stream.write(bytes([len(data)]) + data)
+        await trio.sleep(0.3)
+        assert set(b.gossip._pubsub.peer_topics) <= {topic_id(CHAIN, TOPIC), topic_id(CHAIN, OTHER)}
+
+
+def _message(pair: KeyPair, data: bytes, topic: str, seqno: int) -> rpc_pb2.Message:
+    message = rpc_pb2.Message(
+        from_id=ID.from_base58(pair.peer_id).to_bytes(),
+        data=data,
+        seqno=seqno.to_bytes(8, "big"),
+        topicIDs=[topic],
+    )
+    message.signature = pair.sign(b"libp2p-pubsub:" + message.SerializeToString())
+    return message
+
+
+def _prefixed(rpc: rpc_pb2.RPC) -> bytes:
+    data = rpc.SerializeToString()
+    size, prefix = len(data), b""
+    while size >= 0x80:
+        prefix += bytes([size & 0x7F | 0x80])
+        size >>= 7
+    return prefix + bytes([size]) + data
+
+
+ATTACKS: dict[str, Callable[[KeyPair, str], bytes]] = {
+    "not protobuf": lambda pair, topic: b"\x04\xff\xff\xff\xff",
+    "endless prefix": lambda pair, topic: b"\xff" * 20,
+    "oversized": lambda pair, topic: b"\xff\xff\xff\x7f",
+    "just oversized": lambda pair, topic: _prefixed(
+        rpc_pb2.RPC(publish=[rpc_pb2.Message(data=bytes(MAX_RPC_BYTES))])
+    ),
+    "bad signature": lambda pair, topic: _prefixed(
+        rpc_pb2.RPC(publish=[_message(KeyPair.generate(), b"x", topic, 1)])
+    ).replace(b"x", b"y"),
+    "no author": lambda pair, topic: _prefixed(
+        rpc_pb2.RPC(publish=[rpc_pb2.Message(data=b"x", seqno=b"1", topicIDs=[topic])])
+    ),
+    "bad key": lambda pair, topic: _prefixed(
+        rpc_pb2.RPC(
+            publish=[
+                rpc_pb2.Message(from_id=b"\x01", key=b"\xff" * 40, data=b"x", topicIDs=[topic])
+            ]
+        )
+    ),
+    "two topics": lambda pair, topic: _prefixed(
+        rpc_pb2.RPC(publish=[rpc_pb2.Message(data=b"x", topicIDs=[topic, topic])])
+    ),
+    "broken ids": lambda pair, topic: _prefixed(
+        rpc_pb2.RPC(
+            control=rpc_pb2.ControlMessage(
+                ihave=[rpc_pb2.ControlIHave(topicID=topic, messageIDs=[b"\xff", b"zz", b"1"])],
+                iwant=[rpc_pb2.ControlIWant(messageIDs=[b"\xff\xfe"])],
+                graft=[rpc_pb2.ControlGraft(topicID="nowhere")],
+                prune=[rpc_pb2.ControlPrune(topicID="nowhere")],
+            )
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_garbage_ends_one_stream_and_the_rest_goes_on(attack: str) -> None:
+    """Each of these kills a stock host or wedges it (LIBP2P section 6)."""
+    async with swarm(3) as (a, b, c):
+        topic = topic_id(CHAIN, TOPIC)
+        stream = await a.host.open_stream(b.host.peer_id, PROTOCOL)
+        await stream.write(ATTACKS[attack](a.pair, topic))
+        await trio.sleep(0.2)
+        await c.say(b"still here")
+        await until(lambda: b"still here" in b.heard and b"still here" in a.heard)
+
+
+async def test_a_flood_is_slowed_down_and_nothing_else_is() -> None:
+    """A peer that sends all it can is read at its rate; others are heard in between."""
+    async with swarm(3) as (a, b, c):
+        topic = topic_id(CHAIN, TOPIC)
+        stream = await a.host.open_stream(b.host.peer_id, PROTOCOL)
+        with trio.move_on_after(4):
+            for seqno in range(20_000):
+                rpc = rpc_pb2.RPC(publish=[_message(a.pair, b"flood", topic, 2**40 + seqno)])
+                await stream.write(_prefixed(rpc))
+        began = trio.current_time()
+        await c.say(b"calm")
+        await until(lambda: b"calm" in b.heard, 5)
+        assert trio.current_time() - began < 2.0
+        assert b.heard.count(b"flood") < 8000
+
+
+def test_scores_are_switched_on() -> None:
+    host = Host(KeyPair.generate(), ())
+    scorer = Gossip(host.libp2p, CHAIN, (TOPIC,))._router.scorer
+    assert scorer.params.p4_invalid_messages.weight > 0
+    assert scorer.params.graylist_threshold > -math.inf

@@ -1,0 +1,1 @@
+"""The real thing: daemons as processes, on loopback and in network namespaces."""
