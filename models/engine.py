@@ -195,18 +195,12 @@ class Engine:
             [answer.tokens[answer.stored] for answer in self._rows],
             [answer.stored for answer in self._rows],
         )
-        likeliest = logits.argmax(axis=1).tolist()
         events: list[Event] = []
         for row, answer in enumerate(self._rows):
             answer.stored += 1
             if answer.stored == len(answer.tokens):
-                greedy = answer.sampling.temperature == 0
-                drawn = (
-                    likeliest[row]
-                    if greedy
-                    else sampled(logits[row], answer.sampling, answer.position)
-                )
-                events += self._grown(answer, drawn)
+                token = next_token(logits[row], answer.sampling, answer.position)
+                events += self._grown(answer, token)
         for event in events:
             if isinstance(event, Ended):
                 self.cancel(event.job)
@@ -228,8 +222,10 @@ class Engine:
             self._rows[row] = last
 
 
-def sampled(logits: Logits, sampling: Sampling, position: int) -> int:
-    """The token at a position of an answer, drawn from the tempered and cut distribution."""
+def next_token(logits: Logits, sampling: Sampling, position: int) -> int:
+    """The token at a position of an answer: the likeliest, or drawn from what the sampling leaves."""
+    if sampling.temperature == 0:
+        return int(logits.argmax())
     scaled = logits.astype(np.float64) * (TEMPERATURE_UNIT / sampling.temperature)
     if 0 < sampling.top_k < len(scaled):
         least = np.partition(scaled, -sampling.top_k)[-sampling.top_k]

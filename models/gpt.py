@@ -24,7 +24,7 @@ class KeyValueCache:
 
     def __init__(self, config: GptConfig, rows: int) -> None:
         head = config.width // config.heads
-        shape = (config.layers, rows, config.context, config.heads, head)  # (L, B, S, H, D)
+        shape = (config.layers, rows, config.heads, config.context, head)  # (L, B, H, S, D)
         self.keys = torch.zeros(shape)
         self.values = torch.zeros(shape)
 
@@ -47,11 +47,11 @@ class Place:
         self.mask = (torch.arange(self.end) <= self.positions[:, :, None])[:, None]  # (B, 1, T, S)
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store new keys and values (B, T, H, D); all of these rows so far, (B, S, H, D)."""
+        """Store new keys and values (B, T, H, D); all of these rows so far, (B, H, S, D)."""
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        keys[self.rows, self.positions] = key
-        values[self.rows, self.positions] = value
-        return keys[self.view, : self.end], values[self.view, : self.end]
+        keys[self.rows, :, self.positions] = key
+        values[self.rows, :, self.positions] = value
+        return keys[self.view, :, : self.end], values[self.view, :, : self.end]
 
 
 class Attention(nn.Module):
@@ -69,12 +69,14 @@ class Attention(nn.Module):
         mixed = self.mix(x).view(batch, count, 3, self.heads, width // self.heads)
         query, key, value = mixed.unbind(2)  # (B, T, H, D)
         query, key = norm(rotated(query, turn)), norm(rotated(key, turn))
-        if place is not None:
-            key, value = place.extend(self.layer, key, value)
+        if place is None:
+            key, value = key.transpose(1, 2), value.transpose(1, 2)  # (B, H, T, D)
+        else:
+            key, value = place.extend(self.layer, key, value)  # (B, H, S, D)
         y = functional.scaled_dot_product_attention(
-            query.transpose(1, 2),  # (B, H, T, D)
-            key.transpose(1, 2),  # (B, H, S, D)
-            value.transpose(1, 2),
+            query.transpose(1, 2),
+            key,
+            value,
             attn_mask=None if place is None else place.mask,
             is_causal=place is None,
         )

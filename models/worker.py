@@ -31,8 +31,8 @@ from models.types import ModelCard
 READ_BYTES = 65_536
 READS = 16
 """How often to read at one look, so that a large input comes in soon while answers are made."""
-OUT_BYTES = 4 * 2**20
-"""A thousand parts of text, or a few large tensors."""
+OUT_BYTES = 2**20
+"""Some forty thousand parts of text, or one tensor."""
 DEFAULT_SLOTS = 8
 """Decoding eight answers costs about as much as two, more gain little on few cores."""
 

@@ -81,9 +81,9 @@ def run(
     as_json: bool,
     **limits: Any,
 ) -> None:
-    """Ask MODEL, by name or digest, and print its answer as it comes.
+    """Ask MODEL and print its answer as it comes.
 
-    The PROMPT may come from standard input.
+    MODEL is a name or the head of a digest; the PROMPT may come from standard input.
     """
     _check_files(receipt, input_file, output_file)
     if input_file is not None and prompt is not None:

@@ -85,7 +85,7 @@ def _address_rows(answer: Mapping[str, Any]) -> Iterator[tuple[Cell, ...]]:
 @json_option
 @click.option("--dot", "as_dot", is_flag=True, help="Print Graphviz source.")
 def graph(as_json: bool, as_dot: bool) -> None:
-    """Draw who is connected to whom, as all nodes say of themselves."""
+    """Draw who is connected to whom."""
     if as_json and as_dot:
         raise click.UsageError("only one of --json and --dot can be printed")
     answer = current_client().get("/v0/swarm/graph")

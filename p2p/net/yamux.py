@@ -1,13 +1,12 @@
 """The muxer: many streams over one secured connection, wire-compatible with js and go yamux.
 
-- One task reads and never waits for a write; one flushes control frames; one pings. Writers write
-  in their own tasks (`yamux_writer`).
+- One task reads and never waits for a write; one flushes control frames (`yamux_writer`); one pings
+  (`yamux_ping`). Writers write in their own tasks.
 - What a peer can make us hold is bounded: see `MAX_STREAMS`, `WINDOW_GROWTH` and `MAX_UNREAD`.
 - A frame beyond a stream's window resets that stream; what is not yamux at all ends the connection.
 - GO_AWAY ends the connection: every libp2p implementation sends it just before it hangs up.
 """
 
-import itertools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NoReturn, cast
@@ -39,6 +38,7 @@ from p2p.net.yamux_frames import (
     Kind,
     ProtocolError,
 )
+from p2p.net.yamux_ping import FIRST_PING, PING_INTERVAL, Pinger
 from p2p.net.yamux_stream import YamuxStream
 from p2p.net.yamux_writer import FrameWriter
 
@@ -60,16 +60,6 @@ MAX_UNREAD: Final = 32 * 1024 * 1024
 READS_PER_YIELD: Final = 32
 """Reads after which the read loop gives way: the transport answers from its buffer without doing
 so, and tiny noise messages would keep every other task waiting."""
-
-FIRST_PING: Final = 0.25
-"""Seconds until the first ping: the round-trip time is known within a second, and is not that of
-a peer busy with setting the connection up."""
-
-PING_INTERVAL: Final = 15.0
-"""Seconds between a ping's answer and the next ping."""
-
-PING_LIMIT: Final = 15.0
-"""Seconds without the answer or any other byte after which the connection counts as dead."""
 
 LINGER_LIMIT: Final = 300.0
 """Seconds that a stream we have closed waits for the peer's FIN while nobody reads it (go: 5 min);
@@ -103,10 +93,7 @@ class YamuxConnection(IMuxedConn):
         self._writer = FrameWriter(conn, self._fail)
         self._tearing_down = False
         self._goodbye: int | None = None
-        self._heard = 0
-        self._ping = 0
-        self._pong = trio.Event()
-        self._rtt = 0.0
+        self._pinger = Pinger(self._writer.control)
 
     @property
     def is_initiator(self) -> bool:
@@ -125,7 +112,7 @@ class YamuxConnection(IMuxedConn):
 
     def rtt(self) -> float:
         """Seconds the last ping took; 0 until the first answer."""
-        return self._rtt
+        return self._pinger.rtt
 
     def get_remote_address(self) -> tuple[str, int] | None:
         """Address of the peer's socket."""
@@ -149,7 +136,7 @@ class YamuxConnection(IMuxedConn):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run, self._read_loop)
             nursery.start_soon(self._run, self._writer.flush_loop)
-            nursery.start_soon(self._run, self._ping_loop)
+            nursery.start_soon(self._run, self._keep_up)
             self.event_started.set()
             try:
                 await self.event_shutting_down.wait()
@@ -287,10 +274,10 @@ class YamuxConnection(IMuxedConn):
             data = await self.secured_conn.read(None)
             if not data:
                 raise ConnectionError("closed by the peer")
-            self._heard += 1
+            self._pinger.heard += 1
             for frame in parser.feed(data):
                 self._handle(frame)
-            if not self._heard % READS_PER_YIELD:
+            if not self._pinger.heard % READS_PER_YIELD:
                 await trio.lowlevel.checkpoint()
 
     def _handle(self, frame: Frame) -> None:
@@ -298,7 +285,7 @@ class YamuxConnection(IMuxedConn):
             case Kind.DATA | Kind.WINDOW_UPDATE:
                 self._handle_stream_frame(frame)
             case Kind.PING:
-                self._handle_ping(frame)
+                self._pinger.handle(frame)
             case _:
                 raise ConnectionError(f"peer said goodbye, code {frame.length}")
 
@@ -350,34 +337,14 @@ class YamuxConnection(IMuxedConn):
             return slowest is not stream
         return True
 
-    # Liveness
+    # Upkeep
 
-    def _handle_ping(self, frame: Frame) -> None:
-        if frame.flags & SYN:
-            self.control(Kind.PING, ACK, 0, frame.length)
-        elif frame.length == self._ping:
-            self._pong.set()
-
-    async def _ping_loop(self) -> NoReturn:
+    async def _keep_up(self) -> NoReturn:
         await trio.sleep(FIRST_PING)
-        for self._ping in itertools.count(1):
-            self._pong = trio.Event()
-            sent_at = trio.current_time()
-            self.control(Kind.PING, SYN, 0, self._ping)
-            await self._wait_for_pong()
-            self._rtt = trio.current_time() - sent_at
+        while True:
+            await self._pinger.ping()
             await trio.sleep(PING_INTERVAL)
             self._reset_lingering()
-        raise AssertionError("unreachable")
-
-    async def _wait_for_pong(self) -> None:
-        """A long queue on a slow link delays the answer; any byte heard is a sign of life."""
-        while not self._pong.is_set():
-            heard = self._heard
-            with trio.move_on_after(PING_LIMIT):
-                await self._pong.wait()
-            if not self._pong.is_set() and self._heard == heard:
-                raise ConnectionError(f"silent for {PING_LIMIT:.0f} s after a ping")
 
     def _reset_lingering(self) -> None:
         before = trio.current_time() - LINGER_LIMIT

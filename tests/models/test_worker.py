@@ -4,6 +4,7 @@ import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from models.catalog import open_model
 from models.config import GptConfig
 from models.pipe import Cancel, Done, Failed, FrameReader, Part, Ready, Refused, Submit, frame_bytes
 from models.types import Finish, Kind, ModelCard, Sampling, Tensor
-from models.worker import Pipe, read_options, serve
+from models.worker import OUT_BYTES, Pipe, read_options, serve
 
 LONG = GptConfig(name="tiny", vocabulary=257, context=4096, layers=1, heads=2, width=32)
 
@@ -158,6 +159,37 @@ def test_a_bad_directory_is_refused_in_a_sentence(tmp_path: Path) -> None:
         assert worker.process.wait(10) == 1
 
 
+class Torrent:
+    """A backend whose one job makes a tensor of 100 KB per step, a hundred times."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    @property
+    def busy(self) -> bool:
+        return self.steps < 100
+
+    def step(self, now: float) -> list[Part]:
+        self.steps += 1
+        return [Part(1, b"", bytes(100_000), ())]
+
+
+def test_no_step_is_made_while_the_daemon_does_not_read() -> None:
+    ours, theirs = socket.socketpair()
+    torrent = Torrent()
+    with ours, theirs:
+        thread = Thread(target=serve, args=(Pipe(theirs), torrent))
+        thread.start()
+        time.sleep(0.3)
+        unread = torrent.steps
+        reader, parts = FrameReader(), 0
+        while parts < 100:
+            parts += len(list(reader.feed(ours.recv(65_536))))
+        ours.shutdown(socket.SHUT_WR)
+        thread.join()
+    assert OUT_BYTES // 100_000 < unread < 30
+
+
 class Exploding:
     """A backend whose every step fails."""
 
@@ -194,6 +226,14 @@ def test_counts_are_positive(option: str, capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit):
         read_options(["--fd", "3", "--directory", "/m", option, "0"])
     assert option in capsys.readouterr().err
+
+
+def test_a_model_that_does_not_fit_is_refused_in_a_sentence(directory: Path) -> None:
+    with running_worker(directory, "--slots", "1000000000") as worker:
+        refused = worker.first()
+    assert isinstance(refused, Refused)
+    assert refused.reason is Reason.NO_MEMORY
+    assert refused.detail.startswith("tiny needs ")
 
 
 class Picky(nn.Module):

@@ -26,7 +26,7 @@ from pair import (
     running,
 )
 
-from p2p.net import yamux, yamux_frames, yamux_stream, yamux_writer
+from p2p.net import yamux, yamux_frames, yamux_ping, yamux_stream, yamux_writer
 from p2p.net.yamux import YamuxConnection
 from p2p.net.yamux_frames import ACK, FIN, HEADER, RST, SYN, Kind, encode
 
@@ -276,7 +276,7 @@ async def test_stream_nobody_finishes_is_reset_after_a_while(autojump_clock: Any
         await trio.sleep(yamux.LINGER_LIMIT / 2)
         await other.write(b"late")
         assert await stream.read(4) == b"late"
-        await trio.sleep(yamux.LINGER_LIMIT + 2 * yamux.PING_INTERVAL)
+        await trio.sleep(yamux.LINGER_LIMIT + 2 * yamux_ping.PING_INTERVAL)
         with pytest.raises(MuxedStreamReset):
             await other.write(b"too late")
 
@@ -552,7 +552,7 @@ async def test_dead_peer_is_noticed(autojump_clock: Any) -> None:
         started = trio.current_time()
         await ours.event_closed.wait()
         waited = trio.current_time() - started
-        assert waited == pytest.approx(yamux.FIRST_PING + yamux.PING_LIMIT, abs=0.1)
+        assert waited == pytest.approx(yamux_ping.FIRST_PING + yamux_ping.PING_LIMIT, abs=0.1)
 
 
 @pytest.mark.parametrize("writer", ["flusher", "stream"])
@@ -566,7 +566,7 @@ async def test_dead_peer_is_noticed_under_a_blocked_write(autojump_clock: Any, w
             with pytest.raises(MuxedStreamReset):
                 await stream.write(b"nobody reads this")
         await ours.event_closed.wait()
-        assert trio.current_time() - started < 2 * yamux.PING_LIMIT
+        assert trio.current_time() - started < 2 * yamux_ping.PING_LIMIT
 
 
 async def test_cancelling_start_closes_the_socket() -> None:
@@ -592,7 +592,7 @@ async def test_bytes_that_come_are_a_sign_of_life(autojump_clock: Any) -> None:
     ours, far = raw_pair()
     async with running(ours):
         for _ in range(10):
-            await trio.sleep(yamux.PING_LIMIT - 1)
+            await trio.sleep(yamux_ping.PING_LIMIT - 1)
             await far.send(Kind.WINDOW_UPDATE, 0, 99)
         assert ours.is_established
 
