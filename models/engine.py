@@ -223,7 +223,7 @@ class Engine:
 
 
 def next_token(logits: Logits, sampling: Sampling, position: int) -> int:
-    """The token at a position of an answer: the likeliest, or drawn from what the sampling leaves."""
+    """The token at a position of an answer: the likeliest, or one drawn."""
     if sampling.temperature == 0:
         return int(logits.argmax())
     scaled = logits.astype(np.float64) * (TEMPERATURE_UNIT / sampling.temperature)

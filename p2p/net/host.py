@@ -7,11 +7,13 @@
 * The library's own auto-connector, pruner and rate limits are off; `keeper.py` decides (T10, T15).
 """
 
+import errno
 import ipaddress
 import logging
 import os
+import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import time
@@ -105,11 +107,12 @@ class Host:
     @asynccontextmanager
     async def run(self) -> AsyncIterator["Host"]:
         """Listen and accept until the block ends. Raises OSError if that is not possible."""
-        for address in self._listen:
-            _probe(address)
-        async with self.libp2p.run(self._listen):
-            if self._listen and not self._network.listeners:
-                raise OSError(f"cannot listen on {', '.join(map(str, self._listen))}")
+        listen = [address for address in self._listen if _can_listen(address)]
+        if self._listen and not listen:
+            raise OSError(f"cannot listen on {', '.join(map(str, self._listen))}")
+        async with self.libp2p.run(listen):
+            if len(self._network.listeners) < len(listen):
+                raise OSError(f"cannot listen on {', '.join(map(str, listen))}")
             try:
                 yield self
             finally:
@@ -354,21 +357,26 @@ class _Watcher(INotifee):
         """Of no interest."""
 
 
-def _probe(address: Multiaddr) -> None:
-    """Raise OSError when another process already listens on the address (T14)."""
+def _can_listen(address: Multiaddr) -> bool:
+    """Whether this machine has the address; a machine without IPv6 just does without.
+
+    Raises OSError when another process already listens there (T14): the library would not say so.
+    """
     port = int(address.value_for_protocol("tcp"))
-    if port == 0:
-        return
     six = address.protocols()[0].name == "ip6"
-    family = socket.AF_INET6 if six else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if six:
-            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        try:
+    try:
+        with socket.socket(socket.AF_INET6 if six else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if six:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             probe.bind((address.value_for_protocol("ip6" if six else "ip4"), port))
-        except OSError as error:
-            raise OSError(f"cannot listen on {address}: {error.strerror}") from None
+            probe.listen(1)
+    except OSError as error:
+        if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            log.warning("not listening on %s: %s", address, error.strerror)
+            return False
+        raise OSError(f"cannot listen on {address}: {error.strerror}") from None
+    return True
 
 
 def _address_text(remote: tuple[str, int] | None) -> str:
@@ -396,16 +404,30 @@ def _concrete(address: str) -> list[str]:
 
 def _why(error: BaseException) -> str:
     """The plain reason inside a dial's chain of exceptions."""
-    cause: BaseException | None = error
-    texts = []
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror.lower()
+    chain = list(_chain(error))
+    for cause in chain:
         if isinstance(cause, trio.TooSlowError):
             return "no answer in time"
-        texts.append(str(cause))
-        cause = cause.__cause__ or cause.__context__
-    whole = " ".join(texts)
-    if "mismatch" in whole.lower():
+        if isinstance(cause, socket.gaierror):
+            return "the name is not known"
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno).lower()
+    whole = " ".join(map(str, chain)).lower()
+    if number := re.search(r"\[errno (\d+)\]", whole):
+        return os.strerror(int(number[1])).lower()
+    if "mismatch" in whole or "does not correspond" in whole:
         return "another peer answers there"
-    return texts[-1] or type(error).__name__
+    if "upgrade" in whole:
+        return "what answers there is not a node"
+    return str(chain[-1]) or type(error).__name__
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception and all that caused it."""
+    yield error
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _chain(part)
+    cause = error.__cause__ or error.__context__
+    if cause is not None:
+        yield from _chain(cause)

@@ -218,7 +218,8 @@ def _warnings(measures: Measures, short: Mapping[str, str]) -> Iterator[str]:
         sizes = " + ".join(str(size) for size in parts)
         yield f"if {short[name]} goes, the swarm splits: {sizes}"
     if len(measures.splits) > MAX_SPLITS:
-        yield f"and {len(measures.splits) - MAX_SPLITS} more nodes without which it splits"
+        more = _counted(len(measures.splits) - MAX_SPLITS, "more node")
+        yield f"and {more} without which it splits"
 
 
 def _around(graph: Graph) -> dict[str, list[tuple[str, Edge]]]:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, FakeDaemon, Yuma, environment
+from command_line import ROOT, FakeDaemon, Yuma, environment
 
 from ledger.keys import KeyPair
 from p2p.cli.client import Client, WentAway

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 import pytest
-from conftest import ROOT, environment
+from command_line import ROOT, environment
 
 from p2p.cli import failure, yuma
 

@@ -3,7 +3,7 @@ import socket
 import time
 from pathlib import Path
 
-from conftest import Yuma
+from command_line import Yuma
 
 from ledger.keys import KeyPair, save_seed
 from p2p.cli.doctor import (

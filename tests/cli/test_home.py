@@ -1,7 +1,7 @@
 import stat
 from pathlib import Path
 
-from conftest import Yuma
+from command_line import Yuma
 
 from ledger.keys import load_seed
 

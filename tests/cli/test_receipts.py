@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Yuma
+from command_line import Yuma
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -135,16 +135,12 @@ rDjcZN?
 TsthsG  yuma/0.1.0  3 s ago
 
 apart from the rest: TsthsG
-if VfLnNR goes, the swarm splits: 2 + 1
-if esXFKX goes, the swarm splits: 2 + 1"""
+if esXFKX goes, the swarm splits: 2 + 1
+if VfLnNR goes, the swarm splits: 2 + 1"""
 
 
 def test_drawing_of_few_nodes() -> None:
-    assert (
-        drawing(FIVE, 100)
-        == FIVE_DRAWN.replace("if VfLnNR goes, the swarm splits: 2 + 1\nif esXFKX", "if esXFKX")
-        + "\nif VfLnNR goes, the swarm splits: 2 + 1"
-    )
+    assert drawing(FIVE, 100) == FIVE_DRAWN
 
 
 def test_what_nodes_say_cannot_steer_a_terminal() -> None:
@@ -165,7 +161,31 @@ CHAIN_DRAWN = """\
 13 nodes, 12 edges, 1 component, diameter 12, mean degree 1.8
 
 NODE    PEERS  MODELS    NEIGHBOURS
-"""
+javFez      2            5yGKuJ komPo3
+J3giAY      2            VfLnNR rDjcZN
+5yGKuJ      2            javFez k18G9w
+esXFKX      2            zrGEKn VfLnNR
+sMvEcm      2            7VeAWU TsthsG
+zrGEKn      1  docs-gpt  esXFKX
+k18G9w      2            5yGKuJ 7VeAWU
+7VeAWU      2            sMvEcm k18G9w
+VfLnNR      2            J3giAY esXFKX
+rDjcZN      2            J3giAY TsthsG
+TsthsG      2            sMvEcm rDjcZN
+komPo3      2            javFez ZwdtyU
+ZwdtyU      1            komPo3
+
+if sMvEcm goes, the swarm splits: 6 + 6
+if 7VeAWU goes, the swarm splits: 7 + 5
+if TsthsG goes, the swarm splits: 7 + 5
+if k18G9w goes, the swarm splits: 8 + 4
+if rDjcZN goes, the swarm splits: 8 + 4
+if J3giAY goes, the swarm splits: 9 + 3
+if 5yGKuJ goes, the swarm splits: 9 + 3
+if javFez goes, the swarm splits: 10 + 2
+if VfLnNR goes, the swarm splits: 10 + 2
+if esXFKX goes, the swarm splits: 11 + 1
+and 1 more node without which it splits"""
 
 
 def test_drawing_of_many_nodes() -> None:
@@ -184,7 +204,7 @@ def random_graph(count: int, degree: int) -> Graph:
 
 def test_drawing_of_fifty_nodes_is_a_line_each() -> None:
     lines = drawing(random_graph(50, 4), 120).split("\n")
-    assert lines[0] == "50 nodes, 184 edges, 1 component, diameter 4, mean degree 7.4"
+    assert lines[0] == "50 nodes, 190 edges, 1 component, diameter 3, mean degree 7.6"
     assert len(lines) == 2 + 1 + 50
     assert max(map(len, lines)) <= 120
 
@@ -196,11 +216,18 @@ def test_drawing_of_fifty_nodes_wraps() -> None:
     assert len(rows) == 50
 
 
-DOT = ""
+ONE, TWO = name(1), name(2)
+DOT = f"""\
+graph swarm {{
+  node [shape=box];
+  "{ONE}" [label="esXFKX\\nyuma/0.1.0\\na\\"b"];
+  "{TWO}" [label="VfLnNR\\nyuma/0.1.0"];
+  "{ONE}" -- "{TWO}" [label="1.5 ms", style=dashed];
+}}"""
 
 
 def test_dot() -> None:
-    assert dot(graph(record(1, [(2, 1500)], ['a"b\\']), record(2, []))) == DOT
+    assert dot(graph(record(1, [(2, 1500)], ['a"b']), record(2, []))) == DOT
 
 
 def test_dot_names_each_node_and_edge_once() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from gossip.envelope import open_sealed, seal
 from gossip.pubsub import Gossip
 from gossip.topics import PRESENCE, QUERIES, TOPICS, PeerRecord
+from ledger.errors import Invalid
 from ledger.keys import KeyPair, PeerId
 from ledger.types import Hash, PublicKey
 from p2p.config import chain_of
@@ -38,7 +39,12 @@ class Speaker:
     """The newest record heard of each node."""
 
     def hear(self, author: PublicKey, data: bytes) -> None:
-        record = open_sealed(CHAIN, PRESENCE, data)
+        """Take in a record; what is not sound is passed over without a word, for our own lies
+        come through here too."""
+        try:
+            record = open_sealed(CHAIN, PRESENCE, data)
+        except Invalid:
+            return
         assert isinstance(record, PeerRecord)
         self.seqs[author] = max(record.seq, self.seqs.get(author, 0))
 

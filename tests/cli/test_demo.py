@@ -1,0 +1,67 @@
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from command_line import ROOT, environment
+
+from p2p.cli import demo
+from p2p.cli.failure import Failure
+from p2p.config import Home
+
+
+def processes_of(place: Path) -> list[str]:
+    """The command lines of processes that were started on homes here."""
+    done = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    return [line for line in done.stdout.splitlines() if str(place) in line]
+
+
+def start(place: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "p2p", "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment(TMPDIR=str(place), YUMA_SLOTS="nonsense for the user's own node"),
+        start_new_session=True,
+    )
+
+
+def test_demo(tmp_path: Path) -> None:
+    began = time.monotonic()
+    out, err = start(tmp_path).communicate(timeout=60)
+    assert time.monotonic() - began < 30
+    text, topology = out.split("3 nodes, ")
+    assert len(text) > 100, err
+    assert "docs-gpt" in topology
+    assert err.endswith("all three have stopped\n")
+    assert list(tmp_path.iterdir()) == []
+    assert processes_of(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_demo_that_is_interrupted(tmp_path: Path, number: signal.Signals) -> None:
+    with start(tmp_path) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("the first node is ready: 12D3KooW")
+        process.send_signal(number)
+        assert process.wait(30) == 130
+        assert "Traceback" not in process.stderr.read()
+    assert list(tmp_path.iterdir()) == []
+    assert processes_of(tmp_path) == []
+
+
+def test_demo_with_a_daemon_that_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log"
+    log.write_text("".join(f"line {number}\n" for number in range(99)))
+    with subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]) as process:
+        node = demo.Node("first", Home(tmp_path), log, process)
+        with pytest.raises(Failure, match="the first node ended by itself with exit code 3"):
+            demo._wait_ready(node)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "the log of the first node ends with:"
+    assert said[-1] == "  line 98"
+    assert len(said) == 1 + demo.TAIL_LINES
