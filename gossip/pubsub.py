@@ -11,8 +11,10 @@
 
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import trio
@@ -51,6 +53,10 @@ PEER_RATE = 500.0
 """Messages and control entries a second that we read from one peer, on average: at 0.2 ms each a
 peer can take a tenth of a core."""
 PEER_BURST = 2000.0
+MAX_STREAMS = 8
+"""Gossip streams that one peer may have open to us: one for each connection it may have."""
+MAX_GUESTS = 4096
+"""Peers whose allowance is remembered, so that a new stream does not renew it."""
 DEGREE, DEGREE_LOW, DEGREE_HIGH = 6, 4, 12
 PRUNE_BACK_OFF_S = 10
 """A pruned peer may graft again after this; the spec's minute is for swarms of thousands."""
@@ -108,6 +114,14 @@ class Router(GossipSub):
                 queue.push(rpc_pb2.RPC(publish=[message]))
 
 
+@dataclass
+class _Guest:
+    """What one peer uses of us."""
+
+    allowance: Bucket
+    streams: int = 0
+
+
 class SafePubsub(Pubsub):
     """The pubsub service with our own way in; see the module's rules."""
 
@@ -126,6 +140,7 @@ class SafePubsub(Pubsub):
         self.counter = time.time_ns()
         self.rows = topics
         self.handlers: dict[str, Handler] = {}
+        self._guests: OrderedDict[ID, _Guest] = OrderedDict()
         self.invalid: Callable[[PeerId], None] = _no_one
 
     async def _handle_new_peer(self, peer_id: ID) -> None:
@@ -152,17 +167,32 @@ class SafePubsub(Pubsub):
     async def continuously_read_stream(self, stream: Any) -> None:
         """Read one peer's RPCs until its stream ends. What it sends can end this stream only."""
         peer: ID = stream.muxed_conn.peer_id
+        guest = self._guest(peer)
+        if guest.streams >= MAX_STREAMS:
+            raise ParseError(f"more than {MAX_STREAMS} gossip streams")
+        guest.streams += 1
         reader = _RpcReader(stream)
-        now = trio.current_time()
-        allowance = Bucket(PEER_RATE, PEER_BURST, PEER_BURST, now)
         try:
             while self.manager.is_running:
                 data = await reader.next()
                 if data is None:
                     return
-                await self._handle_rpc(peer, data, allowance)
+                await self._handle_rpc(peer, data, guest.allowance)
         except (IOException, MuxedStreamError) as error:
             log.debug("gossip stream of %s: %r", peer, error)
+        finally:
+            guest.streams -= 1
+
+    def _guest(self, peer: ID) -> _Guest:
+        """What we count of a peer, over all its streams and for some time after they ended."""
+        guest = self._guests.pop(peer, None)
+        if guest is None:
+            now = trio.current_time()
+            guest = _Guest(Bucket(PEER_RATE, PEER_BURST, PEER_BURST, now))
+        self._guests[peer] = guest
+        while len(self._guests) > MAX_GUESTS:
+            self._guests.popitem(last=False)
+        return guest
 
     async def _handle_rpc(self, peer: ID, data: bytes, allowance: Bucket) -> None:
         rpc = rpc_pb2.RPC()

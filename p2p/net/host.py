@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ OPEN_TIMEOUT_S = 10.0
 """For opening a stream: two round trips."""
 MAX_PER_PEER = 8
 """Connections of one peer at once: simultaneous dials, and stale ones after it restarted."""
+MAX_STREAMS = 4
+"""Streams of one protocol that a peer may have open to us: one is held, others overlap it."""
 ADDRESS_TTL_S = 86_400
 PING = "/ipfs/ping/1.0.0"
 PING_BYTES = 32
@@ -93,9 +96,10 @@ class Host:
     ) -> None:
         self.peer_id = pair.peer_id
         self._listen = [Multiaddr(address) for address in listen]
-        self._announce = [Multiaddr(address) for address in announce]
         self._bans: dict[PeerId, float] = {}
-        self.libp2p = _libp2p_host(pair, self._announce, connections_max)
+        self.libp2p = _libp2p_host(
+            pair, [Multiaddr(address) for address in announce], connections_max
+        )
         self._network = self.libp2p.get_network()
         self._network.retry_config = RetryConfig(max_retries=0)
         self._network.auto_connector = _NoAutoConnector(self._network, ADDRESS_TTL_S)
@@ -120,8 +124,25 @@ class Host:
                     await self.libp2p.close()  # leaving run() alone leaks the sockets
 
     def handle(self, protocol: str, handler: StreamHandler) -> None:
-        """Serve a protocol: `handler(stream)` runs as a task for each stream that a peer opens."""
-        self.libp2p.set_stream_handler(TProtocol(protocol), handler)
+        """Serve a protocol: `handler(stream)` runs as a task for each stream that a peer opens.
+
+        A peer with MAX_STREAMS of them open is refused another.
+        """
+        open_streams: Counter[bytes] = Counter()
+
+        async def counted(stream: Any) -> None:
+            peer = stream.muxed_conn.peer_id.to_bytes()
+            if open_streams[peer] >= MAX_STREAMS:
+                raise ConnectionRefusedError(f"more than {MAX_STREAMS} streams of {protocol}")
+            open_streams[peer] += 1
+            try:
+                await handler(stream)
+            finally:
+                open_streams[peer] -= 1
+                if not open_streams[peer]:
+                    del open_streams[peer]
+
+        self.libp2p.set_stream_handler(TProtocol(protocol), counted)
 
     def on_change(self, listener: Callable[[PeerId, bool], None]) -> None:
         """Call `listener(peer, connected)` when a peer's first connection opens or last ends."""
@@ -246,12 +267,7 @@ class Host:
 
     def addresses(self) -> list[str]:
         """The addresses at which others can reach this node, without the /p2p part."""
-        if self._announce:
-            return [str(address) for address in self._announce]
-        found = dict.fromkeys(
-            concrete for address in self.listening() for concrete in _concrete(address)
-        )
-        return list(found)
+        return [str(address).split("/p2p/")[0] for address in self.libp2p.get_addrs()]
 
 
 def _libp2p_host(pair: KeyPair, announce: list[Multiaddr], connections_max: int) -> Any:
@@ -284,7 +300,8 @@ def _libp2p_host(pair: KeyPair, announce: list[Multiaddr], connections_max: int)
             enable_graceful_degradation=False,
             enable_rate_limiting=False,
         ),
-        announce_addrs=announce or None,
+        addrs_factory=lambda listening: announce or _dialable(listening),
+        disable_identify_address_discovery=True,  # what one peer says of our address is a rumour
     )
 
 
@@ -384,6 +401,12 @@ def _address_text(remote: tuple[str, int] | None) -> str:
         return ""
     kind = "ip6" if ":" in remote[0] else "ip4"
     return f"/{kind}/{remote[0]}/tcp/{remote[1]}"
+
+
+def _dialable(listening: list[Multiaddr]) -> list[Multiaddr]:
+    """The addresses listened on as others can dial them (the library would say 0.0.0.0)."""
+    found = dict.fromkeys(one for address in listening for one in _concrete(str(address)))
+    return [Multiaddr(address) for address in found]
 
 
 def _concrete(address: str) -> list[str]:

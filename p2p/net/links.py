@@ -72,6 +72,10 @@ class Links:
             task_status.started()
             await trio.sleep_forever()
 
+    def reach(self, peer: PeerId) -> bool:
+        """Whether a stream to the peer is held."""
+        return peer in self._open
+
     @asynccontextmanager
     async def ask(self, peer: PeerId, query: Query, data: bytes) -> AsyncIterator[Answers]:
         """Put a query to a connected peer; gives the channel of its answer.
@@ -100,6 +104,8 @@ class Links:
 
     async def _link(self, peer: PeerId) -> _Link:
         """The held stream to a peer, opened if there is none; one opening at a time."""
+        if peer in self._open:
+            return self._open[peer]  # a lock costs a turn of the scheduler even when it is free
         async with self._locks.setdefault(peer, trio.Lock()):
             link = self._open.get(peer)
             if link is None:

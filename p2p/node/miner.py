@@ -41,8 +41,10 @@ log = logging.getLogger("yuma.miner")
 
 MAX_PER_STREAM = 64
 """Requests of one peer at once."""
-MAX_BUFFERED = 2 * MAX_INPUT_BYTES
-"""Bytes of inputs that one peer may have sent in part."""
+MAX_BUFFERED = MAX_INPUT_BYTES
+"""Bytes of inputs that may have come in part on one stream."""
+MAX_UNFINISHED = 16 * MAX_INPUT_BYTES
+"""The same of all streams (= 128 MiB): what strangers can make us keep."""
 MAX_TIME_MS = 600_000
 """No answer may take longer than ten minutes."""
 MAX_MODELS = 32
@@ -74,6 +76,7 @@ class Miner:
     """Called when what is served has changed."""
     workers: dict[str, Worker] = field(default_factory=dict)
     _nursery: trio.Nursery | None = None
+    _sessions: list["_Session"] = field(default_factory=list)
     _closed: bool = False
 
     async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -240,11 +243,19 @@ class Miner:
         """Serve one held stream of a peer until it ends."""
         frames = Frames(stream, receives=QUERY.request, sends=QUERY.response)
         session = _Session(self, frames)
-        async with trio.open_nursery() as nursery:
-            while (record := await frames.receive()) is not None:
-                await session.take(record, nursery)
-            nursery.cancel_scope.cancel()
+        self._sessions.append(session)
+        try:
+            async with trio.open_nursery() as nursery:
+                while (record := await frames.receive()) is not None:
+                    await session.take(record, nursery)
+                nursery.cancel_scope.cancel()
+        finally:
+            self._sessions.remove(session)
         await frames.close()
+
+    def unfinished(self) -> int:
+        """Bytes of inputs that have come in part, of all peers."""
+        return sum(session.unfinished() for session in self._sessions)
 
 
 @dataclass
@@ -268,12 +279,13 @@ class _Session:
             await self._begin(record)
         elif record.id in self.partial:
             self.partial[record.id][1].extend(record.chunk)
-        self._check_size()
         query, data = self.partial.get(record.id, (None, bytearray()))
         if query is not None and len(data) >= query.input_size:
             del self.partial[record.id]
             self.scopes[record.id] = trio.CancelScope()
             nursery.start_soon(self._answer, record.id, query, bytes(data))
+        elif self.unfinished() > MAX_BUFFERED or self.miner.unfinished() > MAX_UNFINISHED:
+            raise Invalid(Reason.TOO_LARGE, "too many bytes of unfinished inputs")
 
     async def _begin(self, ask: Ask) -> None:
         if ask.id in self.scopes or ask.id in self.partial:
@@ -287,9 +299,9 @@ class _Session:
         else:
             self.partial[ask.id] = (ask.query, bytearray(ask.chunk))
 
-    def _check_size(self) -> None:
-        if sum(len(data) for _, data in self.partial.values()) > MAX_BUFFERED:
-            raise Invalid(Reason.TOO_LARGE, "too many bytes of unfinished inputs")
+    def unfinished(self) -> int:
+        """Bytes of inputs that have come in part."""
+        return sum(len(data) for _, data in self.partial.values())
 
     async def _answer(self, number: int, query: Query, data: bytes) -> None:
         async def send(*answered: Answered) -> None:

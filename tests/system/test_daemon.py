@@ -3,6 +3,8 @@
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -18,14 +20,27 @@ AT_ONCE_S = 6.0
 
 
 @pytest.fixture(scope="module")
-def serving(shared: Swarm) -> Daemon:
-    return shared.make(serve=[TEXT])
+def pair(shared: Swarm) -> list[Daemon]:
+    """Two daemons that serve the shipped model; each may be ended by one test, the last on it."""
+    daemons = [shared.make(serve=[TEXT]) for _ in range(2)]
+    shared.start_all(*daemons)
+    return daemons
 
 
 @pytest.fixture
-def daemon(serving: Daemon) -> Daemon:
-    """A daemon that serves the shipped model; a test may end it."""
-    return serving if serving.is_running else serving.start().ready()
+def serving(pair: list[Daemon]) -> Daemon:
+    return pair[0]
+
+
+@pytest.fixture(scope="module")
+def plain_home(shared: Swarm) -> Daemon:
+    return shared.make()
+
+
+@pytest.fixture
+def daemon(plain_home: Daemon) -> Daemon:
+    """A daemon without models; a test may end it."""
+    return plain_home if plain_home.is_running else plain_home.start().ready()
 
 
 def begun(daemon: Daemon) -> tuple[Iterator[dict], Answer]:
@@ -34,6 +49,77 @@ def begun(daemon: Daemon) -> tuple[Iterator[dict], Answer]:
     while len(answer.text) < 20:
         answer.add(next(lines))
     return lines, answer
+
+
+def workers(daemon: Daemon) -> list[int]:
+    """The processes of its models."""
+    return [row["pid"] for row in daemon.client.get("/v0/ps")["models"]]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_questions_that_cannot_be_answered(serving: Daemon) -> None:
+    """Given a daemon, when it is asked for what there is not,
+    then each answer is one sentence that names it."""
+    questions = [
+        ({"model": "nonesuch", "prompt": "x"}, "nonesuch"),
+        ({"model": TEXT, "prompt": "x", "peer": NOBODY}, NOBODY),
+        ({"model": TEXT, "prompt": "x", "peer": "bob"}, "bob"),
+        ({"model": TEXT, "prompt": "  "}, "the prompt is empty"),
+        ({"model": TEXT, "prompt": "word " * 2000}, "tokens"),
+        ({"model": TEXT, "prompt": "x", "max_tokens": 0}, "max_tokens"),
+        ({"prompt": "x"}, "model"),
+    ]
+    for question, named in questions:
+        with pytest.raises(Failure, match=named):
+            serving.ask(**question)
+    with pytest.raises(Failure, match="not part of this API"):
+        serving.client.get("/v0/nonesuch")
+    with pytest.raises(Failure, match=NOBODY):
+        serving.client.post("/v0/swarm/disconnect", {"peer_id": NOBODY})
+    assert "Traceback" not in serving.err()
+
+
+def test_one_interrupt_drains(serving: Daemon) -> None:
+    """Given an answer under way, when Ctrl-C comes once, then the answer comes to its end, new
+    questions are refused, and the daemon exits with 0, its worker and its socket gone."""
+    lines, answer = begun(serving)
+    processes = workers(serving)
+    serving.signal(signal.SIGINT)
+    wait_until(lambda: "Ctrl-C again" in serving.err(), 10, "it draining")
+    with pytest.raises(Failure, match="shutting down|no daemon|went away"):
+        serving.ask(**LONG)
+    for line in lines:
+        answer.add(line)
+    assert answer.done, "the answer was cut off"
+    assert serving.wait() == 0
+    assert not (serving.home / "api.sock").exists()
+    wait_until(lambda: not any(map(is_alive, processes)), 5, "the worker's end")
+
+
+def test_two_interrupts_stop_at_once(pair: list[Daemon]) -> None:
+    """Given answers under way, when Ctrl-C comes twice,
+    then the daemon ends at once, without its answers, and its worker with it."""
+    daemon = pair[1]
+    running, processes = [begun(daemon) for _ in range(6)], workers(daemon)
+    daemon.signal(signal.SIGINT)
+    wait_until(lambda: "Ctrl-C again" in daemon.err(), 10, "it draining")
+    daemon.signal(signal.SIGINT)
+    began = time.monotonic()
+    daemon.wait()
+    assert time.monotonic() - began < AT_ONCE_S
+    for lines, answer in running:
+        with suppress(Failure):
+            for line in lines:
+                answer.add(line)
+    assert not all(answer.done for _, answer in running)
+    wait_until(lambda: not any(map(is_alive, processes)), 5, "the worker's end")
+    assert "Traceback" not in daemon.err()
 
 
 def test_a_second_daemon_on_a_home_is_refused(daemon: Daemon) -> None:
@@ -56,31 +142,9 @@ def test_a_port_in_use_is_refused(daemon: Daemon, swarm: Swarm) -> None:
     assert sentence(done.stderr), done.stderr
 
 
-def test_questions_that_cannot_be_answered(daemon: Daemon) -> None:
-    """Given a daemon, when it is asked for what there is not,
-    then each answer is one sentence that names it."""
-    questions = [
-        ({"model": "nonesuch", "prompt": "x"}, "nonesuch"),
-        ({"model": TEXT, "prompt": "x", "peer": NOBODY}, NOBODY),
-        ({"model": TEXT, "prompt": "x", "peer": "bob"}, "bob"),
-        ({"model": TEXT, "prompt": "  "}, "the prompt is empty"),
-        ({"model": TEXT, "prompt": "word " * 2000}, "tokens"),
-        ({"model": TEXT, "prompt": "x", "max_tokens": 0}, "max_tokens"),
-        ({"prompt": "x"}, "model"),
-    ]
-    for question, named in questions:
-        with pytest.raises(Failure, match=named):
-            daemon.ask(**question)
-    with pytest.raises(Failure, match="not part of this API"):
-        daemon.client.get("/v0/nonesuch")
-    with pytest.raises(Failure, match=NOBODY):
-        daemon.client.post("/v0/swarm/disconnect", {"peer_id": NOBODY})
-    assert "Traceback" not in daemon.err()
-
-
 def test_a_killed_daemon_starts_again(daemon: Daemon) -> None:
     """Given a daemon killed with -9, which leaves its socket behind,
-    when it is started again, then it is the same node and answers."""
+    when it is started again, then it is the same node, and ready."""
     peer_id = daemon.peer_id
     daemon.kill()
     assert (daemon.home / "api.sock").exists()
@@ -89,61 +153,15 @@ def test_a_killed_daemon_starts_again(daemon: Daemon) -> None:
     assert daemon.peer_id == peer_id
 
 
-def test_one_interrupt_drains(daemon: Daemon) -> None:
-    """Given an answer under way, when Ctrl-C comes once,
-    then the answer comes to its end, new questions are refused, and the daemon exits with 0."""
-    lines, answer = begun(daemon)
-    daemon.signal(signal.SIGINT)
-    wait_until(lambda: "Ctrl-C again" in daemon.err(), 10, "it draining")
-    with pytest.raises(Failure, match="shutting down|no daemon|went away"):
-        daemon.ask(**LONG)
-    for line in lines:
-        answer.add(line)
-    assert answer.done, "the answer was cut off"
-    assert daemon.wait() == 0
-    assert not (daemon.home / "api.sock").exists()
-
-
-def test_two_interrupts_stop_at_once(daemon: Daemon) -> None:
-    """Given answers under way, when Ctrl-C comes twice,
-    then the daemon ends at once, without its answers."""
-    running = [begun(daemon) for _ in range(6)]
-    daemon.signal(signal.SIGINT)
-    wait_until(lambda: "Ctrl-C again" in daemon.err(), 10, "it draining")
-    daemon.signal(signal.SIGINT)
-    began = time.monotonic()
-    daemon.wait()
-    assert time.monotonic() - began < AT_ONCE_S
-    for lines, answer in running:
-        try:
-            for line in lines:
-                answer.add(line)
-        except Failure:
-            continue
-    assert not all(answer.done for _, answer in running)
-    assert "Traceback" not in daemon.err()
-
-
-def test_terminated_in_idleness(daemon: Daemon) -> None:
+def test_terminated(daemon: Daemon) -> None:
     """Given an idle daemon, when SIGTERM comes,
-    then it exits with 0 at once, its worker with it, and leaves no socket and no fault in its
-    log."""
-    workers = [row["pid"] for row in daemon.client.get("/v0/ps")["models"]]
+    then it exits with 0 at once, and leaves no socket and no fault in its log."""
     began = time.monotonic()
     assert daemon.stop() == 0
     assert time.monotonic() - began < AT_ONCE_S
     assert not (daemon.home / "api.sock").exists()
-    wait_until(lambda: not any(_is_alive(pid) for pid in workers), 5, "the worker ending")
     assert "Traceback" not in daemon.err()
     assert "ERROR" not in daemon.err()
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_shutdown(daemon: Daemon) -> None:
@@ -171,7 +189,7 @@ def test_networks_do_not_mix(swarm: Swarm) -> None:
         lambda: "another network" in first.err() + other.err(), 15, "the difference being noticed"
     )
     wait_until(lambda: not other.peers() and other.peer_id not in first.peers(), 10, "parting")
-    time.sleep(4)
+    time.sleep(3)
     assert other.peers() == {}
     assert set(first.peers()) == {third.peer_id}
     assert set(other.nodes()) == {other.peer_id}

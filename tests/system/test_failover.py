@@ -74,8 +74,15 @@ def kill_worker(three: Trio, server: Daemon) -> None:
     os.kill(three.worker(server), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("question", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-@pytest.mark.parametrize("kill", [kill_daemon, kill_worker])
+@pytest.mark.parametrize(
+    ("kill", "question"),
+    [
+        pytest.param(kill_daemon, GREEDY, id="daemon-greedy"),
+        pytest.param(kill_worker, GREEDY, id="worker-greedy"),
+        pytest.param(kill_daemon, SAMPLED, id="daemon-sampled"),
+        pytest.param(kill_worker, SAMPLED, id="worker-sampled", marks=pytest.mark.campaign),
+    ],
+)
 def test_the_text_is_complete(
     three: Trio, undisturbed: Any, kill: Any, question: dict[str, Any]
 ) -> None:
