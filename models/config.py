@@ -32,6 +32,11 @@ class GptConfig:
     width: int
     """Of the residual stream; a multiple of heads, and each head's share is even (rotary pairs)."""
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers its weights are: the embedding, and twelve squares a layer."""
+        return self.vocabulary * self.width + self.layers * 12 * self.width**2
+
 
 @dataclass(frozen=True)
 class TensorConfig:

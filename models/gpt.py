@@ -143,12 +143,11 @@ class Gpt(nn.Module):
 
 
 def load_gpt(config: GptConfig, path: Path) -> Gpt:
-    """The model of a config with the weights of a safetensors file whose header was checked.
+    """The model of a config with the weights of a safetensors file that the catalog found sound.
 
     Raises Invalid BAD_MODEL.
     """
-    with torch.device("meta"):
-        model = Gpt(config)
+    model = Gpt(config)
     try:
         weights = {name: weight.float() for name, weight in load_file(path).items()}
     except SafetensorError as error:
@@ -156,8 +155,7 @@ def load_gpt(config: GptConfig, path: Path) -> Gpt:
     due = {name: weight.shape for name, weight in model.state_dict().items()}
     if due != {name: weight.shape for name, weight in weights.items()}:
         raise Invalid(Reason.BAD_MODEL, "the weights' names or shapes are not those of config.json")
-    model.load_state_dict(weights, assign=True)
-    model.cosines, model.sines = rotary_table(config)
+    model.load_state_dict(weights)
     return model.eval()
 
 

@@ -36,23 +36,28 @@ class Question:
 
 @dataclass
 class Answers:
-    """What has come so far; answers are numbered from 0 where several were asked for."""
+    """What has come so far; answers are numbered where several were asked for."""
 
+    servers: dict[int, str] = field(default_factory=dict)
+    """Who gives each, the last where one went away."""
     pieces: dict[int, list[str]] = field(default_factory=dict)
     tensors: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     resumed: list[Mapping[str, Any]] = field(default_factory=list)
     done: list[Mapping[str, Any]] = field(default_factory=list)
-    """How each ended; empty until all have."""
+    """How each ended that did; empty until all have."""
+    live: int | None = None
+    """The one that is printed as it comes."""
 
     def text(self, index: int) -> str | None:
         """The text of one answer so far; None where there is none."""
         pieces = self.pieces.get(index)
         return None if pieces is None else "".join(pieces)
 
-    def numbered(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        """How each ended, with its number: where one failed, the numbers have a gap."""
-        for position, one in enumerate(self.done):
-            yield one.get("answer", position), one
+    def ended(self) -> list[tuple[int, Mapping[str, Any]]]:
+        """The number of each answer that ended well, and how."""
+        ends = {one["server"]: one for one in self.done}
+        served = sorted(self.servers.items())
+        return [(index, ends[server]) for index, server in served if server in ends]
 
 
 def ask(client: Client, question: Question, live: bool) -> Answers:
@@ -62,7 +67,7 @@ def ask(client: Client, question: Question, live: bool) -> Answers:
     try:
         _collect(stream, answers, live, several=question.ask is not None)
     finally:
-        if live and not (answers.text(0) or "\n").endswith("\n"):
+        if answers.live is not None and not (answers.text(answers.live) or "").endswith("\n"):
             click.echo()
     if not answers.done:
         raise Failure(
@@ -78,25 +83,35 @@ def _collect(
     for item in stream:
         index = item.get("answer", 0)
         match item:
-            case {"server": str(server)} if live and several and index == 0:
-                click.echo(heading(0, server))
-            case {"text": str(text)}:
+            case {"server": server}:
+                answers.servers[index] = server
+            case {"text": text}:
                 answers.pieces.setdefault(index, []).append(text)
-                if live and index == 0:
-                    write_now(text)
+                if live:
+                    _print_live(answers, index, text, several)
             case {"tensor": tensor}:
                 answers.tensors[index] = tensor
-            case {"resumed": _}:
+            case {"resumed": server, "after_tokens": count, "reason": reason}:
+                answers.servers[index] = server
                 answers.resumed.append(item)
-                where = f"{item['resumed']} goes on after {item['after_tokens']} tokens"
-                note(f"\n{item['reason']}; {where}")
-            case {"done": {"answers": [*done]}}:
+                note(f"\n{reason}; {server} goes on after {count} tokens")
+            case {"done": {"answers": done}}:
                 answers.done = done
 
 
-def heading(index: int, server: str) -> str:
+def _print_live(answers: Answers, index: int, text: str, several: bool) -> None:
+    """Print a piece of the answer that began first; the others wait for its end."""
+    if answers.live is None:
+        answers.live = index
+        if several:
+            click.echo(heading(answers.servers[index]))
+    if index == answers.live:
+        write_now(text)
+
+
+def heading(server: str) -> str:
     """The line over one of several answers."""
-    return f"--- answer {index + 1}, {server}"
+    return f"--- {server}"
 
 
 def write_now(text: str) -> None:

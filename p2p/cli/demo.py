@@ -102,7 +102,7 @@ def _start(directory: Path, name: str, flags: Sequence[str], nodes: list[Node]) 
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=_environment(),
+            env=_environment(directory),
             cwd=Path(p2p.__file__).parent.parent,  # -m takes the package that lies here
             start_new_session=True,
         )
@@ -111,10 +111,10 @@ def _start(directory: Path, name: str, flags: Sequence[str], nodes: list[Node]) 
     return node
 
 
-def _environment() -> dict[str, str]:
-    """Ours without settings, which are for the user's own node."""
+def _environment(directory: Path) -> dict[str, str]:
+    """Ours without settings, which are for the user's own node; what torch leaves goes with us."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("YUMA_")}
-    return {**kept, "PYTHONUNBUFFERED": "1"}
+    return {**kept, "PYTHONUNBUFFERED": "1", "TMPDIR": str(directory)}
 
 
 @contextmanager

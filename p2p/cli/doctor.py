@@ -69,7 +69,9 @@ def doctor(as_json: bool) -> None:
 
 
 def _report(checks: Sequence[Check]) -> str:
-    lines = aligned([(check.verdict, check.name, printable(check.detail)) for check in checks])
+    lines = aligned(
+        [(check.verdict.ljust(4), check.name, printable(check.detail)) for check in checks]
+    )
     whole = []
     for line, check in zip(lines.split("\n"), checks, strict=True):
         whole.append(line)

@@ -147,11 +147,11 @@ def _standard_input() -> str:
 
 def _print_rest(answers: Answers, tensors_too: bool) -> None:
     """Print what was not printed as it came."""
-    for index, done in answers.numbered():
-        if index > 0:
-            click.echo(heading(index, done["server"]))
-            if text := answers.text(index):
-                write_now(text if text.endswith("\n") else text + "\n")
+    for index, done in answers.ended():
+        if len(answers.ended()) > 1 and index != answers.live:
+            click.echo(heading(done["server"]))
+        if (text := answers.text(index)) and index != answers.live:
+            write_now(text if text.endswith("\n") else text + "\n")
         if tensors_too and index in answers.tensors:
             click.echo(tensors.json_text(answers.tensors[index]))
 
@@ -168,7 +168,7 @@ def _as_json(answers: Answers) -> dict[str, Any]:
     """The one object of `run --json`."""
     whole = [
         {"text": answers.text(index), "tensor": answers.tensors.get(index), **done}
-        for index, done in answers.numbered()
+        for index, done in answers.ended()
     ]
     return {"answers": whole, "resumed": answers.resumed}
 

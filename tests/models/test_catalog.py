@@ -89,6 +89,13 @@ def test_a_tokenizer_of_another_size_is_refused(tiny: Path) -> None:
     assert refusal_of(tiny) == "tokenizer.json has 258 tokens, config.json 257"
 
 
+def test_weights_of_another_size_are_refused(tiny: Path) -> None:
+    """A small file must not make a large model be built."""
+    fields = json.loads((tiny / "config.json").read_text()) | {"width": 16_384}
+    (tiny / "config.json").write_text(json.dumps(fields))
+    assert refusal_of(tiny).startswith("model.safetensors holds 32800 numbers, config.json wants ")
+
+
 def test_an_overlong_config_is_refused(tiny: Path) -> None:
     (tiny / "config.json").write_bytes(b" " * 65_537)
     assert refusal_of(tiny) == "config.json is over 65536 bytes"

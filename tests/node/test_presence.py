@@ -1,0 +1,116 @@
+"""Presence: newcomers see the swarm at once, records expire, nobody speaks for another."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from gossip.envelope import seal
+from gossip.topics import PRESENCE, PeerRecord
+from gossip.validation import Reject
+from ledger.errors import Invalid
+from ledger.keys import KeyPair
+from p2p.config import Settings
+from p2p.net.protocols import Records
+from p2p.node import presence
+from p2p.node.node import Node
+
+SETTINGS = Settings(listen=("/ip4/127.0.0.1/tcp/0",), dht=False)
+
+
+@asynccontextmanager
+async def nodes(tmp_path: Path, *settings: Settings) -> AsyncIterator[list[Node]]:
+    """Running nodes, each but the first joined to the one before it."""
+    async with AsyncExitStack() as stack:
+        made: list[Node] = []
+        for index, one in enumerate(settings):
+            node = Node.make(KeyPair.generate(), one, tmp_path / f"{index}.json")
+            await stack.enter_async_context(node.run())
+            if made:
+                node.keeper.learn(made[-1].host.peer_id, made[-1].host.addresses())
+            made.append(node)
+        yield made
+
+
+async def until(condition, seconds: float = 8) -> None:
+    with trio.fail_after(seconds):
+        while not condition():
+            await trio.sleep(0.02)
+
+
+def knows(node: Node, *others: Node) -> bool:
+    """Whether a node holds the records of others."""
+    return {other.pair.public for other in others} <= set(node.presence.fresh())
+
+
+async def test_all_see_all_and_who_is_connected_to_whom(tmp_path) -> None:
+    async with nodes(tmp_path, *[SETTINGS] * 3) as (a, b, c):
+        await until(lambda: all(knows(one, a, b, c) for one in (a, b, c)))
+
+        def mutual() -> bool:
+            record, _ = c.presence.fresh()[a.pair.public]
+            return b.pair.public in {neighbour.key for neighbour in record.neighbours}
+
+        await until(mutual)
+
+
+async def test_a_newcomer_sees_the_swarm_after_one_round_trip(tmp_path) -> None:
+    """Given records said a while ago; then the greeting hands them on, gossip does not have to."""
+    async with nodes(tmp_path, SETTINGS, SETTINGS) as (a, b):
+        await until(lambda: knows(a, b))
+        await trio.sleep(4)  # gossip's own window for newcomers is three seconds
+        absent = KeyPair.generate()
+        record = replace(a.presence.own(), key=absent.public, neighbours=())
+        a.presence.take(Records((seal(a.chain, PRESENCE, record, absent),)))
+        late = Node.make(KeyPair.generate(), SETTINGS, tmp_path / "late.json")
+        async with late.run():
+            await late.host.dial(a.host.peer_id, a.host.addresses())
+            await until(lambda: absent.public in late.presence.fresh(), 2)
+
+
+async def test_a_node_whose_clock_was_set_back_is_heard_again(tmp_path) -> None:
+    """Given others hold a record of ours with a higher seq; then ours goes on above it."""
+    async with nodes(tmp_path, SETTINGS, SETTINGS) as (a, b):
+        ahead = replace(a.presence.own(), seq=a.presence.unix_ms() + 300_000, neighbours=())
+        sealed = seal(a.chain, PRESENCE, ahead, a.pair)
+        a.presence.take(Records((sealed,)))
+        assert a.presence.own().seq > ahead.seq
+        assert b.presence.own().seq < ahead.seq
+
+
+async def test_records_of_others_are_checked_however_they_come(tmp_path) -> None:
+    async with nodes(tmp_path, SETTINGS) as (a,):
+        other, thief = KeyPair.generate(), KeyPair.generate()
+        record: PeerRecord = replace(a.presence.own(), key=other.public, neighbours=())
+        forged = seal(a.chain, PRESENCE, record, thief)
+        genuine = seal(a.chain, PRESENCE, record, other)
+        with pytest.raises(Invalid):
+            a.presence.hear(thief.public, forged)
+        with pytest.raises(Reject):
+            a.presence.hear(thief.public, genuine)
+        a.presence.take(Records((forged, b"junk", genuine[:-1])))
+        assert other.public not in a.presence.fresh()
+        a.presence.take(Records((forged, genuine)))
+        assert a.presence.fresh()[other.public][0] == record
+
+
+async def test_a_record_that_is_not_renewed_is_forgotten(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(presence, "TTL_S", 0.5)
+    async with nodes(tmp_path, SETTINGS) as (a,):
+        other = KeyPair.generate()
+        record = replace(a.presence.own(), key=other.public, neighbours=())
+        a.presence.take(Records((seal(a.chain, PRESENCE, record, other),)))
+        assert other.public in a.presence.fresh()
+        await trio.sleep(0.6)
+        assert other.public not in a.presence.fresh()
+
+
+async def test_nodes_of_two_networks_part(tmp_path) -> None:
+    async with nodes(tmp_path, SETTINGS, replace(SETTINGS, network="other")) as (a, b):
+        await until(lambda: a.host.is_banned(b.host.peer_id) or b.host.is_banned(a.host.peer_id))
+        await until(lambda: not a.host.peers())
+        assert not knows(a, b)
+        assert not knows(b, a)

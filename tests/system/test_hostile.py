@@ -1,0 +1,168 @@
+"""A daemon under attack goes on answering, and keeps neither memory nor descriptors of it."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from .attacker import STARTED
+from .models import TENSOR, tensor_of, write_tensor_model
+from .swarm import ROOT, Daemon, Swarm, environment, wait_until
+
+SECONDS = 2.5
+LEAST_SAMPLES = 100
+SLOWER = 3.0
+LEAST_P99_S = 0.25
+"""What a shared machine alone may cost a query: calm, the slowest of a hundred takes 20 ms."""
+MEMORY = 50 * 2**20
+SETTLE_S = 30.0
+ROW = [float(number) for number in range(256)]
+
+
+@dataclass
+class Scene:
+    """A daemon that serves a model, one that asks it, and how long that takes undisturbed."""
+
+    server: Daemon
+    asker: Daemon
+    peer: str
+    digest: str
+    calm_p99_s: float = 0.0
+
+    def ask(self) -> float:
+        """Ask once; the seconds it took."""
+        began = time.monotonic()
+        answer = self.asker.ask(model=TENSOR, tensor=tensor_of(ROW), peer=self.peer)
+        assert answer.tensors == [tensor_of([2 * number for number in ROW])]
+        return time.monotonic() - began
+
+    def measure(self, seconds: float, watch: Callable[[], None] = lambda: None) -> list[float]:
+        """Ask for so long, and often enough; the times, the longest last."""
+        times: list[float] = []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end or len(times) < LEAST_SAMPLES:
+            times.append(self.ask())
+            watch()
+        return sorted(times)
+
+
+def p99(times: Sequence[float]) -> float:
+    return times[int(len(times) * 0.99)]
+
+
+@pytest.fixture(scope="module")
+def scene(shared: Swarm) -> Scene:
+    model = write_tensor_model(shared.root / TENSOR)
+    server = shared.start(serve=[str(model)])
+    asker = shared.start(bootstrap=[server.address])
+    peer = server.peer_id
+    wait_until(lambda: peer in asker.servers(TENSOR), 30, "the model being known")
+    rows = asker.client.get("/v0/models", swarm=1)["models"]
+    made = Scene(server, asker, peer, rows[0]["digest"])
+    made.measure(1.0)  # until all that is made once is made
+    made.calm_p99_s = p99(made.measure(SECONDS))
+    return made
+
+
+@contextmanager
+def attack(kind: str, scene: Scene, *more: str) -> Iterator[None]:
+    """An attacker at work; killed at the end."""
+    line = [sys.executable, "-m", "tests.system.attacker", kind, scene.server.address, *more]
+    process = subprocess.Popen(
+        line,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+        env=environment(),
+        cwd=ROOT,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == STARTED.encode(), "the attacker failed"
+        yield
+        assert process.poll() is None, "the attacker ended by itself"
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
+def withstands(scene: Scene, kind: str, *more: str, seconds: float = SECONDS) -> None:
+    """Attack, and hold what the daemon does meanwhile and keeps afterwards to the limits."""
+    server = scene.server
+    wait_until(lambda: set(server.peers()) == {scene.asker.peer_id}, SETTLE_S, "calm")
+    files, memory = server.resources()
+    most = memory
+
+    def watch() -> None:
+        nonlocal most
+        most = max(most, server.resources()[1])
+
+    with attack(kind, scene, *more):
+        times = scene.measure(seconds, watch)
+        watch()
+    grown = (most - memory) / 2**20
+    print(
+        f"{kind}: {len(times)} answers, p50 {times[len(times) // 2] * 1000:.1f} ms, "
+        f"p99 {p99(times) * 1000:.1f} ms (calm {scene.calm_p99_s * 1000:.1f}), "
+        f"memory {memory / 2**20:.0f} MB {grown:+.1f} MB"
+    )
+    assert p99(times) <= max(SLOWER * scene.calm_p99_s, LEAST_P99_S)
+    assert most - memory <= MEMORY, f"memory grew by {grown:.0f} MB"
+    wait_until(lambda: server.resources()[0] <= files, SETTLE_S, f"{files} open files again")
+    assert server.is_running
+    assert "Traceback" not in server.err()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["strangers", "sockets", "identities", "own-news", "crowd-news", "calls"],
+)
+def test_it_withstands(scene: Scene, kind: str) -> None:
+    """Given a daemon that answers a tensor model's queries, when somebody sends garbage, HTTP and
+    half handshakes to its port; opens 500 sockets; comes as 120 real peers; floods a topic with
+    sound messages of one author, of thousands, or with open calls,
+    then queries are answered within three times the calm p99, with at most 50 MB more, and
+    afterwards no descriptor is left."""
+    withstands(scene, kind)
+
+
+@pytest.mark.parametrize("kind", ["never-reads", "frozen", "streams"])
+def test_it_withstands_peers(scene: Scene, kind: str) -> None:
+    """Given the same, when a peer asks for hundreds of answers of 1 MB and reads nothing; does so
+    and freezes; or speaks nonsense on every protocol, then the same holds."""
+    withstands(scene, kind, scene.digest)
+
+
+def test_a_forger_is_cut_off(scene: Scene) -> None:
+    """Given a peer that floods a topic with messages whose signatures are none,
+    then it is banned and disconnected at once, and the asker is not."""
+    server = scene.server
+    before = len(server.client.get("/v0/swarm/bans")["bans"])
+    with attack("forged", scene):
+        wait_until(
+            lambda: len(server.client.get("/v0/swarm/bans")["bans"]) == before + 1, 10, "a ban"
+        )
+        wait_until(lambda: set(server.peers()) == {scene.asker.peer_id}, 10, "its being cut off")
+        assert "sent too much that is invalid" in server.err()
+        scene.ask()
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "kind",
+    ["strangers", "sockets", "identities", "own-news", "crowd-news", "calls", "never-reads",
+     "frozen", "streams"],
+)  # fmt: skip
+def test_it_withstands_for_long(scene: Scene, kind: str) -> None:
+    """The same for twenty seconds each, and with 480 real peers."""
+    more = {"identities": ["480"]}.get(kind, [])
+    if kind in ("never-reads", "frozen", "streams"):
+        more = [scene.digest]
+    withstands(scene, kind, *more, seconds=20.0)
