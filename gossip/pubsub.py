@@ -50,8 +50,8 @@ IHAVE repairs it."""
 QUEUE_HIGH = 384
 """Publishing waits while a peer's queue is longer than this."""
 PEER_RATE = 500.0
-"""Messages and control entries a second that we read from one peer, on average: at 0.2 ms each a
-peer can take a tenth of a core."""
+"""Messages (each KiB of one counts) and control entries a second that we read from one peer, on
+average: at 0.2 ms each a peer can take a tenth of a core."""
 PEER_BURST = 2000.0
 MAX_STREAMS = 8
 """Gossip streams that one peer may have open to us: one for each connection it may have."""
@@ -198,11 +198,11 @@ class SafePubsub(Pubsub):
         rpc = rpc_pb2.RPC()
         rpc.ParseFromString(data)
         control = rpc.control
-        entries = len(rpc.publish) + len(rpc.subscriptions)
+        entries = 1 + len(rpc.subscriptions) + len(control.prune) + len(control.idontwant)
         entries += sum(len(kind) for kind in (control.ihave, control.iwant, control.graft))
-        entries += len(control.prune) + len(control.idontwant)
-        await _pay(allowance, max(1, entries))
+        await _pay(allowance, entries)
         for message in rpc.publish:
+            await _pay(allowance, 1 + len(message.data) // 1024)
             await self.push_msg(peer, message)
         if len(rpc.subscriptions) <= self.max_subscriptions_per_rpc:
             for subscription in rpc.subscriptions:

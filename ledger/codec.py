@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from enum import StrEnum
 from functools import cache
+from operator import attrgetter
 from typing import Annotated, Any, NewType, TypeVar, get_args, get_origin, get_type_hints
 
 import msgpack
@@ -65,7 +66,7 @@ def _is_plain(value: Any) -> bool:
     """Whether a decoded value holds only the permitted types (the type walk)."""
     kind = type(value)
     if kind is tuple:
-        return all(_is_plain(item) for item in value)
+        return all(map(_is_plain, value))
     return kind is int or kind is bytes or kind is str
 
 
@@ -84,8 +85,7 @@ def unpack(cls: Callable[..., Record], data: bytes, limit: int) -> Record:
 
 def plain(record: Any) -> tuple[Any, ...]:
     """A record as the tuple that stands for it on the wire."""
-    fields_of = _writers(type(record))  # type: ignore[arg-type]
-    return tuple(writer(getattr(record, name)) for name, writer in fields_of)
+    return _record_writer(type(record))(record)  # type: ignore[arg-type]
 
 
 def from_plain(cls: Callable[..., Record], value: Any) -> Record:
@@ -120,9 +120,25 @@ class Tagged:
 
 
 @cache
-def _writers(cls: Any) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+def _record_writer(cls: Any) -> Callable[[Any], tuple[Any, ...]]:
+    """A function that gives the values of a record's fields, only those rewritten that need it."""
     hints = get_type_hints(cls)
-    return tuple((field.name, _writer(hints[field.name])) for field in fields(cls))
+    names = [field.name for field in fields(cls)]
+    writers = [(place, _writer(hints[name])) for place, name in enumerate(names)]
+    rewritten = [(place, writer) for place, writer in writers if writer is not _identity]
+
+    def take_few(record: Any) -> tuple[Any, ...]:
+        return tuple(getattr(record, name) for name in names)
+
+    take = attrgetter(*names) if len(names) > 1 else take_few  # which gives no tuple for one
+
+    def write(record: Any) -> tuple[Any, ...]:
+        values = list(take(record))
+        for place, writer in rewritten:
+            values[place] = writer(values[place])
+        return tuple(values)
+
+    return write if rewritten else take
 
 
 def _identity(value: Any) -> Any:
@@ -131,13 +147,13 @@ def _identity(value: Any) -> Any:
 
 def _writer(hint: Any) -> Callable[[Any], Any]:
     if is_dataclass(hint):
-        return plain
+        return _record_writer(hint)  # type: ignore[arg-type]
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return str
     if get_origin(hint) is tuple:
         item = _writer(get_args(hint)[0])
         if item is not _identity:
-            return lambda values: tuple(item(value) for value in values)
+            return lambda values: tuple(map(item, values))
     return _identity
 
 
@@ -205,7 +221,7 @@ def _tuple_reader(hint: Any, size: Size) -> Callable[[Any], Any]:
     def read(value: Any) -> Any:
         if type(value) is not tuple or not size.least <= len(value) <= size.most:
             raise _refuse(f"an array of {size.least}..{size.most} items is due")
-        return tuple(item(element) for element in value)
+        return tuple(map(item, value))
 
     return read
 
@@ -218,12 +234,13 @@ def _record_reader(cls: type) -> Callable[[Any], Any]:
     def read(value: Any) -> Any:
         if type(value) is not tuple or len(value) != len(readers):
             raise _refuse(f"{cls.__name__} has {len(readers)} fields")
-        arguments = []
-        for name, reader, element in zip(names, readers, value, strict=True):
-            try:
+        arguments: list[Any] = []
+        try:
+            for reader, element in zip(readers, value, strict=True):
                 arguments.append(reader(element))
-            except Invalid as error:
-                raise _refuse(f"{cls.__name__}.{name}: {error.detail}") from None
+        except Invalid as error:
+            name = names[len(arguments)]
+            raise _refuse(f"{cls.__name__}.{name}: {error.detail}") from None
         return cls(*arguments)
 
     return read

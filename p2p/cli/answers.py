@@ -1,7 +1,7 @@
 """A question to a model by the local API, and the answers as they come."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 

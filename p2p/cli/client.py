@@ -153,9 +153,16 @@ class Client:
         return WentAway(self.home)
 
 
+class _Object(dict[str, Any]):
+    """A JSON object whose missing key is the daemon's fault, not a traceback."""
+
+    def __missing__(self, key: str) -> Any:
+        raise Failure(f"the daemon's answer lacks {key!r}", "compare versions: yuma version")
+
+
 def _object(data: bytes) -> dict[str, Any]:
     try:
-        item = json.loads(data)
+        item = json.loads(data, object_hook=_Object)
     except ValueError:
         item = None
     if not isinstance(item, dict):
@@ -166,7 +173,7 @@ def _object(data: bytes) -> dict[str, Any]:
 def _refusal(status: int, data: bytes) -> Failure:
     try:
         return _failure_of(_object(data))
-    except (Failure, KeyError):
+    except Failure:
         return Failure(f"the daemon refused with HTTP {status}", "compare versions: yuma version")
 
 

@@ -50,7 +50,7 @@ def _report(error: click.ClickException | ConfigError | OSError) -> int:
         case click.ClickException():
             return _say(error.format_message(), "", error.exit_code)
         case ConfigError():
-            return _say(str(error), "see yuma config show --origin", 2)
+            return _say(str(error), "yuma daemon --help explains the settings", 2)
         case BrokenPipeError():  # whoever read our output has enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1

@@ -99,11 +99,11 @@ def ps(as_json: bool) -> None:
     rows = [
         (
             model["name"],
-            model["kind"],
+            model.get("kind"),
             model["pid"],
-            bytes_text(model["memory_bytes"]),
+            None if model["loading"] else bytes_text(model["memory_bytes"]),
             *(model[key] for key in ("running", "waiting", "answered", "tokens")),
-            time_text(model["since_s"]),
+            "loading" if model["loading"] else time_text(model["since_s"]),
         )
         for model in answer["models"]
     ]

@@ -89,7 +89,9 @@ class Links:
         send, receive = trio.open_memory_channel[Event](room)
         link.waiting[number] = send
         try:
-            await link.frames.send(*_ask(number, query, data))
+            for frame in _ask(number, query, data):
+                with trio.CancelScope(shield=True):  # half a frame would end the link for all
+                    await link.frames.send(frame)
             yield receive
         finally:
             if link.waiting.pop(number, None) is not None:

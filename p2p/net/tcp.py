@@ -23,7 +23,7 @@ from multiaddr import Multiaddr
 
 from p2p.net.tcp_stream import Address, TcpStream
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("yuma.net")
 
 CONNECT_LIMIT: Final = 5.0
 """Seconds for one address to answer; the system's own limit is two minutes."""

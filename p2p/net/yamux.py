@@ -42,7 +42,7 @@ from p2p.net.yamux_ping import FIRST_PING, PING_INTERVAL, Pinger
 from p2p.net.yamux_stream import YamuxStream
 from p2p.net.yamux_writer import FrameWriter
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("yuma.net")
 
 PROTOCOL: Final = TProtocol("/yamux/1.0.0")
 

@@ -19,7 +19,7 @@ from libp2p.stream_muxer.exceptions import MuxedStreamReset
 
 from p2p.net.yamux_frames import HEADER, NOISE_PLAINTEXT, Kind, encode
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("yuma.net")
 
 MAX_CONTROL: Final = NOISE_PLAINTEXT // HEADER.size * HEADER.size
 """Bytes of control frames that may wait: one noise message, 5459 frames, well over the two frames

@@ -6,7 +6,8 @@
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,12 @@ MAX_BUFFERED = MAX_INPUT_BYTES
 """Bytes of inputs that may have come in part on one stream."""
 MAX_UNFINISHED = 16 * MAX_INPUT_BYTES
 """The same of all streams (= 128 MiB): what strangers can make us keep."""
+MAX_HELD = 2 * MAX_INPUT_BYTES
+"""Bytes of inputs and answers under way that one peer may make us keep (= 16 MiB), or else one
+request: its next input waits unread."""
+MAX_UNREAD = 2 * MAX_HELD
+"""Of answers that it does not read. Only a model's first answers, whose size nobody knows before,
+can come to so much; those beyond are dropped."""
 MAX_TIME_MS = 600_000
 """No answer may take longer than ten minutes."""
 MAX_MODELS = 32
@@ -65,6 +72,30 @@ class _Made:
 
 
 @dataclass
+class _Guest:
+    """What one peer makes us keep, over all its streams."""
+
+    streams: int = 0
+    held: int = 0
+    """Bytes reserved for its requests, from the whole input to the end of the answer."""
+    unread: int = 0
+    """Bytes of answers being sent."""
+    _freed: trio.Event = field(default_factory=trio.Event)
+
+    async def reserve(self, size: int) -> None:
+        """Take so many bytes, when others have been freed or there are none."""
+        while self.held and self.held + size > MAX_HELD:
+            await self._freed.wait()
+        self.held += size
+
+    def free(self, size: int) -> None:
+        """Give them back."""
+        self.held -= size
+        self._freed.set()
+        self._freed = trio.Event()
+
+
+@dataclass
 class Miner:
     """The models of this node."""
 
@@ -77,6 +108,7 @@ class Miner:
     workers: dict[str, Worker] = field(default_factory=dict)
     _nursery: trio.Nursery | None = None
     _sessions: list["_Session"] = field(default_factory=list)
+    _guests: dict[bytes, _Guest] = field(default_factory=dict)
     _closed: bool = False
 
     async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -161,6 +193,13 @@ class Miner:
         """What presence says of our models."""
         return tuple(_served(worker) for worker in self.ready())
 
+    def weight(self, query: Query) -> int:
+        """About how many bytes a query makes us keep: its input, and an answer like those before,
+        or as large as the input."""
+        worker = self.find(query.model)
+        answer = max(query.input_size, worker.largest if worker is not None else 0)
+        return query.input_size + answer
+
     # --- answering
 
     async def answer(self, query: Query, data: bytes, send: Send) -> None:
@@ -207,6 +246,7 @@ class Miner:
                     tensor = following.tensor
                     batch.append(following)
                 else:
+                    worker.largest = max(worker.largest, len(output))
                     made = _Made(bytes(output), tensor, following, began, first)
                     batch.append(self._receipt(worker, query, made))
                 following = _at_once(job)
@@ -242,16 +282,29 @@ class Miner:
     async def handle(self, stream: Any) -> None:
         """Serve one held stream of a peer until it ends."""
         frames = Frames(stream, receives=QUERY.request, sends=QUERY.response)
-        session = _Session(self, frames)
-        self._sessions.append(session)
-        try:
-            async with trio.open_nursery() as nursery:
-                while (record := await frames.receive()) is not None:
-                    await session.take(record, nursery)
-                nursery.cancel_scope.cancel()
-        finally:
-            self._sessions.remove(session)
+        with self._guest(stream.muxed_conn.peer_id.to_bytes()) as guest:
+            session = _Session(self, frames, guest)
+            self._sessions.append(session)
+            try:
+                async with trio.open_nursery() as nursery:
+                    while (record := await frames.receive()) is not None:
+                        await session.take(record, nursery)
+                    nursery.cancel_scope.cancel()
+            finally:
+                self._sessions.remove(session)
         await frames.close()
+
+    @contextmanager
+    def _guest(self, peer: bytes) -> Iterator[_Guest]:
+        """What we count of a peer while it has streams."""
+        guest = self._guests.setdefault(peer, _Guest())
+        guest.streams += 1
+        try:
+            yield guest
+        finally:
+            guest.streams -= 1
+            if not guest.streams:
+                del self._guests[peer]
 
     def unfinished(self) -> int:
         """Bytes of inputs that have come in part, of all peers."""
@@ -264,6 +317,7 @@ class _Session:
 
     miner: Miner
     frames: Frames
+    guest: _Guest
     scopes: dict[int, trio.CancelScope] = field(default_factory=dict)
     partial: dict[int, tuple[Query, bytearray]] = field(default_factory=dict)
 
@@ -281,9 +335,11 @@ class _Session:
             self.partial[record.id][1].extend(record.chunk)
         query, data = self.partial.get(record.id, (None, bytearray()))
         if query is not None and len(data) >= query.input_size:
+            size = self.miner.weight(query)
+            await self.guest.reserve(size)
             del self.partial[record.id]
             self.scopes[record.id] = trio.CancelScope()
-            nursery.start_soon(self._answer, record.id, query, bytes(data))
+            nursery.start_soon(self._answer, record.id, query, bytes(data), size)
         elif self.unfinished() > MAX_BUFFERED or self.miner.unfinished() > MAX_UNFINISHED:
             raise Invalid(Reason.TOO_LARGE, "too many bytes of unfinished inputs")
 
@@ -292,10 +348,10 @@ class _Session:
             raise Invalid(Reason.BAD_REQUEST, "a request's number is in use")
         if len(self.scopes) + len(self.partial) >= MAX_PER_STREAM:
             refusal = Refusal(ask.id, Reason.BUSY, f"{MAX_PER_STREAM} requests of yours are open")
-            await self.frames.send(refusal)
+            await self._send(refusal)
         elif ask.query.input_size > MAX_INPUT_BYTES:
             detail = f"the input has {ask.query.input_size} bytes, at most {MAX_INPUT_BYTES} go"
-            await self.frames.send(Refusal(ask.id, Reason.BAD_REQUEST, detail))
+            await self._send(Refusal(ask.id, Reason.BAD_REQUEST, detail))
         else:
             self.partial[ask.id] = (ask.query, bytearray(ask.chunk))
 
@@ -303,17 +359,40 @@ class _Session:
         """Bytes of inputs that have come in part."""
         return sum(len(data) for _, data in self.partial.values())
 
-    async def _answer(self, number: int, query: Query, data: bytes) -> None:
+    async def _answer(self, number: int, query: Query, data: bytes, reserved: int) -> None:
         async def send(*answered: Answered) -> None:
-            await self.frames.send(*(r for one in answered for r in _records(number, one)))
+            await self._send_answered(number, answered)
 
         try:
             with self.scopes[number]:
                 await self.miner.answer(query, data, send)
         except Invalid as error:
-            await self.frames.send(Refusal(number, error.reason, error.detail[:1000]))
+            await self._send(Refusal(number, error.reason, error.detail[:1000]))
         finally:
             del self.scopes[number]
+            self.guest.free(reserved)
+
+    async def _send_answered(self, number: int, answered: Sequence[Answered]) -> None:
+        """Send parts of an answer: what is small in one go, what is large a frame at a time."""
+        size = sum(len(one.data) for one in answered if isinstance(one, Part))
+        if self.guest.unread and self.guest.unread + size > MAX_UNREAD:
+            raise Invalid(Reason.BUSY, "answers to you wait to be read")
+        self.guest.unread += size
+        try:
+            records = [record for one in answered for record in _records(number, one)]
+            if size <= MAX_CHUNK_BYTES:
+                await self._send(*records)
+            else:
+                for record in records:
+                    await self._send(record)
+        finally:
+            self.guest.unread -= size
+
+    async def _send(self, *records: Piece | More | End | Refusal) -> None:
+        """Write whole frames, cancelled or not: half a frame would end the stream for all that is
+        asked on it. It ends with the stream, at the latest when the peer has stalled it."""
+        with trio.CancelScope(shield=True):
+            await self.frames.send(*records)
 
 
 def _records(number: int, answered: Answered) -> list[Piece | More | End]:

@@ -109,15 +109,27 @@ class Node:
                     await stack.enter_async_context(self.dht.run())
                 if self.settings.mdns:
                     await stack.enter_async_context(mdns(self.host, self.keeper))
-                await nursery.start(self.miner.run)
-                await nursery.start(self.links.run)
-                for task in (self.presence.run, self.keeper.run, self.offers.run):
-                    nursery.start_soon(task)
-                try:
+                async with self._parts():
                     yield self
-                finally:
-                    self.keeper.save()
-                    nursery.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
+
+    @asynccontextmanager
+    async def _parts(self) -> AsyncIterator[None]:
+        """Run what lives on host and gossip, and end it before them.
+
+        Its nursery is cancelled with nothing else to wait for in the block: an exception on its way
+        out would be replaced by the cancellation, and never be seen.
+        """
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.miner.run)
+            await nursery.start(self.links.run)
+            for task in (self.presence.run, self.keeper.run, self.offers.run):
+                nursery.start_soon(task)
+            try:
+                yield
+            finally:
+                self.keeper.save()
+                nursery.cancel_scope.cancel()
 
     def _attach(self) -> None:
         """Say who takes in what."""

@@ -42,7 +42,9 @@ LEAST_GAP_S = 1.0
 """Between two records of ours: the topic's rate."""
 TTL_S = 60.0
 """A record not renewed for so long is forgotten."""
-MAX_HELD = 4096
+MAX_HELD_BYTES = 8 * 2**20
+"""Of records as they were sealed; as values they take about five times that. With what one peer
+may send a second, none of them is pushed out before its author has renewed it."""
 MAX_GIVEN = 256
 """Records in one answer; the freshest go."""
 GREET_TIMEOUT_S = 10.0
@@ -72,6 +74,7 @@ class Presence:
     models: Callable[[], tuple[Served, ...]]
     seen: Seen = field(default_factory=Seen)
     book: dict[PublicKey, Heard] = field(default_factory=dict)
+    _bytes: int = 0
     _seq: int = 0
     _change: trio.Event = field(default_factory=trio.Event)
     _news: trio.Event = field(default_factory=trio.Event)
@@ -139,19 +142,26 @@ class Presence:
         return record
 
     def _keep(self, record: PeerRecord, sealed: bytes) -> None:
-        self.book[record.key] = Heard(record, sealed, trio.current_time())
-        if len(self.book) > MAX_HELD:
-            self._expire()
-            del self.book[min(self.book, key=lambda key: self.book[key].at)]
+        self._forget(record.key)
+        self.book[record.key] = Heard(record, sealed, trio.current_time())  # heard last, so last
+        self._bytes += len(sealed)
+        while self._bytes > MAX_HELD_BYTES:
+            self._forget(next(iter(self.book)))
         if record.key != self.pair.public:
             self.keeper.learn(peer_id_of(record.key), record.addresses)
             self._news.set()
             self._news = trio.Event()
 
+    def _forget(self, key: PublicKey) -> None:
+        heard = self.book.pop(key, None)
+        if heard is not None:
+            self._bytes -= len(heard.sealed)
+
     def _expire(self) -> None:
-        now = trio.current_time()
-        for key in [key for key, heard in self.book.items() if now - heard.at > TTL_S]:
-            del self.book[key]
+        """Forget what was not renewed; the book is in order of hearing."""
+        limit = trio.current_time() - TTL_S
+        while self.book and (first := next(iter(self.book.items())))[1].at < limit:
+            self._forget(first[0])
 
     def fresh(self) -> dict[PublicKey, tuple[PeerRecord, float]]:
         """The records that count now, each with its age in seconds."""

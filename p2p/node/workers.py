@@ -72,6 +72,8 @@ class Worker:
     tokens: int = 0
     speed: float = 0.0
     """Output tokens, or tensors, a second for one request: a running average."""
+    largest: int = 0
+    """Bytes of the largest answer so far."""
     _jobs: dict[int, trio.MemorySendChannel[JobEvent]] = field(default_factory=dict)
     _next: int = 1
     _pipe: trio.SocketStream | None = None

@@ -221,7 +221,10 @@ def row(kind: str, outcomes: list[Outcome], messages: int) -> dict[str, Any]:
 def ratio(ours: dict[str, Any], stock: dict[str, Any]) -> dict[str, Any]:
     """Ours divided by stock."""
     keys = ("p50_ms", "p95_ms", "p99_ms", "cpu_ms")
-    return {"what": "ours / stock", **{f"{key}_x": round(ours[key] / stock[key], 3) for key in keys}}
+    return {
+        "what": "ours / stock",
+        **{f"{key}_x": round(ours[key] / stock[key], 3) for key in keys},
+    }
 
 
 def main() -> None:

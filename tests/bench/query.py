@@ -214,9 +214,7 @@ async def times_of(clients: list[Ask], seconds: float) -> list[float]:
     return times
 
 
-async def compare(
-    ours: Ask, plain: list[Ask], rounds: int, seconds: float
-) -> list[dict[str, Any]]:
+async def compare(ours: Ask, plain: list[Ask], rounds: int, seconds: float) -> list[dict[str, Any]]:
     """Interleaved rounds of both, with one client and with many."""
     sides = {"plain": plain, "ours": [ours] * MANY}
     for clients in sides.values():

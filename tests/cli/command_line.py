@@ -50,7 +50,7 @@ def run_yuma(home: Path, *arguments: str, stdin: bytes | None = b"", **env: str)
         timeout=60,
     )
     outcome = Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
-    assert "Traceback" not in outcome.err
+    assert "Traceback" not in outcome.err, outcome.err
     return outcome
 
 

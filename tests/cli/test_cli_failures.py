@@ -135,6 +135,7 @@ def test_the_daemons_own_sentence(yuma: Yuma, fake: FakeDaemon) -> None:
         ("404 Not Found", b"[]", "the daemon refused with HTTP 404"),
         ("200 OK", b"not json", "the daemon's answer is not understood"),
         ("200 OK", b"[1]", "the daemon's answer is not understood"),
+        ("200 OK", b'{"models": [{"kind": "x"}]}', "the daemon's answer lacks 'name'"),
     ],
 )
 def test_another_program_on_the_socket(

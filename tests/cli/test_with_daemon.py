@@ -206,7 +206,7 @@ def test_serve_and_stop(swarm: Swarm) -> None:
     again = swarm.first("serve", "--name", "mine")
     assert (again.code, again.out) == (1, "")
     assert swarm.first("stop", "mine").code == 0
-    assert swarm.first("ps").err == "no model runs on this node\n"
+    wait_until(lambda: swarm.first("ps").err == "no model runs on this node\n")
     gone = swarm.first("stop", "mine")
     assert (gone.code, gone.out) == (1, "")
 

@@ -36,10 +36,10 @@ def write_tensor_model(directory: Path) -> Path:
     return directory
 
 
-def tensor_of(values: list[float]) -> dict[str, Any]:
-    """One row as the API takes it."""
+def tensor_of(values: list[float], rows: int = 1) -> dict[str, Any]:
+    """Numbers in rows, as the API takes them."""
     import numpy as np
 
-    data = np.array([values], dtype="<f4").tobytes()
+    data = np.array(values, dtype="<f4").tobytes()
     encoded = b64encode(data).decode()
-    return {"dtype": "float32", "shape": [1, len(values)], "data_base64": encoded}
+    return {"dtype": "float32", "shape": [rows, len(values) // rows], "data_base64": encoded}

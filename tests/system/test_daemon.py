@@ -142,6 +142,15 @@ def test_a_port_in_use_is_refused(daemon: Daemon, swarm: Swarm) -> None:
     assert sentence(done.stderr), done.stderr
 
 
+def test_a_model_that_is_not_there_is_refused(swarm: Swarm) -> None:
+    """Given the name of a model that there is not, when a daemon is started to serve it,
+    then that says so in a sentence and exits with 1."""
+    done = yuma(swarm.root / "second", "daemon", "--listen", LOOPBACK, "--serve", "nonesuch")
+    assert done.returncode == 1
+    assert "nonesuch" in done.stderr
+    assert sentence(done.stderr), done.stderr
+
+
 def test_a_killed_daemon_starts_again(daemon: Daemon) -> None:
     """Given a daemon killed with -9, which leaves its socket behind,
     when it is started again, then it is the same node, and ready."""

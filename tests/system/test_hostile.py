@@ -1,14 +1,18 @@
 """A daemon under attack goes on answering, and keeps neither memory nor descriptors of it."""
 
+import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import pytest
+
+from p2p.cli.failure import Failure
 
 from .attacker import STARTED
 from .models import TENSOR, tensor_of, write_tensor_model
@@ -151,6 +155,33 @@ def test_a_forger_is_cut_off(scene: Scene) -> None:
         wait_until(lambda: set(server.peers()) == {scene.asker.peer_id}, 10, "its being cut off")
         assert "sent too much that is invalid" in server.err()
         scene.ask()
+
+
+def test_leaving_disturbs_nobody(scene: Scene) -> None:
+    """Given one asking daemon, some of whose clients ask for large answers and leave in the middle
+    of them, when another client asks through it meanwhile, on the same stream to the server,
+    then each of its questions is answered."""
+    stop = threading.Event()
+    large = tensor_of(ROW * 4096, rows=4096)
+
+    def leave() -> None:
+        while not stop.is_set():
+            lines = scene.asker.run(model=TENSOR, tensor=large, peer=scene.peer)
+            with suppress(Failure):
+                next(lines)
+                time.sleep(random.uniform(0, 0.15))
+            lines.close()
+
+    leavers = [threading.Thread(target=leave, daemon=True) for _ in range(3)]
+    for one in leavers:
+        one.start()
+    try:
+        scene.measure(SECONDS)
+    finally:
+        stop.set()
+        for one in leavers:
+            one.join(20)
+    wait_until(lambda: scene.server.busy() == 0, 10, "no job being left")
 
 
 @pytest.mark.campaign

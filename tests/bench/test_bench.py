@@ -1,0 +1,33 @@
+"""Each bench runs, small, and says something of everything it compares. No times are judged.
+
+pytest -m bench
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.bench, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("bench", "rows"),
+    [
+        ("query", ["ours / plain, clients 1", "ours / plain, clients 16", "first token, router"]),
+        ("gossip --stock", ["ours, 4 nodes", "stock, 4 nodes", "ours / stock"]),
+        ("idle", ["daemon alone", "bare py-libp2p host", "yuma status"]),
+    ],
+)
+def test_a_bench_runs(bench: str, rows: list[str]) -> None:
+    name, *flags = bench.split()
+    command = [sys.executable, "-m", f"tests.bench.{name}", "--quick", "--json", *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = {row["what"]: row for row in json.loads(done.stdout)}
+    assert set(rows) <= set(said)
+    assert all(value == value for row in said.values() for value in row.values())  # no NaN
