@@ -6,6 +6,7 @@ from importlib.metadata import version as version_of
 
 import psutil
 import trio
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -75,8 +76,7 @@ async def status(control: Control, request: Request) -> Response:
 
 async def shutdown(control: Control, request: Request) -> Response:
     """Drain and stop."""
-    control.stopping.set()
-    return JSONResponse({})
+    return JSONResponse({}, background=BackgroundTask(_stop, control))
 
 
 async def log_level(control: Control, request: Request) -> Response:
@@ -87,6 +87,10 @@ async def log_level(control: Control, request: Request) -> Response:
             raise Refused(f"{level!r} is not a log level", f"one of {', '.join(LOG_LEVELS)}")
         set_log_level(level)
     return JSONResponse({"level": logging.getLevelName(logging.getLogger("yuma").level).lower()})
+
+
+async def _stop(control: Control) -> None:
+    control.stopping.set()
 
 
 def _jobs(worker: Worker) -> Line:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from ledger.codec import pack
-from ledger.errors import Invalid
+from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId
 from models.types import MAX_INPUT_BYTES, MAX_NEW_TOKENS, TEMPERATURE_UNIT, Sampling, Tensor
 from p2p.config import is_peer_id
@@ -19,6 +19,10 @@ from p2p.node.router import Answer, Asked, Evidence, NoServer, Request, Resumed,
 MAX_TIME_S = 600
 MAX_ANSWERS = 16
 MAX_TEMPERATURE = 10.0
+HINTS = {
+    Reason.BAD_REQUEST: "yuma show MODEL says what it takes; a shorter prompt may fit",
+    Reason.TOO_LARGE: "send less at once",
+}
 CALL_WAIT_S = 0.7
 """How long offers are waited for when k answers are wanted."""
 
@@ -31,24 +35,26 @@ async def run_lines(router: Router, body: Line, say: Say) -> None:
         if answers:
             done = await _ask_many(router, request, answers, say)
         else:
-            done = [await router.ask(request, _teller(say, {}))]
-        await say({"done": {"answers": [_answer_line(answer) for answer in done]}})
+            done = [_answer_line(await router.ask(request, _teller(say, {})))]
+        await say({"done": {"answers": done}})
     except (Refused, NoServer) as error:
         await say({"error": str(error), "hint": error.hint})
     except Invalid as error:
-        await say({"error": error.detail or str(error.reason), "hint": ""})
+        hint = HINTS.get(error.reason, "")
+        await say({"error": error.detail or str(error.reason), "hint": hint})
 
 
-async def _ask_many(router: Router, request: Request, count: int, say: Say) -> list[Answer]:
+async def _ask_many(router: Router, request: Request, count: int, say: Say) -> list[Line]:
     """Ask `count` servers at once, each another one, after an open call for offers."""
     await router.call(request.model, count, CALL_WAIT_S)
-    done: dict[int, Answer] = {}
+    done: dict[int, Line] = {}
     problems: list[Exception] = []
     avoid: set[PeerId] = set()
 
     async def ask(index: int) -> None:
         try:
-            done[index] = await router.ask(request, _teller(say, {"answer": index}), avoid)
+            mark = {"answer": index}
+            done[index] = _answer_line(await router.ask(request, _teller(say, mark), avoid)) | mark
         except (NoServer, Invalid) as error:
             problems.append(error)
 

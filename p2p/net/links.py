@@ -35,6 +35,21 @@ class _Link:
     frames: Frames
     waiting: dict[int, trio.MemorySendChannel[Event]] = field(default_factory=dict)
     next: int = 1
+    _large: trio.Lock = field(default_factory=trio.Lock)
+
+    async def send(self, first: Ask | Drop, *rest: More) -> None:
+        """Write whole frames, cancelled or not: half a frame would end the link for all. Of inputs
+        in several frames one goes at a time: the server bounds what has come in part."""
+        if not rest:
+            await self._whole(first)
+            return
+        async with self._large:
+            for frame in (first, *rest):
+                await self._whole(frame)
+
+    async def _whole(self, frame: Ask | More | Drop) -> None:
+        with trio.CancelScope(shield=True):
+            await self.frames.send(frame)
 
     async def read(self) -> None:
         """Hand what comes to whom it is for, until the stream ends; then end every request."""
@@ -89,9 +104,7 @@ class Links:
         send, receive = trio.open_memory_channel[Event](room)
         link.waiting[number] = send
         try:
-            for frame in _ask(number, query, data):
-                with trio.CancelScope(shield=True):  # half a frame would end the link for all
-                    await link.frames.send(frame)
+            await link.send(*_ask(number, query, data))
             yield receive
         finally:
             if link.waiting.pop(number, None) is not None:
@@ -100,7 +113,7 @@ class Links:
 
     async def _drop(self, link: _Link, number: int) -> None:
         try:
-            await link.frames.send(Drop(number))
+            await link.send(Drop(number))
         except Exception as error:  # the stream is gone, and the request with it
             log.debug("drop: %r", error)
 
@@ -130,9 +143,9 @@ class Links:
             await link.frames.reset()
 
 
-def _ask(number: int, query: Query, data: bytes) -> list[Ask | More]:
+def _ask(number: int, query: Query, data: bytes) -> tuple[Ask, *tuple[More, ...]]:
     starts = range(MAX_CHUNK_BYTES, len(data), MAX_CHUNK_BYTES)
-    return [
+    return (
         Ask(number, query, data[:MAX_CHUNK_BYTES]),
         *(More(number, data[at : at + MAX_CHUNK_BYTES]) for at in starts),
-    ]
+    )

@@ -22,6 +22,9 @@ log = logging.getLogger("yuma.daemon")
 DRAIN_S = 60.0
 """Answers under way get this long to end after the first Ctrl-C."""
 DRAIN_TICK_S = 0.05
+FAILED = 1
+WRONG_SETTINGS = 2
+"""What the operator must mend first: no use in starting again."""
 
 
 def run_daemon(home: Home, settings: Settings) -> int:
@@ -30,21 +33,13 @@ def run_daemon(home: Home, settings: Settings) -> int:
     try:
         with _lock(home):
             trio.run(_main, home, settings)
-    except (ConfigError, Invalid) as error:
-        return _fail(str(error))
-    except OSError as error:
-        return _fail(error.strerror or str(error))
-    except BaseExceptionGroup as group:
-        single = _first(group)
-        if isinstance(single, ConfigError | Invalid | OSError):
-            return _fail(str(single))
-        raise
+    except (ConfigError, Invalid, OSError, BaseExceptionGroup) as error:
+        reason = _first(error)
+        if not isinstance(reason, ConfigError | Invalid | OSError):
+            raise
+        print(reason, file=sys.stderr)
+        return WRONG_SETTINGS if isinstance(reason, ConfigError) else FAILED
     return 0
-
-
-def _fail(sentence: str) -> int:
-    print(f"yuma: {sentence}", file=sys.stderr)
-    return 1
 
 
 def _first(error: BaseException) -> BaseException:
@@ -60,7 +55,7 @@ def _lock(home: Home) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError(f"another daemon runs on {home.path}") from None
+            raise OSError(f"another daemon runs on {home.path}") from None
         yield
 
 

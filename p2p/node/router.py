@@ -45,13 +45,17 @@ log = logging.getLogger("yuma.router")
 
 FIRST_TIMEOUT_S = 60.0
 """For the first part of an answer: a server may have a queue."""
+GRACE_S = 5.0
+"""What a server may be late with its own time limit."""
 NEXT_TIMEOUT_S = 15.0
 """Between two parts: a server that says nothing for so long counts as gone."""
 MAX_TRIES = 6
 CALL_WAIT_S = 1.5
 """How long offers are waited for when nobody is known."""
 CALL_MS = 10_000
-MAX_CHUNKS = 2 * MAX_INPUT_BYTES // MAX_CHUNK_BYTES
+MAX_OUTPUT_BYTES = 2 * MAX_INPUT_BYTES
+"""Of one answer, whatever a server says of it."""
+MAX_CHUNKS = MAX_OUTPUT_BYTES // MAX_CHUNK_BYTES
 """Of one tensor in an answer."""
 
 
@@ -164,7 +168,7 @@ class Router:
         progress = _Progress()
         began = trio.current_time()
         excluded = avoid if avoid is not None else set()
-        problem = ""
+        problem, refused = "", False
         self.asked += 1
         for attempt in range(MAX_TRIES):
             server = self.directory.choose(servers, excluded)
@@ -178,6 +182,12 @@ class Router:
                 problem = str(error)
                 log.info("%s broke off an answer: %s", server.peer, error)
                 servers = self._others(request, servers)
+                continue
+            except Invalid as error:
+                if refused or self.directory.choose(servers, excluded) is None:
+                    raise
+                refused = True  # one server's word is not enough to turn the client away
+                problem = error.detail
                 continue
             evidence = Evidence(query, request.data, bytes(progress.output), receipt)
             now = trio.current_time()
@@ -233,7 +243,7 @@ class Router:
         try:
             await self._connect(peer)
             async with self.links.ask(peer, query, data) as events:
-                return await self._listen(events, query.sampling.max_tokens, progress, tell)
+                return await self._listen(events, query, progress, tell)
         except (NotConnected, DialError, trio.TooSlowError) as error:
             raise Broken(f"cannot be reached ({error or 'no answer in time'})") from None
         except (Broken, Invalid, NoServer):
@@ -247,11 +257,12 @@ class Router:
             await self.host.dial(peer, tuple(known.addresses) if known else ())
 
     async def _listen(
-        self, events: Answers, most_tokens: int, progress: _Progress, tell: Tell
+        self, events: Answers, query: Query, progress: _Progress, tell: Tell
     ) -> Receipt:
         """Take an answer's events to its receipt. Raises Broken, Invalid, TooSlowError."""
         pending: list[Piece | More] = []
-        timeout = FIRST_TIMEOUT_S
+        most_tokens = query.sampling.max_tokens
+        timeout = min(FIRST_TIMEOUT_S, query.time_limit_ms / 1000 + GRACE_S)
         while True:
             event = await _next(events, timeout)
             if isinstance(event, End):
@@ -262,7 +273,11 @@ class Router:
             pending.append(event)
             if isinstance(event, Piece) and not event.tensor:
                 await _flush(pending, progress, tell)
-            if len(pending) > MAX_CHUNKS or len(progress.tokens) > 4 * most_tokens:
+            if (
+                len(pending) > MAX_CHUNKS
+                or len(progress.tokens) > 4 * most_tokens
+                or len(progress.output) > MAX_OUTPUT_BYTES
+            ):
                 raise Broken("it sends more than was asked for")
             timeout = NEXT_TIMEOUT_S
 

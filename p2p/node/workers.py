@@ -78,7 +78,9 @@ class Worker:
     _next: int = 1
     _pipe: trio.SocketStream | None = None
     _lock: trio.Lock = field(default_factory=trio.Lock)
-    _stopping: bool = False
+    _wait: float = FIRST_RESTART_S / 2
+    _scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    _ended: trio.Event = field(default_factory=trio.Event)
 
     @property
     def card(self) -> ModelCard:
@@ -108,23 +110,30 @@ class Worker:
     async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the worker up until cancelled or stopped; started once the model is loaded.
 
-        Raises Invalid when it cannot be loaded the first time.
+        Raises Invalid when it cannot be loaded, or is stopped, before that.
         """
-        wait = FIRST_RESTART_S
-        first = True
-        while not self._stopping:
-            try:
-                await self._life(task_status if first else trio.TASK_STATUS_IGNORED)
-            except Invalid as error:
-                if first and self.since == 0.0:
-                    raise
-                log.error("model %s: %s", self.recipe.name, error)
-            if self._stopping:
-                return
-            wait = FIRST_RESTART_S if self.answered else min(wait * 2, MOST_RESTART_S)
-            log.error("the worker of %s ended; starting it again in %.0f s", self.recipe.name, wait)
-            first = False
-            await trio.sleep(wait)
+        try:
+            with self._scope:
+                await self._life(task_status)
+                while True:
+                    await self._again()
+            if self.since == 0.0:
+                raise Invalid(Reason.NO_MODEL, f"{self.recipe.name} was stopped while loading")
+        finally:
+            self._ended.set()
+
+    async def _again(self) -> None:
+        """Start a worker that ended once more: soon if it had been up for a while."""
+        lasted = trio.current_time() - self.since
+        self._wait = FIRST_RESTART_S if lasted > MOST_RESTART_S else self._wait * 2
+        self._wait = min(self._wait, MOST_RESTART_S)
+        name = self.recipe.name
+        log.error("the worker of %s ended; starting it again in %.0f s", name, self._wait)
+        await trio.sleep(self._wait)
+        try:
+            await self._life(trio.TASK_STATUS_IGNORED)
+        except (Invalid, trio.TooSlowError) as error:
+            log.error("model %s: %s", name, error)
 
     async def _life(self, task_status: TaskStatus[None]) -> None:
         async with self._process() as pipe:
@@ -183,10 +192,9 @@ class Worker:
         self.changed()
 
     async def stop(self) -> None:
-        """End the worker; `run` returns."""
-        self._stopping = True
-        if self._pipe is not None:
-            await self._pipe.aclose()
+        """End the worker; returns when its process has."""
+        self._scope.cancel()
+        await self._ended.wait()
 
     # --- its jobs
 

@@ -68,7 +68,7 @@ async def test_a_newcomer_sees_the_swarm_after_one_round_trip(tmp_path) -> None:
         late = Node.make(KeyPair.generate(), SETTINGS, tmp_path / "late.json")
         async with late.run():
             await late.host.dial(a.host.peer_id, a.host.addresses())
-            await until(lambda: absent.public in late.presence.fresh(), 2)
+            await until(lambda: absent.public in late.presence.fresh())
 
 
 async def test_a_node_whose_clock_was_set_back_is_heard_again(tmp_path) -> None:

@@ -1,0 +1,278 @@
+"""The router against servers that lie, break or dawdle: on real sockets, with a made-up model."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from gossip.topics import Served
+from ledger.errors import Invalid, Reason
+from ledger.keys import KeyPair
+from ledger.types import Hash
+from models.pipe import Part
+from models.types import (
+    Finish,
+    Query,
+    Receipt,
+    ReceiptBody,
+    Sampling,
+    output_hash,
+    request_hash,
+    sign_receipt,
+    verify_receipt,
+)
+from p2p.config import Settings
+from p2p.net.host import Host
+from p2p.net.protocols import QUERY, Ask, Drop, End, More, Piece, Refusal
+from p2p.net.streams import Frames
+from p2p.node import router as router_module
+from p2p.node.node import Node
+from p2p.node.router import Answer, Asked, NoServer, Request, Resumed, Told
+
+MODEL = Hash(b"m" * 32)
+SERVED = Served("words", "text-generation", MODEL, 10, 512, 0, 4, 0, 0)
+WORDS = [b"one ", b"two ", b"three ", b"four "]
+LISTEN = ("/ip4/127.0.0.1/tcp/0",)
+REQUEST = Request("words", b"count", sampling=Sampling(max_tokens=8), time_limit_ms=5000)
+
+Serve = Callable[["Server", Ask], Awaitable[None]]
+
+
+def token(number: int) -> bytes:
+    return number.to_bytes(4, "little")
+
+
+@dataclass
+class Server:
+    """A node that answers queries in whatever way a test says."""
+
+    serve: Serve
+    pair: KeyPair = field(default_factory=KeyPair.generate)
+    queries: list[Query] = field(default_factory=list)
+    dropped: int = 0
+
+    def __post_init__(self) -> None:
+        self.host = Host(self.pair, LISTEN)
+        self.host.handle(QUERY.id, self.handle)
+
+    async def handle(self, stream) -> None:
+        self.frames = Frames(stream, QUERY.request, QUERY.response)
+        while (record := await self.frames.receive()) is not None:
+            if isinstance(record, Drop):
+                self.dropped += 1
+            elif isinstance(record, Ask):
+                self.queries.append(record.query)
+                await self.serve(self, record)
+
+    async def say(self, ask: Ask, count: int) -> bytes:
+        """Send words, from where the query's prefix ends; gives what was sent."""
+        begin = len(ask.query.prefix) // 4
+        for number in range(begin, min(begin + count, len(WORDS))):
+            await self.frames.send(Piece(ask.id, token(number), WORDS[number], ()))
+        return b"".join(WORDS[begin : begin + count])
+
+    def receipt(self, query: Query, output: bytes, **changes) -> Receipt:
+        body = ReceiptBody(
+            query.chain, self.pair.public, request_hash(query), query.model, output_hash(output),
+            (), 1, 4, Finish.STOP, 1, 2, 3, 0, "test",
+        )  # fmt: skip
+        return sign_receipt(replace(body, **changes), self.pair)
+
+
+async def honest(server: Server, ask: Ask) -> None:
+    output = await server.say(ask, len(WORDS))
+    await server.frames.send(End(ask.id, server.receipt(ask.query, output)))
+
+
+async def breaks(server: Server, ask: Ask) -> None:
+    await server.say(ask, 2)
+    await trio.sleep(0.05)
+    await server.frames.reset()
+
+
+async def dawdles(server: Server, ask: Ask) -> None:
+    await server.say(ask, 1)
+
+
+async def is_busy(server: Server, ask: Ask) -> None:
+    await server.frames.send(Refusal(ask.id, Reason.BUSY, "full"))
+
+
+async def refuses(server: Server, ask: Ask) -> None:
+    await server.frames.send(Refusal(ask.id, Reason.BAD_REQUEST, "I do not like it"))
+
+
+async def sends_garbage(server: Server, ask: Ask) -> None:
+    await server.frames._muxed.write(b"\x00\x00\x00\x04junk")
+
+
+async def never_stops(server: Server, ask: Ask) -> None:
+    for _ in range(100):
+        await server.frames.send(Piece(ask.id, token(0), b"again ", ()))
+
+
+async def sends_a_chunk_of_nothing(server: Server, ask: Ask) -> None:
+    await server.frames.send(More(ask.id, b"chunk"), Piece(ask.id, token(0), b"x", ()))
+
+
+def signs(**changes) -> Serve:
+    """A server whose receipt is changed before it is signed."""
+
+    async def serve(server: Server, ask: Ask) -> None:
+        output = await server.say(ask, len(WORDS))
+        await server.frames.send(End(ask.id, server.receipt(ask.query, output, **changes)))
+
+    return serve
+
+
+async def signs_nothing(server: Server, ask: Ask) -> None:
+    output = await server.say(ask, len(WORDS))
+    receipt = server.receipt(ask.query, output)
+    await server.frames.send(End(ask.id, Receipt(receipt.body, bytes(64))))
+
+
+async def signs_as_another(server: Server, ask: Ask) -> None:
+    output = await server.say(ask, len(WORDS))
+    await server.frames.send(End(ask.id, Server(honest).receipt(ask.query, output)))
+
+
+@asynccontextmanager
+async def asker(tmp_path: Path, *servers: Server) -> AsyncIterator[Node]:
+    """A node that knows servers by their offers, the first one being the one it likes best."""
+    settings = Settings(listen=LISTEN, dht=False)
+    node = Node.make(KeyPair.generate(), settings, tmp_path / "peers.json")
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(node.run())
+        for index, server in enumerate(servers):
+            await stack.enter_async_context(server.host.run())
+            await node.host.dial(server.host.peer_id, server.host.addresses())
+            node.directory.offered(server.host.peer_id, replace(SERVED, queue=index * 10))
+        yield node
+
+
+async def ask(node: Node, request: Request = REQUEST) -> tuple[Answer, list[Told]]:
+    told: list[Told] = []
+
+    async def tell(one: Told) -> None:
+        told.append(one)
+
+    return await node.router.ask(request, tell), told
+
+
+def text(told: list[Told]) -> bytes:
+    return b"".join(one.data for one in told if isinstance(one, Part))
+
+
+async def test_an_answer_is_streamed_and_its_receipt_can_be_checked(tmp_path) -> None:
+    server = Server(honest)
+    async with asker(tmp_path, server) as node:
+        answer, told = await ask(node)
+        assert told[0] == Asked(server.host.peer_id)
+        assert text(told) == b"one two three four "
+        evidence = answer.evidence
+        verify_receipt(evidence.receipt, evidence.query, evidence.output)
+        assert (answer.server, answer.tokens) == (server.host.peer_id, 4)
+
+
+@pytest.mark.parametrize("serve", [breaks, is_busy, sends_garbage, sends_a_chunk_of_nothing])
+async def test_another_server_goes_on_where_one_stopped(tmp_path, serve: Serve) -> None:
+    """Given two servers of a digest; when the first fails; then the text is whole all the same."""
+    bad, good = Server(serve), Server(honest)
+    async with asker(tmp_path, bad, good) as node:
+        answer, told = await ask(node)
+        assert text(told) == b"one two three four "
+        (resumed,) = [one for one in told if isinstance(one, Resumed)]
+        assert resumed.after == len(good.queries[0].prefix) // 4
+        assert answer.server == good.host.peer_id
+        assert answer.tokens == 4
+        evidence = answer.evidence
+        verify_receipt(evidence.receipt, evidence.query, evidence.output)
+
+
+async def test_a_server_that_says_no_more_counts_as_gone(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(router_module, "NEXT_TIMEOUT_S", 0.3)
+    slow, good = Server(dawdles), Server(honest)
+    async with asker(tmp_path, slow, good) as node:
+        _, told = await ask(node)
+        assert text(told) == b"one two three four "
+        await trio.sleep(0.1)
+        assert slow.dropped == 1
+
+
+@pytest.mark.parametrize(
+    "serve",
+    [
+        signs_nothing,
+        signs_as_another,
+        signs(output_hash=output_hash(b"something else")),
+        signs(request_hash=Hash(bytes(32))),
+        signs(model=Hash(bytes(32))),
+        signs(chain=bytes(16)),
+    ],
+)
+async def test_a_receipt_for_anything_else_is_not_accepted(tmp_path, serve: Serve) -> None:
+    async with asker(tmp_path, Server(serve)) as node:
+        with pytest.raises(NoServer, match="signed something else"):
+            await ask(node)
+
+
+async def test_a_server_cannot_say_more_than_was_asked_for(tmp_path) -> None:
+    async with asker(tmp_path, Server(never_stops)) as node:
+        with pytest.raises(NoServer, match=r"no server .* left"):
+            await ask(node)
+
+
+async def test_one_servers_refusal_is_not_the_swarms(tmp_path) -> None:
+    async with asker(tmp_path, Server(refuses), Server(honest)) as node:
+        _, told = await ask(node)
+        assert text(told) == b"one two three four "
+    async with asker(tmp_path, Server(refuses), Server(refuses), Server(honest)) as node:
+        with pytest.raises(Invalid) as caught:
+            await ask(node)
+        assert caught.value.reason == Reason.BAD_REQUEST
+
+
+async def test_the_client_that_leaves_is_told_to_the_server(tmp_path) -> None:
+    server = Server(dawdles)
+    async with asker(tmp_path, server) as node:
+        with trio.move_on_after(0.5):
+            await ask(node)
+        await trio.sleep(0.2)
+        assert server.dropped == 1
+
+
+async def test_a_chosen_peer_is_asked_and_no_other(tmp_path) -> None:
+    first, second = Server(honest), Server(honest)
+    async with asker(tmp_path, first, second) as node:
+        answer, _ = await ask(node, replace(REQUEST, peer=second.host.peer_id))
+        assert answer.server == second.host.peer_id
+        with pytest.raises(NoServer, match="does not serve"):
+            await ask(node, replace(REQUEST, peer=KeyPair.generate().peer_id))
+
+
+async def test_many_requests_share_one_stream(tmp_path) -> None:
+    server = Server(honest)
+    streams = 0
+    inner = server.handle
+
+    async def counting(stream) -> None:
+        nonlocal streams
+        streams += 1
+        await inner(stream)
+
+    server.host.handle(QUERY.id, counting)
+    async with asker(tmp_path, server) as node, trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(ask, node)
+    assert (streams, len(server.queries)) == (1, 20)
+    assert len({query.nonce for query in server.queries}) == 20
+
+
+async def test_nobody_serves_it(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(router_module, "CALL_WAIT_S", 0.1)
+    async with asker(tmp_path) as node:
+        with pytest.raises(NoServer, match="nobody in the swarm serves"):
+            await ask(node)
