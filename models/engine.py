@@ -21,7 +21,7 @@ from ledger.errors import Invalid, Reason
 from models.types import TEMPERATURE_UNIT, Finish, Sampling
 
 PREFILL_TOKENS = 256
-"""Prompt tokens read per step: about as long as twenty steps of decoding on the shipped model."""
+"""Prompt tokens read per step: about as long as ten steps of decoding on the shipped model."""
 MAX_WAITING = 64
 """Jobs that wait for a row. At eight rows the last of them waits for eight whole answers."""
 

@@ -46,10 +46,10 @@ MAX_BUFFERED = MAX_INPUT_BYTES
 """Bytes of inputs that may have come in part on one stream."""
 MAX_UNFINISHED = 16 * MAX_INPUT_BYTES
 """The same of all streams (= 128 MiB): what strangers can make us keep."""
-MAX_HELD = 2 * MAX_INPUT_BYTES
-"""Bytes of inputs and answers under way that one peer may make us keep (= 16 MiB), or else one
+MAX_HELD = MAX_INPUT_BYTES
+"""Bytes of inputs and answers under way that one peer may make us keep (= 8 MiB), or else one
 request: its next input waits unread."""
-MAX_UNREAD = 2 * MAX_HELD
+MAX_UNREAD = 4 * MAX_HELD
 """Of answers that it does not read. Only a model's first answers, whose size nobody knows before,
 can come to so much; those beyond are dropped."""
 MAX_TIME_MS = 600_000

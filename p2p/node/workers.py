@@ -77,6 +77,8 @@ class Worker:
     _jobs: dict[int, trio.MemorySendChannel[JobEvent]] = field(default_factory=dict)
     _next: int = 1
     _pipe: trio.SocketStream | None = None
+    _socket: socket.socket | None = None
+    """The pipe's own, for writes that need not wait."""
     _lock: trio.Lock = field(default_factory=trio.Lock)
     _wait: float = FIRST_RESTART_S / 2
     _scope: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -161,6 +163,7 @@ class Worker:
                 start_new_session=True,  # a Ctrl-C in the terminal is the daemon's to handle
             )
         self.pid = process.pid
+        self._socket = ours  # trio makes it non-blocking
         pipe = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         try:
             yield pipe
@@ -185,7 +188,7 @@ class Worker:
 
     def _down(self) -> None:
         """The worker is gone: no jobs, not ready."""
-        self.ready, self._pipe, self.pid = None, None, 0
+        self.ready, self._pipe, self._socket, self.pid = None, None, None, 0
         for channel in self._jobs.values():
             channel.close()
         self._jobs.clear()
@@ -223,16 +226,29 @@ class Worker:
                     await self._write(Cancel(number))
 
     async def _write(self, frame: Submit | Cancel) -> None:
+        data = frame_bytes(frame)
+        if not self._lock.locked():
+            data = data[self._sent_at_once(data) :]
+        if not data:
+            return
         async with self._lock:
             if self._pipe is None:
                 return
             try:
                 with briefly(STUCK_S) as scope:  # half a frame would spoil the pipe
-                    await self._pipe.send_all(frame_bytes(frame))
+                    await self._pipe.send_all(data)
                 if scope.cancelled_caught:
                     await self._pipe.aclose()
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return  # the reader sees the end too, and fails the jobs
+
+    def _sent_at_once(self, data: bytes) -> int:
+        """How much the pipe took without waiting: nearly always all, and no turn of the scheduler
+        is spent on it."""
+        try:
+            return self._socket.send(data) if self._socket is not None else 0
+        except OSError:  # it is full, or gone, which the way with waiting finds out too
+            return 0
 
     def _deliver(self, frame: JobEvent) -> None:
         channel = self._jobs.get(frame.job)

@@ -315,12 +315,16 @@ def whole(daemons: Sequence[Daemon], timeout_s: float = 40.0) -> None:
 
     def seen() -> bool:
         graphs = [(set(daemon.nodes()), daemon.edges()) for daemon in daemons]
-        return all(nodes == ids for nodes, _ in graphs) and len({frozenset(e) for _, e in graphs}) == 1
+        return (
+            all(nodes == ids for nodes, _ in graphs) and len({frozenset(e) for _, e in graphs}) == 1
+        )
 
     wait_until(seen, timeout_s, "one swarm")
 
 
-def yuma(home: Path, *arguments: str, inside: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+def yuma(
+    home: Path, *arguments: str, inside: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run a command of the command line to its end."""
     return subprocess.run(
         [*inside, *command(home, *arguments)],

@@ -13,7 +13,7 @@ from p2p.cli.failure import Failure
 from .models import PROMPT, TEXT
 from .swarm import LOOPBACK, Answer, Daemon, Swarm, sentence, wait_until, yuma
 
-LONG = {"model": TEXT, "prompt": PROMPT, "max_tokens": 480}
+LONG = {"model": TEXT, "prompt": PROMPT, "max_tokens": 300}
 NOBODY = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUj2kj6vnc6iDEp"
 AT_ONCE_S = 6.0
 """For an end that does not wait for answers; a busy machine takes its time to reap a process."""

@@ -10,7 +10,7 @@ import pytest
 from .models import PROMPT, TEXT
 from .swarm import Answer, Daemon, Swarm, wait_until
 
-TOKENS = 440
+TOKENS = 300
 GREEDY: dict[str, Any] = {"model": TEXT, "prompt": PROMPT, "max_tokens": TOKENS}
 SAMPLED = {**GREEDY, "temperature": 0.8, "seed": 7}
 
