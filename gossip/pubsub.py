@@ -1,4 +1,4 @@
-"""Gossip over py-libp2p: its gossipsub with what LIBP2P.md found wanting closed by subclassing.
+"""Gossip over py-libp2p: its gossipsub, with its traps (p2p/net/__init__.py) closed.
 
 * One path in: `push_msg` checks size, signature and the topic's rules for our own messages and for
   others' alike; an exception is the message's end, never the service's (T2, T3).

@@ -1,7 +1,7 @@
 """Canonical msgpack: the one encoding of every value that is hashed, signed, stored or sent.
 
 * A value is an integer (-2**63 .. 2**64-1), bytes, text, or a tuple of values. Nothing else: no
-  maps, floats, booleans, nil or extension types (CONSENSUS 4.1).
+  maps, floats, booleans, nil or extension types.
 * A record is a frozen dataclass; on the wire it is the tuple of its fields, in order. Field types
   are int, bytes, str, enums of text, tuples, records; `Annotated[..., Size]` bounds a length.
 * Decoding checks, in order: size, limits while parsing, re-encoding equal to the input, types.

@@ -25,7 +25,7 @@ from p2p.cli.models import SHIPPED
 from p2p.cli.swarm import draw
 from p2p.config import Home
 
-PROMPT = "The for statement"
+PROMPT = "An exception is raised when"
 READY = "Daemon is ready"
 """The line that a daemon prints once it can be joined."""
 READY_S = 40.0

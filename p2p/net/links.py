@@ -1,6 +1,6 @@
 """Held query streams to servers: one a peer, many requests on it at once.
 
-A stream for each request costs two round trips and 3 ms of CPU more (LIBP2P.md section 2).
+A stream for each request costs two round trips and 3 ms of CPU more.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """Frames over a libp2p stream: each is 4 bytes of length (big-endian) and a body.
 
 Reads are buffered and writes are one call each, straight on the muxer's stream: the library's
-wrapper takes a lock and a state check for each (LIBP2P.md section 4).
+wrapper takes a lock and a state check for each.
 """
 
 from typing import Any

@@ -22,6 +22,7 @@ from ledger.errors import Invalid, Reason
 from models.pipe import Cancel, Done, Failed, FrameReader, Part, Ready, Refused, Submit, frame_bytes
 from models.types import ModelCard, Query
 from p2p.net.scopes import briefly
+from p2p.net.yamux_writer import acquire
 
 log = logging.getLogger("yuma.worker")
 
@@ -227,28 +228,31 @@ class Worker:
 
     async def _write(self, frame: Submit | Cancel) -> None:
         data = frame_bytes(frame)
-        if not self._lock.locked():
-            data = data[self._sent_at_once(data) :]
-        if not data:
-            return
-        async with self._lock:
+        await acquire(self._lock)
+        try:
             if self._pipe is None:
                 return
-            try:
-                with briefly(STUCK_S) as scope:  # half a frame would spoil the pipe
-                    await self._pipe.send_all(data)
-                if scope.cancelled_caught:
-                    await self._pipe.aclose()
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return  # the reader sees the end too, and fails the jobs
+            # What goes without waiting, nearly always all, costs no turn of the scheduler.
+            data = data[self._sent_at_once(data) :]
+            if data:
+                await self._send(self._pipe, data)
+        finally:
+            self._lock.release()
 
     def _sent_at_once(self, data: bytes) -> int:
-        """How much the pipe took without waiting: nearly always all, and no turn of the scheduler
-        is spent on it."""
         try:
             return self._socket.send(data) if self._socket is not None else 0
-        except OSError:  # it is full, or gone, which the way with waiting finds out too
+        except OSError:  # the pipe is full, or gone, which the way with waiting finds out too
             return 0
+
+    async def _send(self, pipe: trio.SocketStream, data: bytes) -> None:
+        try:
+            with briefly(STUCK_S) as scope:  # half a frame would spoil the pipe
+                await pipe.send_all(data)
+            if scope.cancelled_caught:
+                await pipe.aclose()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return  # the reader sees the end too, and fails the jobs
 
     def _deliver(self, frame: JobEvent) -> None:
         channel = self._jobs.get(frame.job)

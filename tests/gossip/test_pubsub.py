@@ -264,7 +264,7 @@ ATTACKS: dict[str, Callable[[KeyPair, str], bytes]] = {
 
 @pytest.mark.parametrize("attack", ATTACKS)
 async def test_garbage_ends_one_stream_and_the_rest_goes_on(attack: str) -> None:
-    """Each of these kills a stock host or wedges it (LIBP2P section 6)."""
+    """Each of these kills a stock host or wedges it."""
     async with swarm(3) as (a, b, c):
         topic = topic_id(CHAIN, TOPIC)
         stream = await a.host.open_stream(b.host.peer_id, PROTOCOL)

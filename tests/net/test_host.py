@@ -191,7 +191,7 @@ async def test_an_address_of_another_machine_is_left_out() -> None:
 
 
 async def test_stopping_frees_the_port_and_the_peers() -> None:
-    """Leaving the library's run() keeps sockets open (LIBP2P section 6)."""
+    """Leaving the library's run() keeps sockets open."""
     async with host().run() as a:
         async with host().run() as b:
             await b.dial(a.peer_id, a.addresses())
@@ -223,7 +223,7 @@ async def test_ping_measures_round_trips() -> None:
 
 
 async def test_the_negotiation_survives_a_name_that_is_not_text() -> None:
-    """A protocol name that is not UTF-8 kills a stock host (LIBP2P section 6)."""
+    """A protocol name that is not UTF-8 kills a stock host."""
     async with host().run() as a, host().run() as b:
         await a.dial(b.peer_id, b.addresses())
         connection = a._live(ID.from_base58(b.peer_id))[0]

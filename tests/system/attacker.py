@@ -1,6 +1,6 @@
-"""What a hostile peer does, as a process of its own: `python -m tests.system.attacker KIND ADDRESS`.
+"""What a hostile peer does, as a process of its own.
 
-It prints STARTED once it is at full strength, and goes on until it is killed.
+`python -m tests.system.attacker KIND ADDRESS [DIGEST]` prints STARTED once it is at full strength, and goes on until it is killed.
 """
 
 import itertools
@@ -244,12 +244,12 @@ async def flooding(address: str, make: Callable[[KeyPair], rpc_pb2.Message]) -> 
             while len(queue) > 300:
                 await trio.sleep(0.002)
             queue.push(rpc_pb2.RPC(publish=[make(speaker.pair) for _ in range(4)]))
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
 
 
 async def _queue_to(speaker: Speaker, peer: ID) -> Any:
     queues = speaker.gossip._pubsub.peer_queues
-    while peer not in queues:  # noqa: ASYNC110 - the library has no event for it
+    while peer not in queues:
         await trio.sleep(0.02)
     await trio.sleep(0.3)
     return queues[peer]

@@ -49,7 +49,7 @@ def _ip(line: str) -> None:
 
 @contextmanager
 def bridged(count: int) -> Iterator[list[Place]]:
-    """Namespaces 1..count on one bridge, which has a namespace too: the machine's own stays bare."""
+    """Namespaces on one bridge, which has one too: the machine's own stays as it is."""
     hub = f"yuma{os.getpid()}h"
     places = [Place(f"yuma{os.getpid()}n{number}", number) for number in range(1, count + 1)]
     made = []

@@ -1,4 +1,4 @@
-"""One daemon's own life: what it refuses to start on, how it ends, what it says to bad questions."""
+"""One daemon's life: what it refuses to start on, how it ends, what it says to bad questions."""
 
 import signal
 import time
@@ -92,7 +92,7 @@ def test_one_interrupt_drains(serving: Daemon) -> None:
     processes = workers(serving)
     serving.signal(signal.SIGINT)
     wait_until(lambda: "Ctrl-C again" in serving.err(), 10, "it draining")
-    with pytest.raises(Failure, match="shutting down|no daemon|went away"):
+    with pytest.raises(Failure, match=r"shutting down|no daemon|went away"):
         serving.ask(**LONG)
     for line in lines:
         answer.add(line)

@@ -27,6 +27,8 @@ def test_the_swarm_outlives_its_bootstrap(swarm: Swarm) -> None:
     whole([first, *rest])
     b, c, away = rest
     ids = {each.peer_id for each in rest}
+    for one in rest:  # each of them has met the others, and not only heard of them
+        wait_until(lambda one=one: ids - {one.peer_id} <= set(one.peers()), 10, "all connected")
     away_id, connected = away.peer_id, b.peers()[c.peer_id]["connected_s"]
     assert away.stop() == 0
     gone = first.peer_id
@@ -109,5 +111,5 @@ async def _flows(daemon: Daemon, speaker: Speaker, before: int) -> float:
 
 async def _until(holds: Callable[[], bool], timeout_s: float = 30.0) -> None:
     with trio.fail_after(timeout_s):
-        while not await trio.to_thread.run_sync(holds):  # noqa: ASYNC110 - another process changes
+        while not await trio.to_thread.run_sync(holds):
             await trio.sleep(POLL_S)
