@@ -7,6 +7,7 @@ protobuf `PublicKey{Type: Ed25519, Data: key}` (libp2p specs, peer-ids).
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NewType
 
@@ -46,7 +47,11 @@ class KeyPair:
 
     def sign(self, message: bytes) -> Signature:
         """The 64-byte signature of a message."""
-        return Signature(SigningKey(self.seed).sign(message).signature)
+        return Signature(self._signing.sign(message).signature)
+
+    @cached_property
+    def _signing(self) -> SigningKey:
+        return SigningKey(self.seed)  # as long to make as a signature
 
     @property
     def peer_id(self) -> PeerId:

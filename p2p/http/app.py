@@ -5,10 +5,14 @@ or more with {"error": one sentence, "hint": what to do}.
 """
 
 import logging
+import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
+import psutil
 import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve
@@ -21,6 +25,7 @@ from ledger.errors import Invalid
 from p2p.config import ConfigError
 from p2p.http import models, node, swarm
 from p2p.http.api import Control, Handler, Refused
+from p2p.net.scopes import briefly
 
 log = logging.getLogger("yuma.api")
 
@@ -73,19 +78,34 @@ async def serve_control(control: Control) -> AsyncIterator[None]:
     config.errorlog = None
     config.graceful_timeout = CLOSE_S
     config.shutdown_timeout = CLOSE_S
-    closing = trio.Event()
-    async with trio.open_nursery() as nursery:
+    closing, ended = trio.Event(), trio.Event()
+
+    async def answer(task_status: Any) -> None:
         app: Any = application(control)
-        await nursery.start(_serve, app, config, closing.wait)
+        try:
+            await serve(app, config, shutdown_trigger=closing.wait, task_status=task_status)
+        finally:
+            ended.set()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(answer)
         try:
             yield
         finally:
             closing.set()
             nursery.cancel_scope.deadline = trio.current_time() + 2 * CLOSE_S
+            nursery.start_soon(_hang_up, path, ended)
             path.unlink(missing_ok=True)
 
 
-async def _serve(
-    app: Any, config: Config, closing: Callable[[], Awaitable[None]], task_status: Any
-) -> None:
-    await serve(app, config, shutdown_trigger=closing, task_status=task_status)
+async def _hang_up(path: Path, ended: trio.Event) -> None:
+    """Cut off clients that do not read, when they have had their time: the server's writes to them
+    cannot be cancelled, and one stopped client would keep the daemon from ending."""
+    with briefly(CLOSE_S):
+        await ended.wait()
+    if ended.is_set():
+        return
+    for connection in psutil.Process().net_connections("unix"):
+        if str(connection.laddr) == str(path):
+            with suppress(OSError), socket.socket(fileno=os.dup(connection.fd)) as client:
+                client.shutdown(socket.SHUT_RDWR)

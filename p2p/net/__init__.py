@@ -6,7 +6,7 @@ and what closes each:
 T1   plaintext is offered, so anyone can be anyone            host.py: Noise only
 T2   an exception in a stream handler ends the host           host.py: one guarded door
 T3   a malformed message or a validator that raises, too      gossip/pubsub.py: push_msg
-T4   gossip over 64 KB to a late joiner corrupts its stream   yamux_stream.py: whole writes; one queue
+T4   gossip over 64 KB to a late joiner corrupts its stream   yamux_stream.py: whole writes
 T5   a writer without window for 5 s is reset                 yamux_stream.py: a minute, by events
 T6   windows grow to 16 MB a stream                           yamux.py: 1 MB, a budget a connection
 T7   another muxer cannot be configured                       yamux.py: install

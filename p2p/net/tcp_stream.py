@@ -6,12 +6,15 @@
 """
 
 import contextlib
+import os
 import socket
 from typing import Final
 
 import trio
 from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.io.trio import TrioTCPStream
+
+from p2p.net.scopes import acquire
 
 Address = tuple[str, int]
 """Host and port."""
@@ -21,6 +24,9 @@ READ_SIZE: Final = 65536
 
 WRITE_LIMIT: Final = 20.0
 """Seconds a write (64 KiB at most) may take before its peer counts as dead."""
+
+SMALL: Final = 16 * 1024
+"""Bytes that are sent without a turn of the scheduler; more would keep other tasks waiting."""
 
 LIVENESS_OPTIONS: Final = (
     ("TCP_NODELAY", 1),  # requests are single writes; waiting for more only delays them
@@ -76,19 +82,22 @@ class TcpStream(TrioTCPStream):
 
     async def write(self, data: bytes) -> None:
         """Send all of `data` or raise; a half-sent write ends the connection."""
-        await self._acquire_writing()
+        await acquire(self.write_lock)
         try:
-            await self._send(data)
+            sent = self._send_at_once(data) if len(data) <= SMALL else 0
+            if sent < len(data):
+                await self._send(data[sent:])
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise ConnectionClosedError(f"connection broke: {error}", transport="tcp") from error
         finally:
             self.write_lock.release()
 
-    async def _acquire_writing(self) -> None:
+    def _send_at_once(self, data: bytes) -> int:
+        """What the socket takes without waiting: for a small message nearly always all."""
         try:
-            self.write_lock.acquire_nowait()
-        except trio.WouldBlock:
-            await self.write_lock.acquire()
+            return os.write(self.stream.socket.fileno(), data)
+        except OSError:  # full, or broken: the way with waiting tells which
+            return 0
 
     async def _send(self, data: bytes) -> None:
         with trio.CancelScope(deadline=trio.current_time() + WRITE_LIMIT) as scope:

@@ -22,8 +22,8 @@ from libp2p.stream_muxer.exceptions import (
     MuxedStreamReset,
 )
 
+from p2p.net.scopes import acquire
 from p2p.net.yamux_frames import FIN, INITIAL_WINDOW, MAX_BODY, RST, Kind, ReceiveWindow
-from p2p.net.yamux_writer import acquire
 
 STALL_LIMIT: Final = 60.0
 """Seconds a writer waits for a peer that grants no window, before the stream is reset."""

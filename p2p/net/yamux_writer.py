@@ -17,6 +17,7 @@ import trio
 from libp2p.abc import ISecureConn
 from libp2p.stream_muxer.exceptions import MuxedStreamReset
 
+from p2p.net.scopes import acquire
 from p2p.net.yamux_frames import HEADER, NOISE_PLAINTEXT, Kind, encode
 
 log = logging.getLogger("yuma.net")
@@ -31,14 +32,6 @@ control frame: the two then share one noise message and one system call."""
 
 GOODBYE_LIMIT: Final = 1.0
 """Seconds that the parting GO_AWAY may take; a peer that does not read must not delay us."""
-
-
-async def acquire(lock: trio.Lock) -> None:
-    """Take `lock`; when it is free, without the trip through the scheduler `acquire` makes."""
-    try:
-        lock.acquire_nowait()
-    except trio.WouldBlock:
-        await lock.acquire()
 
 
 class FrameWriter:

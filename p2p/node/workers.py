@@ -21,8 +21,7 @@ from trio_typing import TaskStatus
 from ledger.errors import Invalid, Reason
 from models.pipe import Cancel, Done, Failed, FrameReader, Part, Ready, Refused, Submit, frame_bytes
 from models.types import ModelCard, Query
-from p2p.net.scopes import briefly
-from p2p.net.yamux_writer import acquire
+from p2p.net.scopes import acquire, briefly
 
 log = logging.getLogger("yuma.worker")
 

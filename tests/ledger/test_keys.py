@@ -30,7 +30,9 @@ def test_a_peer_id_is_libp2ps_and_names_its_key(seed: bytes) -> None:
     assert public_key_of(pair.peer_id) == pair.public
 
 
-@pytest.mark.parametrize("text", ["", "12D3", "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N", "0O"])
+@pytest.mark.parametrize(
+    "text", ["", "12D3", "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N", "0O"]
+)
 def test_what_is_not_an_ed25519_peer_id_is_refused(text: str) -> None:
     with pytest.raises(Invalid) as caught:
         public_key_of(text)

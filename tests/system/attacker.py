@@ -1,6 +1,7 @@
 """What a hostile peer does, as a process of its own.
 
-`python -m tests.system.attacker KIND ADDRESS [DIGEST]` prints STARTED once it is at full strength, and goes on until it is killed.
+`python -m tests.system.attacker KIND ADDRESS [DIGEST]` says once that it is at full strength, and
+goes on until it is killed.
 """
 
 import itertools
@@ -109,7 +110,7 @@ async def sockets(address: str) -> None:
     await at_once(*[partial(door.send, b"", 3600.0)] * SOCKETS, pause_s=0.5)
 
 
-async def identities(address: str, count: str = "120") -> None:
+async def identities(address: str, count: str = "100") -> None:
     """Real peers, each with a key of its own, connected and silent."""
     place, peer = split_address(address)
     together = trio.CapacityLimiter(4)

@@ -36,7 +36,7 @@ def test_alone_until_a_bootstrap_comes_up(swarm: Swarm) -> None:
     assert "refused" in found[named]
     wait_until(lambda: "alone for now" in daemon.err(), 10, "it saying that it is alone")
 
-    time.sleep(3)  # its waits have grown by now
+    time.sleep(2)  # its waits have grown by now
     late.start().ready()
     began = time.monotonic()
     wait_until(lambda: late_id in daemon.peers(), JOINS_S, "joining")
