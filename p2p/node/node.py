@@ -26,6 +26,7 @@ from p2p.node.directory import Directory
 from p2p.node.miner import Miner
 from p2p.node.offers import Offers
 from p2p.node.presence import Presence
+from p2p.node.queries import QueryServer
 from p2p.node.router import Router
 
 log = logging.getLogger("yuma.node")
@@ -135,7 +136,7 @@ class Node:
         """Say who takes in what."""
         self.host.handle(STATUS.id, self.presence.serve_status)
         self.host.handle(PEERS.id, self.presence.serve_peers)
-        self.host.handle(QUERY.id, self.miner.handle)
+        self.host.handle(QUERY.id, QueryServer(self.miner).handle)
         self.host.handle(OFFER.id, self.router.take_offer)
         self.host.on_change(self._peer_changed)
         self.gossip.handle(PRESENCE, self.presence.hear)

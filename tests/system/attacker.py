@@ -266,6 +266,14 @@ _NUMBERS = itertools.count()
 _FULL = tuple(Neighbour(PublicKey(os.urandom(32)), 1000) for _ in range(64))
 
 
+def mixed(pair: KeyPair) -> rpc_pb2.Message:
+    """Both topics in turn: an author's own news, and open calls."""
+    return (own_news if next(_TURNS) else calls)(pair)
+
+
+_TURNS = itertools.cycle([True, False])
+
+
 def crowd_news(pair: KeyPair) -> rpc_pb2.Message:
     """Each record of an author of its own, full of neighbours and addresses."""
     author = KeyPair.generate()
@@ -294,9 +302,8 @@ KINDS: dict[str, Callable[..., Awaitable[None]]] = {
     "never-reads": partial(never_reads, frozen=False),
     "frozen": partial(never_reads, frozen=True),
     "streams": bad_streams,
-    "own-news": partial(flooding, make=own_news),
+    "news-and-calls": partial(flooding, make=mixed),
     "crowd-news": partial(flooding, make=crowd_news),
-    "calls": partial(flooding, make=calls),
     "forged": partial(flooding, make=forged),
 }
 

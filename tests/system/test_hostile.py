@@ -133,12 +133,12 @@ def withstands(scene: Scene, kind: str, *more: str, seconds: float = SECONDS) ->
 
 @pytest.mark.parametrize(
     "kind",
-    ["strangers", "sockets", "identities", "own-news", "crowd-news", "calls"],
+    ["strangers", "sockets", "identities", "news-and-calls", "crowd-news"],
 )
 def test_it_withstands(scene: Scene, kind: str) -> None:
     """Given a daemon that answers a tensor model's queries, when somebody sends garbage, HTTP and
-    half handshakes to its port; opens 500 sockets; comes as 100 real peers; floods a topic with
-    sound messages of one author, of thousands, or with open calls,
+    half handshakes to its port; opens 500 sockets; comes as 100 real peers; floods the topics with
+    sound messages of one author and with open calls, or with the news of thousands of authors,
     then queries are answered within three times the calm p99, with at most 50 MB more, and
     afterwards no descriptor is left."""
     withstands(scene, kind)
@@ -196,8 +196,8 @@ def test_leaving_disturbs_nobody(scene: Scene) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "kind",
-    ["strangers", "sockets", "identities", "own-news", "crowd-news", "calls", "never-reads",
-     "frozen", "streams"],
+    ["strangers", "sockets", "identities", "news-and-calls", "crowd-news", "never-reads", "frozen",
+     "streams"],
 )  # fmt: skip
 def test_it_withstands_for_long(scene: Scene, kind: str) -> None:
     """The same for twenty seconds each, and with 480 real peers."""

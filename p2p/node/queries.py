@@ -1,0 +1,199 @@
+"""Answers the queries of peers: one held stream each, many requests on it, all of it bounded.
+
+* Each request is a task that ends with the stream, so an asker that goes away cancels its jobs.
+* What one peer, and what all peers, can make us keep is counted in bytes, over all their streams.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from ledger.errors import Invalid, Reason
+from models.pipe import Part
+from models.types import MAX_INPUT_BYTES, Query, Receipt
+from p2p.net.protocols import MAX_CHUNK_BYTES, QUERY, Ask, Drop, End, More, Piece, Refusal
+from p2p.net.streams import Frames
+from p2p.node.miner import Answered, Miner
+
+MAX_PER_STREAM = 64
+"""Requests of one peer at once."""
+MAX_BUFFERED = MAX_INPUT_BYTES
+"""Bytes of inputs that may have come in part on one stream."""
+MAX_UNFINISHED = 16 * MAX_INPUT_BYTES
+"""The same of all streams (= 128 MiB): what strangers can make us keep."""
+MAX_HELD = MAX_INPUT_BYTES
+"""Bytes of inputs and answers under way that one peer may make us keep (= 8 MiB), or else one
+request: its next input waits unread."""
+MAX_UNREAD = 4 * MAX_HELD
+"""Of answers that it does not read. Only a model's first answers, whose size nobody knows before,
+can come to so much; those beyond are dropped."""
+MAX_ALL_HELD = 32 * MAX_HELD
+"""Of all peers (= 256 MiB); beyond it a request is refused."""
+
+
+@dataclass
+class _Guest:
+    """What one peer makes us keep, over all its streams."""
+
+    streams: int = 0
+    held: int = 0
+    """Bytes reserved for its requests, from the whole input to the end of the answer."""
+    unread: int = 0
+    """Bytes of answers being sent."""
+    _freed: trio.Event = field(default_factory=trio.Event)
+
+    async def reserve(self, size: int) -> None:
+        """Take so many bytes, when others have been freed or there are none."""
+        while self.held and self.held + size > MAX_HELD:
+            await self._freed.wait()
+        self.held += size
+
+    def free(self, size: int) -> None:
+        """Give them back."""
+        self.held -= size
+        self._freed.set()
+        self._freed = trio.Event()
+
+
+@dataclass
+class QueryServer:
+    """The query protocol's serving side."""
+
+    miner: Miner
+    _sessions: list["_Session"] = field(default_factory=list)
+    _guests: dict[bytes, _Guest] = field(default_factory=dict)
+
+    async def handle(self, stream: Any) -> None:
+        """Serve one held stream of a peer until it ends."""
+        frames = Frames(stream, receives=QUERY.request, sends=QUERY.response)
+        with self.guest(stream.muxed_conn.peer_id.to_bytes()) as guest:
+            session = _Session(self, frames, guest)
+            self._sessions.append(session)
+            try:
+                async with trio.open_nursery() as nursery:
+                    while (record := await frames.receive()) is not None:
+                        await session.take(record, nursery)
+                    nursery.cancel_scope.cancel()
+            finally:
+                self._sessions.remove(session)
+        await frames.close()
+
+    @contextmanager
+    def guest(self, peer: bytes) -> Iterator[_Guest]:
+        """What we count of a peer while it has streams."""
+        guest = self._guests.setdefault(peer, _Guest())
+        guest.streams += 1
+        try:
+            yield guest
+        finally:
+            guest.streams -= 1
+            if not guest.streams:
+                del self._guests[peer]
+
+    def unfinished(self) -> int:
+        """Bytes of inputs that have come in part, of all peers."""
+        return sum(session.unfinished() for session in self._sessions)
+
+    def held(self) -> int:
+        """Bytes reserved for requests of all peers."""
+        return sum(guest.held for guest in self._guests.values())
+
+
+@dataclass
+class _Session:
+    """The requests of one peer on one stream."""
+
+    server: QueryServer
+    frames: Frames
+    guest: _Guest
+    scopes: dict[int, trio.CancelScope] = field(default_factory=dict)
+    partial: dict[int, tuple[Query, bytearray]] = field(default_factory=dict)
+
+    async def take(self, record: Ask | More | Drop, nursery: trio.Nursery) -> None:
+        """Act on what the peer said. Raises Invalid, which ends the stream, on nonsense."""
+        if isinstance(record, Drop):
+            self.partial.pop(record.id, None)
+            scope = self.scopes.get(record.id)
+            if scope is not None:
+                scope.cancel()
+            return
+        if isinstance(record, Ask):
+            await self._begin(record)
+        elif record.id in self.partial:
+            self.partial[record.id][1].extend(record.chunk)
+        query, data = self.partial.get(record.id, (None, bytearray()))
+        if query is not None and len(data) >= query.input_size:
+            size = self.server.miner.weight(query)
+            del self.partial[record.id]
+            if self.server.held() + size > MAX_ALL_HELD:
+                await self._send(Refusal(record.id, Reason.BUSY, "too many bytes of requests"))
+                return
+            await self.guest.reserve(size)
+            self.scopes[record.id] = trio.CancelScope()
+            nursery.start_soon(self._answer, record.id, query, bytes(data), size)
+        elif self.unfinished() > MAX_BUFFERED or self.server.unfinished() > MAX_UNFINISHED:
+            raise Invalid(Reason.TOO_LARGE, "too many bytes of unfinished inputs")
+
+    async def _begin(self, ask: Ask) -> None:
+        if ask.id in self.scopes or ask.id in self.partial:
+            raise Invalid(Reason.BAD_REQUEST, "a request's number is in use")
+        if len(self.scopes) + len(self.partial) >= MAX_PER_STREAM:
+            refusal = Refusal(ask.id, Reason.BUSY, f"{MAX_PER_STREAM} requests of yours are open")
+            await self._send(refusal)
+        elif ask.query.input_size > MAX_INPUT_BYTES:
+            detail = f"the input has {ask.query.input_size} bytes, at most {MAX_INPUT_BYTES} go"
+            await self._send(Refusal(ask.id, Reason.BAD_REQUEST, detail))
+        else:
+            self.partial[ask.id] = (ask.query, bytearray(ask.chunk))
+
+    def unfinished(self) -> int:
+        """Bytes of inputs that have come in part."""
+        return sum(len(data) for _, data in self.partial.values())
+
+    async def _answer(self, number: int, query: Query, data: bytes, reserved: int) -> None:
+        async def send(*answered: Answered) -> None:
+            await self._send_answered(number, answered)
+
+        try:
+            with self.scopes[number]:
+                await self.server.miner.answer(query, data, send)
+        except Invalid as error:
+            await self._send(Refusal(number, error.reason, error.detail[:1000]))
+        finally:
+            del self.scopes[number]
+            self.guest.free(reserved)
+
+    async def _send_answered(self, number: int, answered: Sequence[Answered]) -> None:
+        """Send parts of an answer: what is small in one go, what is large a frame at a time."""
+        size = sum(len(one.data) for one in answered if isinstance(one, Part))
+        if self.guest.unread and self.guest.unread + size > MAX_UNREAD:
+            raise Invalid(Reason.BUSY, "answers to you wait to be read")
+        self.guest.unread += size
+        try:
+            records = [record for one in answered for record in _records(number, one)]
+            if size <= MAX_CHUNK_BYTES:
+                await self._send(*records)
+            else:
+                for record in records:
+                    await self._send(record)
+        finally:
+            self.guest.unread -= size
+
+    async def _send(self, *records: Piece | More | End | Refusal) -> None:
+        """Write whole frames, cancelled or not: half a frame would end the stream for all that is
+        asked on it. It ends with the stream, at the latest when the peer has stalled it."""
+        with trio.CancelScope(shield=True):
+            await self.frames.send(*records)
+
+
+def _records(number: int, answered: Answered) -> list[Piece | More | End]:
+    """A part of an answer as it goes over the wire: what is large, in chunks."""
+    if isinstance(answered, Receipt):
+        return [End(number, answered)]
+    data = answered.data
+    first = Piece(number, answered.tokens, data[:MAX_CHUNK_BYTES], answered.tensor)
+    starts = range(MAX_CHUNK_BYTES, len(data), MAX_CHUNK_BYTES)
+    return [first, *(More(number, data[at : at + MAX_CHUNK_BYTES]) for at in starts)]
