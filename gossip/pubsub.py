@@ -48,7 +48,16 @@ QUEUE_RPCS = 512
 """RPCs waiting for one peer (the library's 32 lose a burst); beyond it the peer misses some and
 IHAVE repairs it."""
 QUEUE_HIGH = 384
-"""Publishing waits while a peer's queue is longer than this."""
+"""Publishing waits while a peer's queue is longer than this, but not for longer than"""
+PUBLISH_WAIT_S = 1.0
+"""this: what a slow peer then misses IHAVE repairs."""
+SEQNO_BYTES = 8
+MESSAGE_OVERHEAD = 512
+"""Author, signature, key, topic and framing around a message's data."""
+NOTHING = 0.05
+"""A count of invalid messages that is as good as none."""
+MAX_IDS = 1000
+"""Message ids that a peer may name in one RPC: more than the cache holds in a calm swarm."""
 PEER_RATE = 500.0
 """Messages (each KiB of one counts) and control entries a second that we read from one peer, on
 average: at 0.2 ms each a peer can take a tenth of a core."""
@@ -81,8 +90,8 @@ class Router(GossipSub):
             spam_protection_enabled=False,
             eclipse_protection_enabled=False,
             prune_back_off=PRUNE_BACK_OFF_S,
-            score_params=_score_parameters(),
         )
+        self.scorer = _Scorer(_score_parameters())
 
     async def publish(self, msg_forwarder: ID, pubsub_msg: rpc_pb2.Message) -> None:
         """Pass a message on to the mesh: one shared RPC, no per-peer copies, no signed record."""
@@ -197,12 +206,9 @@ class SafePubsub(Pubsub):
     async def _handle_rpc(self, peer: ID, data: bytes, allowance: Bucket) -> None:
         rpc = rpc_pb2.RPC()
         rpc.ParseFromString(data)
-        control = rpc.control
-        entries = 1 + len(rpc.subscriptions) + len(control.prune) + len(control.idontwant)
-        entries += sum(len(kind) for kind in (control.ihave, control.iwant, control.graft))
-        await _pay(allowance, entries)
+        await _pay(allowance, 1 + len(rpc.subscriptions) + _entries(rpc.control))
         for message in rpc.publish:
-            await _pay(allowance, 1 + len(message.data) // 1024)
+            await _pay(allowance, 1 + message.ByteSize() // 1024)
             await self.push_msg(peer, message)
         if len(rpc.subscriptions) <= self.max_subscriptions_per_rpc:
             for subscription in rpc.subscriptions:
@@ -225,9 +231,10 @@ class SafePubsub(Pubsub):
             return
         try:
             author = _verified_author(msg)
-            self._mark_msg_seen(msg)
-            if len(msg.data) > self.rows[topic].size:
+            size = self.rows[topic].size
+            if len(msg.data) > size or msg.ByteSize() > size + MESSAGE_OVERHEAD:
                 raise Reject("larger than its topic allows")
+            self._mark_msg_seen(msg)
             handler(author, msg.data)
         except Ignore as ignored:
             log.debug("ignored on %s from %s: %s", topic, msg_forwarder, ignored)
@@ -241,6 +248,39 @@ class SafePubsub(Pubsub):
             return
         scorer.on_first_delivery(msg_forwarder, topic)
         await self.router.publish(msg_forwarder, msg)
+
+
+def _entries(control: rpc_pb2.ControlMessage) -> int:
+    """What a control message makes us do. Raises ParseError when it names too many messages."""
+    ids = sum(len(one.messageIDs) for one in control.ihave)
+    ids += sum(len(one.messageIDs) for one in control.iwant)
+    ids += sum(len(one.messageIDs) for one in control.idontwant)
+    if ids > MAX_IDS:
+        raise ParseError(f"{ids} message ids in one RPC")
+    for wanted in control.iwant:
+        distinct = dict.fromkeys(wanted.messageIDs)  # one answer each, however often it is named
+        del wanted.messageIDs[:]
+        wanted.messageIDs.extend(distinct)
+    kinds = (control.ihave, control.iwant, control.idontwant, control.graft, control.prune)
+    return ids + sum(len(kind) for kind in kinds)
+
+
+class _Scorer(PeerScorer):
+    """The library's scorer, but a peer cannot wipe its record by breaking a stream."""
+
+    def remove_peer(self, peer: ID) -> None:
+        """Forget a peer that is gone, except for its invalid messages, which only decay."""
+        invalid = self.invalid_messages.get(peer)
+        super().remove_peer(peer)
+        if invalid and len(self.invalid_messages) < MAX_GUESTS:
+            self.invalid_messages[peer] = invalid
+
+    def on_heartbeat(self, dt_seconds: float = 1.0) -> None:
+        """Let every counter decay, and drop what has decayed to nothing."""
+        super().on_heartbeat(dt_seconds)
+        for peer, topics in list(self.invalid_messages.items()):
+            if max(topics.values(), default=0.0) < NOTHING:
+                del self.invalid_messages[peer]
 
 
 def _score_parameters() -> ScoreParams:
@@ -282,6 +322,8 @@ def _verified_author(message: rpc_pb2.Message) -> PublicKey:
     """The Ed25519 key that signed a message. Raises Reject, Invalid BAD_SIGNATURE."""
     if not message.from_id.startswith(PEER_ID_HEAD) or len(message.from_id) != 38:
         raise Reject("the author is not an Ed25519 peer id")
+    if len(message.seqno) != SEQNO_BYTES:
+        raise Reject("a sequence number of another length")
     author = PublicKey(message.from_id[len(PEER_ID_HEAD) :])
     bare = rpc_pb2.Message(
         from_id=message.from_id, data=message.data, seqno=message.seqno, topicIDs=message.topicIDs
@@ -359,8 +401,9 @@ class Gossip:
     async def publish(self, topic: Topic, data: bytes) -> None:
         """Say a sealed record; waits while a peer's queue is long."""
         queues = self._pubsub.peer_queues
-        while any(len(queue) > QUEUE_HIGH for queue in queues.values()):  # noqa: ASYNC110
-            await trio.sleep(0.005)  # the library's queues have no event for this
+        with trio.move_on_after(PUBLISH_WAIT_S):  # a peer that does not read must not silence us
+            while any(len(queue) > QUEUE_HIGH for queue in queues.values()):  # noqa: ASYNC110
+                await trio.sleep(0.005)  # the library's queues have no event for this
         await self._pubsub.publish(self._ids[topic.name], data)
 
     def peers(self, topic: Topic) -> set[PeerId]:

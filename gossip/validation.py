@@ -17,7 +17,8 @@ MAX_AUTHORS = 4096
 """Authors remembered at once: about 1 MB. The one silent longest is forgotten first."""
 MAX_CALLS = 4096
 MAX_AHEAD_MS = 10 * 60_000
-"""A record dated further ahead than this would shadow its author's later ones (= 10 minutes)."""
+"""How far clocks may differ (= 10 minutes): a record dated further ahead would shadow its author's
+later ones, one dated further back is somebody's who brings back the past."""
 MAX_CALL_MS = 60_000
 """An open call may wait for offers for a minute at most."""
 
@@ -84,6 +85,9 @@ def validate_presence(seen: Seen, record: PeerRecord, author: PublicKey, now_ms:
     # [IGNORE] The record is not dated far ahead of our clock.
     if record.seq > now_ms + MAX_AHEAD_MS:
         raise Ignore("a presence from the future")
+    # [IGNORE] The record is not from a time whose records have all expired.
+    if record.seq < now_ms - MAX_AHEAD_MS:
+        raise Ignore("a presence from the past")
     # [IGNORE] The record is newer than the last one of its author.
     if record.seq <= seen.seqs.get(record.key, -1):
         raise Ignore("a presence older than the one we hold")

@@ -3,7 +3,8 @@
 * A value is an integer (-2**63 .. 2**64-1), bytes, text, or a tuple of values. Nothing else: no
   maps, floats, booleans, nil or extension types.
 * A record is a frozen dataclass; on the wire it is the tuple of its fields, in order. Field types
-  are int, bytes, str, enums of text, tuples, records; `Annotated[..., Size]` bounds a length.
+  are int, bytes, str, enums of text, tuples, records; `Annotated[..., Size]` bounds a length;
+  integers are not negative unless `Annotated[int, Signed()]`.
 * Decoding checks, in order: size, limits while parsing, re-encoding equal to the input, types.
 """
 
@@ -18,7 +19,7 @@ from typing import Annotated, Any, NewType, TypeVar, get_args, get_origin, get_t
 import msgpack
 
 from ledger.errors import Invalid, Reason
-from ledger.types import Hash, Size
+from ledger.types import Hash, Signed, Size
 
 Record = TypeVar("Record")
 
@@ -162,8 +163,8 @@ def _reader(hint: Any) -> Callable[[Any], Any]:
     """A function that checks a decoded value against a field's type and gives the field's value."""
     size = Size(most=MAX_INTEGER)
     if get_origin(hint) is Annotated:
-        hint, size = get_args(hint)[:2]
-        return _sized(hint, size)
+        hint, mark = get_args(hint)[:2]
+        return _read_signed if isinstance(mark, Signed) else _sized(hint, mark)
     return _sized(hint, size)
 
 
@@ -188,6 +189,12 @@ def _refuse(detail: str) -> Invalid:
 
 
 def _read_integer(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= MAX_INTEGER:
+        raise _refuse("an integer from 0 to 2**63-1 is due")
+    return value
+
+
+def _read_signed(value: Any) -> int:
     if type(value) is not int or not -MAX_INTEGER <= value <= MAX_INTEGER:
         raise _refuse("an integer of 64 bits is due")
     return value

@@ -7,7 +7,7 @@ protobuf `PublicKey{Type: Ed25519, Data: key}` (libp2p specs, peer-ids).
 
 import os
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NewType
 
@@ -67,11 +67,13 @@ def verify(public: PublicKey, message: bytes, signature: Signature) -> None:
         raise Invalid(Reason.BAD_SIGNATURE) from None
 
 
+@lru_cache(4096)
 def peer_id_of(public: PublicKey) -> PeerId:
     """The peer id of a public key."""
     return PeerId(base58.b58encode(PEER_ID_HEAD + public).decode())
 
 
+@lru_cache(4096)  # base58 takes 30 us, and a node needs the same few thousand again and again
 def public_key_of(peer_id: str) -> PublicKey:
     """The public key inside a peer id. Raises Invalid BAD_PEER_ID."""
     try:

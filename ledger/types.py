@@ -23,6 +23,11 @@ class Size:
     least: int = 0
 
 
+@dataclass(frozen=True)
+class Signed:
+    """A wire integer that may be negative; all others are not."""
+
+
 def exactly(length: int) -> Size:
     """A field of one fixed length."""
     return Size(most=length, least=length)

@@ -15,6 +15,7 @@ from models.types import MAX_INPUT_BYTES, MAX_PREFIX_BYTES, Finish, ModelCard, S
 
 MAX_FRAME_BYTES = 2 * MAX_INPUT_BYTES + MAX_PREFIX_BYTES
 LENGTH_BYTES = 4
+MAX_DETAIL_BYTES = 1000
 
 
 # --- daemon to worker
@@ -58,7 +59,7 @@ class Refused:
     """The model cannot be loaded; the worker ends after this."""
 
     reason: Reason
-    detail: Annotated[str, Size(1000)]
+    detail: Annotated[str, Size(MAX_DETAIL_BYTES)]
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,12 @@ class Failed:
 
     job: int
     reason: Reason
-    detail: Annotated[str, Size(1000)]
+    detail: Annotated[str, Size(MAX_DETAIL_BYTES)]
+
+
+def brief(detail: str) -> str:
+    """A detail cut to what a frame may carry, in bytes."""
+    return detail.encode(errors="replace")[:MAX_DETAIL_BYTES].decode(errors="ignore")
 
 
 Frame = Submit | Cancel | Ready | Refused | Part | Done | Failed

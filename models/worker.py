@@ -25,7 +25,17 @@ from ledger.errors import Invalid, Reason
 from models.backends import Backend, line_of
 from models.catalog import Model, available_memory, open_model, validate_memory
 from models.config import GptConfig
-from models.pipe import Cancel, Failed, Frame, FrameReader, Ready, Refused, Submit, frame_bytes
+from models.pipe import (
+    Cancel,
+    Failed,
+    Frame,
+    FrameReader,
+    Ready,
+    Refused,
+    Submit,
+    brief,
+    frame_bytes,
+)
 from models.types import ModelCard
 
 READ_BYTES = 65_536
@@ -130,7 +140,7 @@ def _take(pipe: Pipe, backend: Backend, frame: Frame) -> None:
         try:
             backend.submit(frame, time.monotonic())
         except Invalid as error:
-            pipe.write([Failed(frame.job, error.reason, error.detail)])
+            pipe.write([Failed(frame.job, error.reason, brief(error.detail))])
 
 
 def _step(pipe: Pipe, backend: Backend) -> None:
@@ -206,7 +216,7 @@ def load_and_serve(pipe: Pipe, options: Options) -> int:
 
 def refuse(pipe: Pipe, error: Invalid) -> int:
     """Say why there is no model; the exit status."""
-    pipe.write([Refused(error.reason, error.detail[:1000])])
+    pipe.write([Refused(error.reason, brief(error.detail))])
     pipe.drain()
     return 1
 

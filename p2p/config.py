@@ -58,11 +58,6 @@ class Home:
         """Peers remembered from earlier runs."""
         return self.path / "peers.json"
 
-    @property
-    def receipts(self) -> Path:
-        """Receipts of answers that were paid or kept."""
-        return self.path / "receipts"
-
 
 @dataclass(frozen=True)
 class Rule:

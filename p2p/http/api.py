@@ -1,6 +1,7 @@
 """What every part of the local API shares: what it may touch, and how requests are read."""
 
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ from starlette.types import Receive, Scope, Send
 from ledger.keys import PeerId
 from p2p.config import Home, is_address, is_peer_id
 from p2p.node.node import Node
+
+log = logging.getLogger("yuma.api")
 
 MAX_BODY_BYTES = 16 * 2**20
 """A tensor of 8 MiB in base64, and what goes with it."""
@@ -120,7 +123,11 @@ class Lines(Response):
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_until_gone, receive, nursery.cancel_scope)
-            await self._produce(say)
+            try:
+                await self._produce(say)
+            except Exception:
+                log.exception("%s", scope["path"])
+                await say({"error": "the daemon failed at this; its log says how", "hint": ""})
             nursery.cancel_scope.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

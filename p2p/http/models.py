@@ -10,6 +10,7 @@ from p2p.node.directory import Server
 from p2p.node.workers import Worker
 
 MAX_SLOTS = 256
+MAX_NAME_BYTES = 128
 
 
 async def serve(control: Control, request: Request) -> Response:
@@ -18,7 +19,7 @@ async def serve(control: Control, request: Request) -> Response:
     settings = control.node.settings
     worker = await control.node.miner.serve(
         text_of(body, "model"),
-        text_of(body, "name") if body.get("name") is not None else None,
+        _name_of(body),
         integer_of(body, "slots", settings.slots, 1, MAX_SLOTS),
         integer_of(body, "threads", settings.threads, 1, MAX_SLOTS),
     )
@@ -90,6 +91,15 @@ async def run(control: Control, request: Request) -> Response:
     """Ask a model; the answer comes as lines."""
     body = await body_of(request)
     return Lines(lambda say: run_lines(control.node.router, body, say))
+
+
+def _name_of(body: Line) -> str | None:
+    if body.get("name") is None:
+        return None
+    name = text_of(body, "name")
+    if not name.isprintable() or len(name.encode(errors="replace")) > MAX_NAME_BYTES:
+        raise Refused(f"a model's name is a line of at most {MAX_NAME_BYTES} bytes")
+    return name
 
 
 def _model(one: Server) -> Line:

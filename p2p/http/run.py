@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from ledger.codec import pack
+from ledger.codec import pack, unpack
 from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId
 from models.types import MAX_INPUT_BYTES, MAX_NEW_TOKENS, TEMPERATURE_UNIT, Sampling, Tensor
@@ -19,6 +19,7 @@ from p2p.node.router import Answer, Asked, Evidence, NoServer, Request, Resumed,
 MAX_TIME_S = 600
 MAX_ANSWERS = 16
 MAX_TEMPERATURE = 10.0
+MAX_SHAPE_BYTES = 256
 HINTS = {
     Reason.BAD_REQUEST: "yuma show MODEL says what it takes; a shorter prompt may fit",
     Reason.TOO_LARGE: "send less at once",
@@ -144,7 +145,7 @@ def _sampling_of(body: Line) -> Sampling:
 def _input_of(body: Line) -> tuple[bytes, tuple[Tensor, ...]]:
     tensor = body.get("tensor")
     if tensor is None:
-        data = text_of(body, "prompt").encode()
+        data = text_of(body, "prompt").encode(errors="replace")
         if not data.strip():
             raise Refused("the prompt is empty")
         shape: tuple[Tensor, ...] = ()
@@ -158,7 +159,8 @@ def _input_of(body: Line) -> tuple[bytes, tuple[Tensor, ...]]:
 def _tensor_of(tensor: Line) -> tuple[bytes, tuple[Tensor, ...]]:
     try:
         data = base64.b64decode(tensor["data_base64"], validate=True)
-        shape = tuple(int(size) for size in tensor["shape"])
-        return data, (Tensor(str(tensor["dtype"])[:16], shape[:8]),)
-    except (KeyError, TypeError, ValueError, binascii.Error):
+        shape = Tensor(str(tensor["dtype"]), tuple(int(size) for size in tensor["shape"]))
+        unpack(Tensor, pack(shape), MAX_SHAPE_BYTES)
+        return data, (shape,)
+    except (KeyError, TypeError, ValueError, OverflowError, binascii.Error, Invalid):
         raise Refused("a tensor has a dtype, a shape and its data in base64") from None

@@ -35,7 +35,7 @@ class Dht:
     def __init__(self, host: Host, keeper: Keeper) -> None:
         self._host = host
         self._keeper = keeper
-        self._dht = KadDHT(host.libp2p, DHTMode.SERVER, enable_values=False)
+        self._dht = KadDHT(host.libp2p, DHTMode.SERVER, enable_values=False, enable_providers=False)
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -85,7 +85,11 @@ async def mdns(host: Host, keeper: Keeper) -> AsyncIterator[None]:
     def found(info: PeerInfo) -> None:  # called in a thread of the library
         token.run_sync_soon(learn, info)
 
-    port = next(int(address.split("/")[4]) for address in host.listening())
+    port = next((int(address.split("/")[4]) for address in host.listening()), None)
+    if port is None:
+        log.warning("mDNS has nothing to tell: this node listens nowhere")
+        yield
+        return
     service = await trio.to_thread.run_sync(
         lambda: MDNSDiscovery(host.libp2p.get_network(), port=port, host=host.libp2p)
     )

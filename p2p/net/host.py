@@ -36,7 +36,7 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as Noise
 from multiaddr import Multiaddr
 
-from ledger.keys import KeyPair, PeerId
+from ledger.keys import PEER_ID_HEAD, KeyPair, PeerId
 from p2p.net.scopes import briefly
 from p2p.net.tcp import TCP
 from p2p.net.yamux import install as install_yamux
@@ -49,6 +49,7 @@ OPEN_TIMEOUT_S = 10.0
 """For opening a stream: two round trips."""
 MAX_PER_PEER = 8
 """Connections of one peer at once: simultaneous dials, and stale ones after it restarted."""
+MAX_BANS = 10_000
 MAX_STREAMS = 4
 """Streams of one protocol that a peer may have open to us: one is held, others overlap it."""
 ADDRESS_TTL_S = 86_400
@@ -163,7 +164,7 @@ class Host:
         found = []
         for connection in self._network.get_connections():
             muxed = connection.muxed_conn
-            if muxed is None or muxed.is_closed:
+            if muxed is None or muxed.is_closed or not _is_ed25519(muxed.peer_id):
                 continue
             found.append(
                 Connection(
@@ -189,6 +190,8 @@ class Host:
 
         Raises DialError with the reason for each address.
         """
+        if peer == self.peer_id:
+            raise DialError(peer, [("", "that is this node itself")])
         if self.is_banned(peer):
             raise DialError(peer, [("", "the peer is banned here")])
         reasons = []
@@ -243,6 +246,10 @@ class Host:
     def ban(self, peer: PeerId, until: float) -> None:
         """Refuse a peer until a time of trio's clock."""
         self._bans[peer] = until
+        if len(self._bans) > MAX_BANS:
+            self.bans()  # forget those that are over
+        while len(self._bans) > MAX_BANS:
+            del self._bans[next(iter(self._bans))]
 
     def unban(self, peer: PeerId) -> bool:
         """Lift a ban; False if there was none."""
@@ -305,6 +312,11 @@ def _libp2p_host(pair: KeyPair, announce: list[Multiaddr], connections_max: int)
     )
 
 
+def _is_ed25519(peer: ID) -> bool:
+    """Whether a peer's id holds an Ed25519 key: others cannot be neurons or signers here."""
+    return peer.to_bytes().startswith(PEER_ID_HEAD)
+
+
 class _NoAutoConnector(AutoConnector):
     """In the library's place: it would dial whoever was ever heard of."""
 
@@ -344,7 +356,8 @@ class _Watcher(INotifee):
 
     async def connected(self, network: Any, conn: Any) -> None:
         peer = PeerId(conn.muxed_conn.peer_id.to_base58())
-        if self._host.is_banned(peer):
+        unwanted = peer == self._host.peer_id or not _is_ed25519(conn.muxed_conn.peer_id)
+        if unwanted or self._host.is_banned(peer):
             await conn.close()
             return
         if peer not in self._known:

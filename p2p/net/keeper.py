@@ -4,7 +4,8 @@
   whose connections are all inbound is easily eclipsed by whoever dials most.
 * A dial that fails is tried again after a wait that doubles, for ever. While the node is alone
   the wait for its bootstrap peers stays short, so it joins soon after one comes up.
-* Peers that were reached are remembered on disk, last good first.
+* Peers that were reached are remembered on disk, last good first; behind them those that came to
+  us, so that nobody is pushed out by whoever connects most.
 """
 
 import json
@@ -44,6 +45,8 @@ MAX_KNOWN = 2000
 """Peers kept in memory with their addresses: about 1 MB."""
 MAX_REMEMBERED = 200
 MAX_ADDRESSES = 16
+MAX_GOOD = 4
+MAX_HEARD = 4
 TICK_S = 0.25
 SAVE_EVERY_S = 2.0
 
@@ -53,16 +56,28 @@ class Known:
     """What the keeper knows of one peer. Times are of trio's clock, `last_good` is Unix time."""
 
     peer: PeerId
-    addresses: list[str]
-    """Last good first."""
+    good: list[str] = field(default_factory=list)
+    """Addresses at which we reached it, last first."""
     configured: list[str] = field(default_factory=list)
     """Those given by the operator: then the peer is a bootstrap."""
+    announced: list[str] = field(default_factory=list)
+    """What it says itself, in its last record."""
+    heard: list[str] = field(default_factory=list)
+    """What others say, last first."""
     last_good: float = 0.0
+    last_seen: float = 0.0
+    """When a connection of any direction was last made, Unix time."""
     lost_at: float = -LOST_FOR_S
     failures: int = 0
     next_try: float = 0.0
     dialling: bool = False
     error: str = ""
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where to dial it, likeliest first."""
+        sources = (*self.good, *self.configured, *self.announced, *self.heard)
+        return list(dict.fromkeys(sources))[:MAX_ADDRESSES]
 
     @property
     def bootstrap(self) -> bool:
@@ -71,16 +86,15 @@ class Known:
 
     @property
     def is_stranger(self) -> bool:
-        """Whether all we know of it is hearsay."""
+        """Whether we never reached it: all we know of it is hearsay."""
         return not self.bootstrap and not self.last_good
 
-    def add(self, address: str, *, good: bool = False) -> None:
-        """Put an address in its place."""
-        if good and address in self.addresses:
-            self.addresses.remove(address)
-        if address not in self.addresses:
-            self.addresses.insert(0 if good else len(self.addresses), address)
-        del self.addresses[MAX_ADDRESSES:]
+
+def _put_first(addresses: list[str], address: str, most: int) -> None:
+    if address in addresses:
+        addresses.remove(address)
+    addresses.insert(0, address)
+    del addresses[most:]
 
 
 @dataclass
@@ -100,17 +114,29 @@ class Keeper:
     _alone_said: bool = False
 
     def learn(self, peer: PeerId, addresses: Iterable[str], *, bootstrap: bool = False) -> None:
-        """Take in addresses at which a peer is said to live."""
-        if peer == self.host.peer_id:
-            return
-        known = self.known.get(peer)
-        if known is None:
-            self._make_room()
-            known = self.known[peer] = Known(peer, [])
-        for address in filter(is_address, addresses):
-            known.add(address)
-            if bootstrap and address not in known.configured:
+        """Take in addresses at which a peer is said to live, or configured to."""
+        known = self._known(peer)
+        for address in filter(is_address, addresses) if known is not None else ():
+            assert known is not None
+            if not bootstrap:
+                _put_first(known.heard, address, MAX_HEARD)
+            elif address not in known.configured:
                 known.configured.append(address)
+
+    def announced(self, peer: PeerId, addresses: Iterable[str]) -> None:
+        """Take in where a peer says that it lives; what it said before is over."""
+        known = self._known(peer)
+        if known is not None:
+            known.announced = [one for one in addresses if is_address(one)][:MAX_ADDRESSES]
+
+    def _known(self, peer: PeerId) -> Known | None:
+        """What we know of a peer, from now on if nothing yet; None for ourselves."""
+        if peer == self.host.peer_id:
+            return None
+        if peer not in self.known:
+            self._make_room()
+            self.known[peer] = Known(peer)
+        return self.known[peer]
 
     def forget_bootstrap(self, peer: PeerId, address: str) -> bool:
         """Stop treating an address as a bootstrap's; False if it was none."""
@@ -134,15 +160,17 @@ class Keeper:
 
     def connected(self, peer: PeerId, address: str, *, outbound: bool) -> None:
         """A connection to the peer is open."""
-        self.learn(peer, [])
-        known = self.known[peer]
+        known = self._known(peer)
+        if known is None:
+            return
         if known.bootstrap and known.failures:
             log.info("bootstrap peer %s is back", peer)
         known.failures, known.error = 0, ""
-        known.last_good = self.clock()
-        if outbound:
-            known.add(address, good=True)
+        known.last_seen = self.clock()
         self._dirty = True
+        if outbound:  # whoever comes to us has not shown that it can be reached
+            known.last_good = known.last_seen
+            _put_first(known.good, address, MAX_GOOD)
 
     def disconnected(self, peer: PeerId) -> None:
         """The last connection to the peer ended; it may be back in a moment."""
@@ -252,10 +280,8 @@ class Keeper:
 
     def _memory(self) -> bytes:
         self._dirty = False
-        good = sorted(
-            (known for known in self.known.values() if known.last_good and known.addresses),
-            key=lambda known: -known.last_good,
-        )
+        seen = [known for known in self.known.values() if known.last_seen or known.last_good]
+        good = sorted(seen, key=lambda known: (-known.last_good, -known.last_seen))
         rows = [
             {"peer": known.peer, "addresses": known.addresses, "last_good": known.last_good}
             for known in good[:MAX_REMEMBERED]
@@ -271,18 +297,27 @@ class Keeper:
     def load(self) -> int:
         """Learn the remembered peers; a damaged file counts as none. Returns how many."""
         try:
-            rows = json.loads(self.path.read_text())
-            good = [_row(row) for row in rows[:MAX_REMEMBERED]]
+            rows = list(json.loads(self.path.read_text()))
         except FileNotFoundError:
             return 0
-        except (OSError, ValueError, TypeError, KeyError, Invalid) as error:
+        except (OSError, ValueError, TypeError) as error:
             log.warning("cannot read the remembered peers in %s: %s", self.path, error)
             return 0
-        for peer, addresses, last_good in good:
-            self.learn(peer, addresses)
-            if peer in self.known:
-                self.known[peer].last_good = last_good
-        return len(good)
+        return sum(self._recall(row) for row in rows[:MAX_REMEMBERED])
+
+    def _recall(self, row: Any) -> bool:
+        """Take in one remembered peer, if the row is sound."""
+        try:
+            peer, addresses, last_good = _row(row)
+        except (ValueError, TypeError, KeyError, Invalid) as error:
+            log.warning("a remembered peer is passed over: %r", error)
+            return False
+        known = self._known(peer)
+        if known is None:
+            return False
+        known.good = [one for one in addresses if is_address(one)][:MAX_GOOD]
+        known.last_good = last_good
+        return True
 
 
 def _row(row: Any) -> tuple[PeerId, list[str], float]:

@@ -11,9 +11,8 @@ from typing import Any
 
 import trio
 
-from ledger.errors import Reason
 from ledger.keys import PeerId
-from models.types import Query
+from models.types import MAX_INPUT_BYTES, Query
 from p2p.net.host import Host
 from p2p.net.protocols import MAX_CHUNK_BYTES, QUERY, Ask, Drop, End, More, Piece, Refusal
 from p2p.net.scopes import briefly
@@ -21,6 +20,11 @@ from p2p.net.streams import Frames
 
 log = logging.getLogger("yuma.links")
 
+MAX_ANSWER_BYTES = 2 * MAX_INPUT_BYTES
+"""Of one answer, whatever a server says of it (= 16 MiB)."""
+FRAME_S = 20.0
+"""A frame that the server does not take for so long has broken the stream; until then it is written
+whole, for half a frame would break it too."""
 SPARE_EVENTS = 32
 """Room in a request's channel beyond one event a token: chunks of a tensor, the end."""
 
@@ -29,11 +33,33 @@ Answers = trio.MemoryReceiveChannel[Event]
 
 
 @dataclass
+class _Asker:
+    """Who waits for an answer, and how many bytes of it have come."""
+
+    channel: trio.MemorySendChannel[Event]
+    received: int = 0
+
+    def is_done_by(self, event: Event) -> bool:
+        """Hand an event over; whether nothing more is due: it is over, or more than was asked."""
+        if isinstance(event, Piece):
+            self.received += len(event.data) + len(event.tokens)
+        elif isinstance(event, More):
+            self.received += len(event.chunk)
+        if self.received > MAX_ANSWER_BYTES:
+            return True
+        try:
+            self.channel.send_nowait(event)
+        except (trio.WouldBlock, trio.BrokenResourceError):
+            return True
+        return isinstance(event, End | Refusal)
+
+
+@dataclass
 class _Link:
     """One held stream and the requests waiting on it."""
 
     frames: Frames
-    waiting: dict[int, trio.MemorySendChannel[Event]] = field(default_factory=dict)
+    waiting: dict[int, _Asker] = field(default_factory=dict)
     next: int = 1
     _large: trio.Lock = field(default_factory=trio.Lock)
 
@@ -48,26 +74,22 @@ class _Link:
                 await self._whole(frame)
 
     async def _whole(self, frame: Ask | More | Drop) -> None:
-        with trio.CancelScope(shield=True):
+        with briefly(FRAME_S) as scope:
             await self.frames.send(frame)
+        if scope.cancelled_caught:
+            await self.frames.reset()
 
     async def read(self) -> None:
         """Hand what comes to whom it is for, until the stream ends; then end every request."""
         try:
             while (event := await self.frames.receive()) is not None:
-                channel = self.waiting.get(event.id)
-                if channel is None:
-                    continue
-                try:
-                    channel.send_nowait(event)
-                except (trio.WouldBlock, trio.BrokenResourceError):
-                    event = Refusal(event.id, Reason.TOO_LARGE, "")  # more than was asked for
-                if isinstance(event, End | Refusal):
-                    channel.close()
+                asker = self.waiting.get(event.id)
+                if asker is not None and asker.is_done_by(event):
+                    asker.channel.close()
                     del self.waiting[event.id]
         finally:
-            for channel in self.waiting.values():
-                channel.close()
+            for asker in self.waiting.values():
+                asker.channel.close()
             self.waiting.clear()
 
 
@@ -102,7 +124,7 @@ class Links:
         number, link.next = link.next, link.next + 1
         room = query.sampling.max_tokens + len(data) // MAX_CHUNK_BYTES + SPARE_EVENTS
         send, receive = trio.open_memory_channel[Event](room)
-        link.waiting[number] = send
+        link.waiting[number] = _Asker(send)
         try:
             await link.send(*_ask(number, query, data))
             yield receive
@@ -124,7 +146,11 @@ class Links:
         async with self._locks.setdefault(peer, trio.Lock()):
             link = self._open.get(peer)
             if link is None:
-                stream = await self.host.open_stream(peer, QUERY.id)
+                try:
+                    stream = await self.host.open_stream(peer, QUERY.id)
+                except BaseException:
+                    self._locks.pop(peer, None)
+                    raise
                 frames = Frames(stream, receives=QUERY.response, sends=QUERY.request)
                 link = self._open[peer] = _Link(frames)
                 assert self._nursery is not None

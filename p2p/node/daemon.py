@@ -22,6 +22,8 @@ log = logging.getLogger("yuma.daemon")
 DRAIN_S = 60.0
 """Answers under way get this long to end after the first Ctrl-C."""
 DRAIN_TICK_S = 0.05
+STOP_S = 2
+"""After the second Ctrl-C the process ends within this, in whole seconds."""
 FAILED = 1
 WRONG_SETTINGS = 2
 """What the operator must mend first: no use in starting again."""
@@ -62,7 +64,7 @@ def _lock(home: Home) -> Iterator[None]:
 async def _main(home: Home, settings: Settings) -> None:
     node = Node.make(load_seed(home.key), settings, home.peers)
     control = Control(node, home)
-    async with node.run(), serve_control(control), _signals(control):
+    async with _signals(control), node.run(), serve_control(control):
         for model in settings.serve:
             worker = await node.miner.serve(model, None, settings.slots, settings.threads)
             log.info("serving %s", worker.card.name)
@@ -80,6 +82,7 @@ async def _signals(control: Control) -> AsyncIterator[None]:
             async def watch() -> None:
                 async for _ in received:
                     if control.stopping.is_set():
+                        signal.alarm(STOP_S)  # the system's, whatever still hangs then
                         nursery.cancel_scope.cancel()
                     control.stopping.set()
 
@@ -91,11 +94,11 @@ async def _signals(control: Control) -> AsyncIterator[None]:
 async def _drain(node: Node) -> None:
     """Let answers under way end; new ones are refused."""
     node.miner.close()
-    if not node.miner.running():
+    if not node.running():
         return
-    log.info("finishing %d answers; Ctrl-C again stops at once", node.miner.running())
+    log.info("finishing %d answers; Ctrl-C again stops at once", node.running())
     with trio.move_on_after(DRAIN_S):
-        while node.miner.running():  # noqa: ASYNC110 - ends once, and rarely waits
+        while node.running():  # noqa: ASYNC110 - ends once, and rarely waits
             await trio.sleep(DRAIN_TICK_S)
 
 

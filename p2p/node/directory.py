@@ -6,18 +6,23 @@ drawn at random the cheaper one is asked: the best one of all would be everybody
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from typing import Protocol
 
 import trio
 
-from gossip.topics import PeerRecord, Served
-from ledger.keys import PeerId, peer_id_of
-from ledger.types import Hash, PublicKey
+from gossip.topics import Served
+from ledger.keys import PeerId
+from ledger.types import Hash
+from p2p.node.presence import DIGEST_HEAD, Heard
 
 UNKNOWN_SPEED = 10.0
 """Tokens a second of a server that nobody has measured."""
+MOST_ANNOUNCED = 10_000.0
+"""Whoever announces more is not believed."""
+CONSIDERED = 64
+"""Servers looked at for one query: a swarm of thousands must not cost more than one of these."""
 TYPICAL_TOKENS = 64
 FAILED_FOR_S = 30.0
 """A server that failed us is asked only when there is no other, for so long."""
@@ -25,9 +30,6 @@ MAX_MEASURED = 4096
 MAX_OFFERED = 256
 OFFER_FOR_S = 60.0
 SPEED_WEIGHT = 0.3
-
-peer_of = lru_cache(MAX_MEASURED)(peer_id_of)
-"""Base58 takes 30 us: for each node of the swarm, at each query."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,17 @@ class Measured:
     failed_at: float = -FAILED_FOR_S
 
 
-Fresh = Callable[[], Mapping[PublicKey, tuple[PeerRecord, float]]]
+class Book(Protocol):
+    """What the directory asks of presence."""
+
+    def everyone(self) -> Iterable[Heard]:
+        """Every record that counts."""
+
+    def serving(self, model: str) -> Iterable[Heard]:
+        """Those that announce a model, by name, digest or the head of a digest."""
+
+    def announces(self, peer: PeerId, digest: Hash) -> bool:
+        """Whether a peer's record announces a model."""
 
 
 @dataclass
@@ -56,7 +68,7 @@ class Directory:
     """The servers known now."""
 
     me: PeerId
-    fresh: Fresh
+    book: Book
     own: Callable[[], tuple[Served, ...]]
     rtts: Callable[[], Mapping[PeerId, float]]
     measured: dict[tuple[PeerId, Hash], Measured] = field(default_factory=dict)
@@ -64,33 +76,47 @@ class Directory:
 
     def servers(self) -> list[Server]:
         """Every model of every node, ours first."""
-        rtts = self.rtts()
-        found = {(self.me, one.digest): Server(self.me, one) for one in self.own()}
-        for key, (record, _age) in self.fresh().items():
-            peer = peer_of(key)
-            if peer != self.me:
-                for one in record.models:
-                    found[peer, one.digest] = Server(peer, one, rtts.get(peer, 0.0))
-        now = trio.current_time()
-        for (peer, digest), (served, at) in self._offered.items():
-            if now - at < OFFER_FOR_S and (peer, digest) not in found:
-                found[peer, digest] = Server(peer, served, rtts.get(peer, 0.0))
-        return list(found.values())
+        return self._ours() + self._of(self.book.everyone()) + self._offers()
 
     def of(self, model: str) -> list[Server]:
         """The servers of a model by name, or by its digest in hexadecimal (8 digits or more).
 
-        Several models may share a name: the digest with the most servers is meant.
+        Several models may share a name. Meant is the one that we serve, else the one that most
+        serve; `yuma show` says which digest it is.
         """
-        servers = self.servers()
-        named = [one for one in servers if one.served.name == model] or [
-            one for one in servers if len(model) >= 8 and one.served.digest.hex().startswith(model)
+        candidates = self._ours() + self._of(self.book.serving(model)) + self._offers()
+        named = [one for one in candidates if one.served.name == model] or [
+            one
+            for one in candidates
+            if len(model) >= DIGEST_HEAD and one.served.digest.hex().startswith(model)
         ]
-        digests = [one.served.digest for one in named]
-        if not digests:
+        if not named:
             return []
-        meant = max(sorted(set(digests)), key=digests.count)
+        digests = [one.served.digest for one in named]
+        ours = [one.served.digest for one in named if one.peer == self.me]
+        meant = ours[0] if ours else max(sorted(set(digests)), key=digests.count)
         return [one for one in named if one.served.digest == meant]
+
+    def _ours(self) -> list[Server]:
+        return [Server(self.me, one) for one in self.own()]
+
+    def _of(self, heard: Iterable[Heard]) -> list[Server]:
+        rtts = self.rtts()
+        return [
+            Server(one.peer, served, rtts.get(one.peer, 0.0))
+            for one in heard
+            if one.peer != self.me
+            for served in one.record.models
+        ]
+
+    def _offers(self) -> list[Server]:
+        """Offers still good of nodes whose presence does not say so yet."""
+        now = trio.current_time()
+        return [
+            Server(peer, served)
+            for (peer, _), (served, at) in self._offered.items()
+            if now - at < OFFER_FOR_S and not self.book.announces(peer, served.digest)
+        ]
 
     def offered(self, peer: PeerId, served: Served) -> None:
         """A node has offered to serve a model."""
@@ -115,6 +141,7 @@ class Directory:
     def choose(self, servers: list[Server], excluded: set[PeerId]) -> Server | None:
         """The server to ask now; None if all are excluded."""
         usable = [one for one in servers if one.peer not in excluded]
+        usable = random.sample(usable, min(CONSIDERED, len(usable)))
         now = trio.current_time()
         sound = [
             one
@@ -128,7 +155,8 @@ class Directory:
         """Estimated seconds until a server has answered."""
         served = server.served
         measured = self.of_server(server.peer, served.digest)
-        speed = measured.speed or served.speed / 1000 or UNKNOWN_SPEED
+        announced = min(served.speed / 1000, MOST_ANNOUNCED)
+        speed = measured.speed or announced or UNKNOWN_SPEED
         ahead = max(served.queue, measured.in_flight) / max(served.slots, 1)
         tokens = TYPICAL_TOKENS if served.context else 1
         return server.rtt_s + (1 + ahead) * tokens / speed

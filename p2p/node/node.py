@@ -31,7 +31,7 @@ from p2p.node.router import Router
 
 log = logging.getLogger("yuma.node")
 
-GREETINGS_AT_ONCE = 16
+GREETINGS_AT_ONCE = 64
 GRAYLIST_BAN_S = 600.0
 """A peer whose score fell below use may come back after ten minutes."""
 AGENT = "yuma/0.1.0"
@@ -82,7 +82,7 @@ class Node:
         presence = Presence(
             pair, chain, AGENT, host, keeper, gossip, _unix_ms, models=miner.announced
         )
-        directory = Directory(pair.peer_id, presence.fresh, miner.announced, host.rtts)
+        directory = Directory(pair.peer_id, presence, miner.announced, host.rtts)
         links = Links(host)
         router = Router(
             pair, chain, host, keeper, gossip, miner, directory, links, unix_ms=_unix_ms
@@ -132,6 +132,10 @@ class Node:
                 self.keeper.save()
                 nursery.cancel_scope.cancel()
 
+    def running(self) -> int:
+        """Answers under way: those given to others, and those asked for here."""
+        return self.miner.running() + self.router.running
+
     def _attach(self) -> None:
         """Say who takes in what."""
         self.host.handle(STATUS.id, self.presence.serve_status)
@@ -155,8 +159,7 @@ class Node:
 
     async def _meet(self, peer: PeerId) -> None:
         async with self._greetings:
-            await self.presence.greet(peer)
-            if self.dht is not None:
+            if await self.presence.greet(peer) and self.dht is not None:
                 await self.dht.connected(peer)
 
     def _graylisted(self, peer: PeerId) -> None:

@@ -24,6 +24,7 @@ log = logging.getLogger("yuma.offers")
 INBOX = 64
 """Calls waiting to be offered for; beyond it they are for others."""
 OFFER_TIMEOUT_S = 5.0
+OFFERS_AT_ONCE = 8
 
 
 @dataclass
@@ -37,6 +38,8 @@ class Offers:
     miner: Miner
     unix_ms: Callable[[], int]
     seen: Seen = field(default_factory=Seen)
+    _busy: set[PeerId] = field(default_factory=set)
+    """Askers that an offer is on its way to: one each, so that nobody takes all the places."""
 
     def __post_init__(self) -> None:
         self._send, self._receive = trio.open_memory_channel[OpenCall](INBOX)
@@ -69,18 +72,24 @@ class Offers:
 
     async def run(self) -> None:
         """Make offers until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(OFFERS_AT_ONCE):
+                nursery.start_soon(self._make)
+
+    async def _make(self) -> None:
         async for call in self._receive:
             worker = self._worker(call)
-            if worker is None or call.expires_ms < self.unix_ms():
-                continue
             peer = peer_id_of(call.key)
+            if worker is None or call.expires_ms < self.unix_ms() or peer in self._busy:
+                continue
+            self._busy.add(peer)
             try:
                 with trio.fail_after(OFFER_TIMEOUT_S):
                     await self._offer(peer, call, worker)
-            except (
-                Exception
-            ) as error:  # the asker's stream may raise anything; the next call is due
+            except Exception as error:  # the asker's stream may raise anything
                 log.debug("offer to %s: %r", peer, error)
+            finally:
+                self._busy.discard(peer)
 
     async def _offer(self, peer: PeerId, call: OpenCall, worker: Worker) -> None:
         if not self.host.is_connected(peer):

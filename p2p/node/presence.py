@@ -23,7 +23,7 @@ from gossip.topics import (
     PeerRecord,
     Served,
 )
-from gossip.validation import Ignore, Seen, validate_presence
+from gossip.validation import Ignore, Reject, Seen, validate_presence
 from ledger.errors import Invalid
 from ledger.keys import KeyPair, PeerId, peer_id_of, public_key_of
 from ledger.types import ChainId, Hash, PublicKey
@@ -46,8 +46,12 @@ MAX_HELD_BYTES = 8 * 2**20
 """Of records as they were sealed; as values they take about five times that. With what one peer
 may send a second, none of them is pushed out before its author has renewed it."""
 MAX_GIVEN = 256
-"""Records in one answer; the freshest go."""
-GREET_TIMEOUT_S = 10.0
+MAX_GIVEN_BYTES = 3 * 2**20
+"""Records in one answer, and their bytes; the freshest go."""
+DIGEST_DIGITS = 64
+DIGEST_HEAD = 8
+"""Digits of a digest that are enough to name a model."""
+GREET_TIMEOUT_S = 5.0
 NO_HEAD = Hash(bytes(32))
 
 
@@ -55,6 +59,7 @@ NO_HEAD = Hash(bytes(32))
 class Heard:
     """A record we hold, its sealed bytes to pass on, and when it came (trio's clock)."""
 
+    peer: PeerId
     record: PeerRecord
     sealed: bytes
     at: float
@@ -77,15 +82,12 @@ class Presence:
     _bytes: int = 0
     _seq: int = 0
     _change: trio.Event = field(default_factory=trio.Event)
-    _news: trio.Event = field(default_factory=trio.Event)
+    _serving: dict[str, dict[PublicKey, Heard]] = field(default_factory=dict)
+    """Of each model, by name and by digest in hexadecimal, who announces it."""
 
     def changed(self) -> None:
         """What our record says is different now; say so soon."""
         self._change.set()
-
-    async def wait_for_news(self) -> None:
-        """Return when the next record of another node has come in."""
-        await self._news.wait()
 
     # --- saying
 
@@ -134,45 +136,77 @@ class Presence:
         if author != self.pair.public and not self.seen.author_may_speak(PRESENCE, author, now):
             raise Ignore("an author who speaks too often")
         validate_presence(self.seen, record, author, self.unix_ms())
-        self._keep(record, data)
+        self._keep(record, data, trio.current_time())
 
     def _opened(self, data: bytes) -> PeerRecord:
         record = open_sealed(self.chain, PRESENCE, data)
         assert isinstance(record, PeerRecord)
         return record
 
-    def _keep(self, record: PeerRecord, sealed: bytes) -> None:
+    def _keep(self, record: PeerRecord, sealed: bytes, at: float) -> None:
         self._forget(record.key)
-        self.book[record.key] = Heard(record, sealed, trio.current_time())  # heard last, so last
+        heard = Heard(peer_id_of(record.key), record, sealed, at)
+        self.book[record.key] = heard  # heard last, so last
+        for name in _names(record):
+            self._serving.setdefault(name, {})[record.key] = heard
         self._bytes += len(sealed)
         while self._bytes > MAX_HELD_BYTES:
             self._forget(next(iter(self.book)))
         if record.key != self.pair.public:
-            self.keeper.learn(peer_id_of(record.key), record.addresses)
-            self._news.set()
-            self._news = trio.Event()
+            self.keeper.announced(heard.peer, record.addresses)
 
     def _forget(self, key: PublicKey) -> None:
         heard = self.book.pop(key, None)
-        if heard is not None:
-            self._bytes -= len(heard.sealed)
+        if heard is None:
+            return
+        self._bytes -= len(heard.sealed)
+        for name in _names(heard.record):
+            self._serving[name].pop(key, None)
+            if not self._serving[name]:
+                del self._serving[name]
 
     def _expire(self) -> None:
-        """Forget what was not renewed; the book is in order of hearing."""
+        """Forget what was not renewed; the book is in order of hearing, but for what was heard of
+        at second hand, which goes when its turn comes."""
         limit = trio.current_time() - TTL_S
         while self.book and (first := next(iter(self.book.items())))[1].at < limit:
             self._forget(first[0])
 
+    def everyone(self) -> list[Heard]:
+        """The records that count now."""
+        self._expire()
+        limit = trio.current_time() - TTL_S
+        return [heard for heard in self.book.values() if heard.at >= limit]
+
+    def announces(self, peer: PeerId, digest: Hash) -> bool:
+        """Whether the record of a peer announces a model."""
+        return public_key_of(peer) in self._serving.get(digest.hex(), {})
+
+    def serving(self, model: str) -> list[Heard]:
+        """The records that announce a model, by name, digest or the head of a digest."""
+        self._expire()
+        limit = trio.current_time() - TTL_S
+        found = self._serving.get(model)
+        if found is None and len(model) >= DIGEST_HEAD:
+            found = next(
+                (
+                    one
+                    for name, one in self._serving.items()
+                    if len(name) == DIGEST_DIGITS and name.startswith(model)
+                ),
+                None,
+            )
+        return [heard for heard in (found or {}).values() if heard.at >= limit]
+
     def fresh(self) -> dict[PublicKey, tuple[PeerRecord, float]]:
         """The records that count now, each with its age in seconds."""
-        self._expire()
         now = trio.current_time()
-        return {key: (heard.record, now - heard.at) for key, heard in self.book.items()}
+        return {heard.record.key: (heard.record, now - heard.at) for heard in self.everyone()}
 
     # --- meeting
 
-    async def greet(self, peer: PeerId) -> None:
-        """Tell a new neighbour who we are and hear whom it knows.
+    async def greet(self, peer: PeerId) -> bool:
+        """Tell a new neighbour who we are and hear whom it knows; whether it may stay.
 
         A peer of another network is sent away; one that does not speak these protocols may stay.
         """
@@ -183,14 +217,15 @@ class Presence:
                     log.warning("peer %s belongs to another network; disconnecting", peer)
                     self.host.ban(peer, trio.current_time() + TTL_S)
                     await self.host.disconnect(peer)
-                    return
+                    return False
                 records = await self._ask(peer, PEERS)
             if isinstance(records, Records):
                 self.take(records)
         except NotConnected:
-            return
+            return False
         except Exception as error:  # whatever a stranger's stream raises, the greeting is over
             log.debug("greeting %s: %r", peer, error)
+        return True
 
     async def _ask(self, peer: PeerId, protocol: Any) -> Any:
         stream = await self.host.open_stream(peer, protocol.id)
@@ -207,7 +242,10 @@ class Presence:
         return Status(self.chain, self.agent, 0, NO_HEAD)
 
     def take(self, records: Records) -> None:
-        """Take in the records that a peer holds: what is not sound or not new is passed over."""
+        """Take in the records that a peer holds: what is not sound or not new is passed over.
+
+        They are as old as they say, so that nobody lives on by being passed round.
+        """
         for sealed in records.sealed:
             try:
                 record = self._opened(sealed)
@@ -215,10 +253,11 @@ class Presence:
                     self._seq = max(self._seq, record.seq)  # our own, from before a restart
                     continue
                 validate_presence(self.seen, record, record.key, self.unix_ms())
-            except (Invalid, Ignore) as error:
+            except (Invalid, Ignore, Reject) as error:
                 log.debug("a record passed over: %s", error)
                 continue
-            self._keep(record, sealed)
+            age = max(0.0, (self.unix_ms() - record.seq) / 1000)
+            self._keep(record, sealed, trio.current_time() - age)
 
     async def serve_status(self, stream: Any) -> None:
         """Answer a peer's status with ours."""
@@ -230,8 +269,14 @@ class Presence:
 
     def _freshest(self) -> Records:
         self._expire()
-        heard = sorted(self.book.values(), key=lambda one: -one.at)[:MAX_GIVEN]
-        return Records(tuple(one.sealed for one in heard))
+        given: list[bytes] = []
+        room = MAX_GIVEN_BYTES
+        for one in sorted(self.book.values(), key=lambda one: -one.at)[:MAX_GIVEN]:
+            room -= len(one.sealed)
+            if room < 0:
+                break
+            given.append(one.sealed)
+        return Records(tuple(given))
 
     async def _serve(self, stream: Any, protocol: Any, answer: Callable[[], Any]) -> None:
         frames = Frames(stream, receives=protocol.request, sends=protocol.response)
@@ -239,3 +284,8 @@ class Presence:
             if await frames.receive() is not None:
                 await frames.send(answer())
             await frames.close()
+
+
+def _names(record: PeerRecord) -> set[str]:
+    """What the models of a record are asked for by."""
+    return {one.name for one in record.models} | {one.digest.hex() for one in record.models}

@@ -12,9 +12,11 @@ from typing import Any
 import trio
 
 from ledger.errors import Invalid, Reason
-from models.pipe import Part
+from models.pipe import Part, brief
 from models.types import MAX_INPUT_BYTES, Query, Receipt
+from p2p.net.links import FRAME_S
 from p2p.net.protocols import MAX_CHUNK_BYTES, QUERY, Ask, Drop, End, More, Piece, Refusal
+from p2p.net.scopes import briefly
 from p2p.net.streams import Frames
 from p2p.node.miner import Answered, Miner
 
@@ -161,7 +163,7 @@ class _Session:
             with self.scopes[number]:
                 await self.server.miner.answer(query, data, send)
         except Invalid as error:
-            await self._send(Refusal(number, error.reason, error.detail[:1000]))
+            await self._send(Refusal(number, error.reason, brief(error.detail)))
         finally:
             del self.scopes[number]
             self.guest.free(reserved)
@@ -185,8 +187,10 @@ class _Session:
     async def _send(self, *records: Piece | More | End | Refusal) -> None:
         """Write whole frames, cancelled or not: half a frame would end the stream for all that is
         asked on it. It ends with the stream, at the latest when the peer has stalled it."""
-        with trio.CancelScope(shield=True):
+        with briefly(FRAME_S) as scope:
             await self.frames.send(*records)
+        if scope.cancelled_caught:
+            await self.frames.reset()
 
 
 def _records(number: int, answered: Answered) -> list[Piece | More | End]:

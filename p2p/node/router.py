@@ -10,7 +10,6 @@
 import logging
 import os
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,39 +23,30 @@ from ledger.keys import KeyPair, PeerId
 from ledger.types import ChainId
 from models.pipe import Part
 from models.types import (
-    MAX_INPUT_BYTES,
     Kind,
     Query,
     Receipt,
     Sampling,
     Tensor,
     input_hash,
-    verify_receipt,
 )
 from p2p.net.host import DialError, Host, NotConnected
 from p2p.net.keeper import Keeper
-from p2p.net.links import Answers, Event, Links
-from p2p.net.protocols import MAX_CHUNK_BYTES, OFFER, End, More, Offer, Piece, Refusal
+from p2p.net.links import Links
+from p2p.net.protocols import OFFER, Offer
 from p2p.net.streams import Frames
-from p2p.node.directory import Directory, Server, peer_of
+from p2p.node.attempt import TOKEN_BYTES, Broken, Lied, Progress, check, listen, refused
+from p2p.node.directory import Directory, Server
 from p2p.node.miner import Miner
 
 log = logging.getLogger("yuma.router")
 
-FIRST_TIMEOUT_S = 60.0
-"""For the first part of an answer: a server may have a queue."""
 GRACE_S = 5.0
 """What a server may be late with its own time limit."""
-NEXT_TIMEOUT_S = 15.0
-"""Between two parts: a server that says nothing for so long counts as gone."""
 MAX_TRIES = 6
 CALL_WAIT_S = 1.5
 """How long offers are waited for when nobody is known."""
 CALL_MS = 10_000
-MAX_OUTPUT_BYTES = 2 * MAX_INPUT_BYTES
-"""Of one answer, whatever a server says of it."""
-MAX_CHUNKS = MAX_OUTPUT_BYTES // MAX_CHUNK_BYTES
-"""Of one tensor in an answer."""
 
 
 class NoServer(Exception):  # noqa: N818 - a fact about the swarm
@@ -65,10 +55,6 @@ class NoServer(Exception):  # noqa: N818 - a fact about the swarm
     def __init__(self, text: str, hint: str = "") -> None:
         super().__init__(text)
         self.hint = hint
-
-
-class Broken(Exception):  # noqa: N818
-    """A server stopped before the end of its answer; another may go on."""
 
 
 @dataclass(frozen=True)
@@ -126,22 +112,6 @@ Tell = Callable[[Told], Awaitable[None]]
 
 
 @dataclass
-class _Progress:
-    """What has come of an answer so far."""
-
-    tokens: bytearray = field(default_factory=bytearray)
-    output: bytearray = field(default_factory=bytearray)
-    """Of the server asked now; a receipt covers this."""
-    first: float = 0.0
-
-    def add(self, part: Part) -> None:
-        """Count a part in."""
-        self.first = self.first or trio.current_time()
-        self.tokens += part.tokens
-        self.output += part.data
-
-
-@dataclass
 class Router:
     """Asks on behalf of this node's clients."""
 
@@ -155,98 +125,105 @@ class Router:
     links: Links
     unix_ms: Callable[[], int]
     asked: int = 0
+    running: int = 0
     _calls: dict[bytes, trio.Event] = field(default_factory=dict)
 
     async def ask(self, request: Request, tell: Tell, avoid: set[PeerId] | None = None) -> Answer:
         """Answer a request, telling what comes as it comes.
 
         `avoid` are servers that must not be asked; the one asked is added to it.
-        Raises NoServer; Invalid when a server refuses the request for its content.
+        Raises NoServer; Invalid when servers refuse the request for its content.
         """
+        self.asked += 1
+        self.running += 1
+        limit_s = request.time_limit_ms / 1000
+        try:
+            with trio.move_on_after(limit_s + GRACE_S):
+                return await self._ask(request, tell, avoid if avoid is not None else set())
+            raise NoServer(f"no answer came within {limit_s:g} s", "give it more: --time-limit")
+        finally:
+            self.running -= 1
+
+    async def _ask(self, request: Request, tell: Tell, excluded: set[PeerId]) -> Answer:
         servers = await self._servers(request)
         query = self._query(request, servers[0])
-        progress = _Progress()
+        progress = Progress()
         began = trio.current_time()
-        excluded = avoid if avoid is not None else set()
-        problem, refused = "", False
-        self.asked += 1
+        problem, refused_by = "", 0
         for attempt in range(MAX_TRIES):
             server = self.directory.choose(servers, excluded)
             if server is None:
                 break
             excluded.add(server.peer)
             await tell(_announcement(server, progress, problem, attempt))
+            spent_ms = round((trio.current_time() - began) * 1000)
+            query = replace(
+                query,
+                nonce=os.urandom(16),
+                prefix=bytes(progress.tokens),
+                time_limit_ms=max(1, request.time_limit_ms - spent_ms),
+            )
             try:
-                receipt, query = await self._attempt(server, query, request, progress, tell)
+                receipt = await self._attempt(server, query, request.data, progress, tell)
             except Broken as error:
                 problem = str(error)
                 log.info("%s broke off an answer: %s", server.peer, error)
                 servers = self._others(request, servers)
-                continue
             except Invalid as error:
-                if refused or self.directory.choose(servers, excluded) is None:
+                refused_by += 1  # one server's word is not enough to turn the client away
+                if refused_by > 1 or self.directory.choose(servers, excluded) is None:
                     raise
-                refused = True  # one server's word is not enough to turn the client away
                 problem = error.detail
-                continue
-            evidence = Evidence(query, request.data, bytes(progress.output), receipt)
-            now = trio.current_time()
-            return Answer(
-                server.peer,
-                evidence,
-                len(progress.tokens) // 4,
-                (progress.first or now) - began,
-                now - began,
-            )
+            else:
+                evidence = Evidence(query, request.data, bytes(progress.output), receipt)
+                now = trio.current_time()
+                first_s = (progress.first or now) - began
+                tokens = len(progress.tokens) // TOKEN_BYTES
+                return Answer(server.peer, evidence, tokens, first_s, now - began)
         raise _nobody(request, problem)
 
     async def _attempt(
-        self, server: Server, query: Query, request: Request, progress: _Progress, tell: Tell
-    ) -> tuple[Receipt, Query]:
+        self, server: Server, query: Query, data: bytes, progress: Progress, tell: Tell
+    ) -> Receipt:
         """One server's part of an answer, from the tokens already out to the end."""
-        progress.output.clear()
-        nonce = os.urandom(16)
-        query = replace(query, nonce=nonce, prefix=bytes(progress.tokens))
+        progress.begin()
         measured = self.directory.of_server(server.peer, query.model)
         measured.in_flight += 1
-        began, before = trio.current_time(), len(progress.tokens)
+        began = trio.current_time()
         try:
-            receipt = await self._from(server.peer, query, request.data, progress, tell)
-            self._check(server.peer, receipt, query, progress)
+            receipt, waiting = await self._from(server.peer, query, data, progress, tell)
+            check(server.peer, receipt, query, progress)
         except Broken:
             measured.failed_at = trio.current_time()
             raise
+        except Lied as error:
+            measured.failed_at = trio.current_time()
+            if not progress.made:
+                raise Broken(str(error)) from None  # nobody has been told anything of it
+            hint = "ask another server with --peer, or ban this one with: yuma swarm ban"
+            raise NoServer(str(error), hint) from None
         finally:
             measured.in_flight -= 1
-        made = (len(progress.tokens) - before) // 4 or 1
-        self.directory.measure(server.peer, query.model, made, trio.current_time() - began)
-        return receipt, query
-
-    def _check(self, peer: PeerId, receipt: Receipt, query: Query, progress: _Progress) -> None:
-        try:
-            if peer_of(receipt.body.server) != peer:
-                raise Invalid(Reason.BAD_SIGNATURE, "another node's key")
-            verify_receipt(receipt, query, bytes(progress.output))
-        except Invalid as error:
-            raise NoServer(
-                f"{peer} signed something else than it sent ({error})",
-                "ask another server with --peer, or ban this one with: yuma swarm ban",
-            ) from None
+        for part in waiting:
+            await tell(part)
+        seconds = trio.current_time() - began
+        self.directory.measure(server.peer, query.model, progress.made or 1, seconds)
+        return receipt
 
     # --- the two ways to a server
 
     async def _from(
-        self, peer: PeerId, query: Query, data: bytes, progress: _Progress, tell: Tell
-    ) -> Receipt:
+        self, peer: PeerId, query: Query, data: bytes, progress: Progress, tell: Tell
+    ) -> tuple[Receipt, list[Part]]:
         if peer == self.host.peer_id:
-            return await self._from_here(query, data, progress, tell)
+            return await self._from_here(query, data, progress, tell), []
         try:
             await self._connect(peer)
             async with self.links.ask(peer, query, data) as events:
-                return await self._listen(events, query, progress, tell)
+                return await listen(events, query, progress, tell)
         except (NotConnected, DialError, trio.TooSlowError) as error:
             raise Broken(f"cannot be reached ({error or 'no answer in time'})") from None
-        except (Broken, Invalid, NoServer):
+        except (Broken, Invalid):
             raise
         except Exception as error:  # the library's own, when a stream breaks under us
             raise Broken(f"its stream broke ({error!r})") from error
@@ -256,33 +233,8 @@ class Router:
             known = self.keeper.known.get(peer)
             await self.host.dial(peer, tuple(known.addresses) if known else ())
 
-    async def _listen(
-        self, events: Answers, query: Query, progress: _Progress, tell: Tell
-    ) -> Receipt:
-        """Take an answer's events to its receipt. Raises Broken, Invalid, TooSlowError."""
-        pending: list[Piece | More] = []
-        most_tokens = query.sampling.max_tokens
-        timeout = min(FIRST_TIMEOUT_S, query.time_limit_ms / 1000 + GRACE_S)
-        while True:
-            event = await _next(events, timeout)
-            if isinstance(event, End):
-                await _flush(pending, progress, tell)
-                return event.receipt
-            if isinstance(event, Refusal):
-                raise _refused(event.reason, event.detail)
-            pending.append(event)
-            if isinstance(event, Piece) and not event.tensor:
-                await _flush(pending, progress, tell)
-            if (
-                len(pending) > MAX_CHUNKS
-                or len(progress.tokens) > 4 * most_tokens
-                or len(progress.output) > MAX_OUTPUT_BYTES
-            ):
-                raise Broken("it sends more than was asked for")
-            timeout = NEXT_TIMEOUT_S
-
     async def _from_here(
-        self, query: Query, data: bytes, progress: _Progress, tell: Tell
+        self, query: Query, data: bytes, progress: Progress, tell: Tell
     ) -> Receipt:
         receipts: list[Receipt] = []
 
@@ -297,7 +249,7 @@ class Router:
         try:
             await self.miner.answer(query, data, send)
         except Invalid as error:
-            raise _refused(error.reason, error.detail) from None
+            raise refused(error.reason, error.detail, query) from None
         return receipts[0]
 
     # --- who could answer
@@ -383,42 +335,10 @@ class Router:
         await frames.close()
 
 
-async def _next(events: Answers, timeout: float) -> Event:
-    """The next event; what is there already costs no turn of the scheduler."""
-    try:
-        with suppress(trio.WouldBlock):
-            return events.receive_nowait()
-        with trio.fail_after(timeout):
-            return await events.receive()
-    except trio.EndOfChannel:
-        raise Broken("its stream ended before the answer did") from None
-
-
-async def _flush(pending: list[Piece | More], progress: _Progress, tell: Tell) -> None:
-    """Tell the parts that wait: a tensor's chunks as the one part they are."""
-    if not pending:
-        return
-    head = pending[0]
-    if not isinstance(head, Piece):
-        raise Broken("it sent a chunk of nothing")
-    data = b"".join(one.data if isinstance(one, Piece) else one.chunk for one in pending)
-    part = Part(0, head.tokens, data, head.tensor)
-    pending.clear()
-    progress.add(part)
-    await tell(part)
-
-
-def _refused(reason: Reason, detail: str) -> Exception:
-    """What a refusal means: another server's chance, or the asker's own fault."""
-    if reason in (Reason.BAD_REQUEST, Reason.TOO_LARGE, Reason.WRONG_TYPE):
-        return Invalid(reason, detail)
-    return Broken(f"{reason}: {detail}" if detail else str(reason))
-
-
-def _announcement(server: Server, progress: _Progress, problem: str, attempt: int) -> Told:
+def _announcement(server: Server, progress: Progress, problem: str, attempt: int) -> Told:
     if attempt == 0:
         return Asked(server.peer)
-    return Resumed(server.peer, len(progress.tokens) // 4, problem)
+    return Resumed(server.peer, len(progress.tokens) // TOKEN_BYTES, problem)
 
 
 def _nobody(request: Request, problem: str) -> NoServer:

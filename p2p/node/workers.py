@@ -37,6 +37,9 @@ STUCK_S = 60.0
 SPEED_WEIGHT = 0.2
 """Of the newest measurement in the running average."""
 
+LIFE_ENDS = (Invalid, trio.TooSlowError, OSError, ValueError)
+"""What may go wrong with a process and its pipe: no memory, no descriptors, a broken frame."""
+
 JobEvent = Part | Done | Failed
 Job = trio.MemoryReceiveChannel[JobEvent]
 
@@ -116,13 +119,23 @@ class Worker:
         """
         try:
             with self._scope:
-                await self._life(task_status)
+                await self._first(task_status)
                 while True:
                     await self._again()
             if self.since == 0.0:
                 raise Invalid(Reason.NO_MODEL, f"{self.recipe.name} was stopped while loading")
         finally:
             self._ended.set()
+
+    async def _first(self, task_status: TaskStatus[None]) -> None:
+        """The first life; what ends it after the model was loaded is no more than its end."""
+        try:
+            await self._life(task_status)
+        except LIFE_ENDS as error:
+            if self.since == 0.0:
+                detail = str(error) or "it took too long"
+                raise error if isinstance(error, Invalid) else _unusable(detail) from None
+            log.error("model %s: %s", self.recipe.name, error)
 
     async def _again(self) -> None:
         """Start a worker that ended once more: soon if it had been up for a while."""
@@ -134,7 +147,7 @@ class Worker:
         await trio.sleep(self._wait)
         try:
             await self._life(trio.TASK_STATUS_IGNORED)
-        except (Invalid, trio.TooSlowError) as error:
+        except LIFE_ENDS as error:
             log.error("model %s: %s", name, error)
 
     async def _life(self, task_status: TaskStatus[None]) -> None:
@@ -281,3 +294,7 @@ async def _read(pipe: trio.SocketStream) -> bytes:
         return bytes(await pipe.receive_some(READ_BYTES))
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         return b""
+
+
+def _unusable(detail: str) -> Invalid:
+    return Invalid(Reason.BAD_MODEL, f"its worker cannot be started: {detail}")

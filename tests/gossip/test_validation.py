@@ -53,6 +53,11 @@ def test_presence__ignore_one_from_the_future() -> None:
     assert not seen.seqs
 
 
+def test_presence__ignore_one_from_the_past() -> None:
+    with pytest.raises(Ignore):
+        validate_presence(Seen(), replace(RECORD, seq=NOW_MS - MAX_AHEAD_MS - 1), ANNA, NOW_MS)
+
+
 @pytest.mark.parametrize("older", [0, 1, 1000])
 def test_presence__ignore_one_not_newer(older: int) -> None:
     seen = Seen()

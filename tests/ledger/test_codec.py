@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ledger.codec import Tagged, decode, encode, from_plain, pack, unpack
 from ledger.errors import Invalid, Reason
-from ledger.types import Size, exactly
+from ledger.types import Signed, Size, exactly
 
 LIMIT = 10_000
 VALUES = st.recursive(
@@ -27,7 +27,7 @@ class Colour(StrEnum):
 
 @dataclass(frozen=True)
 class Point:
-    x: int
+    x: Annotated[int, Signed()]
     label: Annotated[str, Size(8)]
 
 
@@ -111,6 +111,8 @@ def test_a_record_is_the_tuple_of_its_fields() -> None:
         (b"abcd", "blue", ((1, b"a"),), ()),
         (b"abcd", "blue", ((1, "a", 2),), ()),
         (b"abcd", "blue", ((2**63, "a"),), ()),
+        (b"abcd", "blue", ((1, "a"),), (-1,)),
+        (b"abcd", "blue", ((1, "a"),), (2**63,)),
         (b"abcd", "blue", ((1, "a"),)),
         (b"abcd", "blue", ((1, "a"),), (b"",)),
         "abcd",

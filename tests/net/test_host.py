@@ -7,11 +7,16 @@ import pytest
 import trio
 from libp2p import new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.rsa import create_new_key_pair as create_new_rsa_pair
+from libp2p.crypto.secp256k1 import create_new_key_pair as create_secp256k1_pair
+from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.host.exceptions import StreamFailure
 from libp2p.network.stream.exceptions import StreamEOF, StreamReset
 from libp2p.peer.id import ID
 from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import Transport as Noise
 from multiaddr import Multiaddr
 
 from ledger.keys import KeyPair
@@ -111,6 +116,26 @@ async def test_plaintext_is_refused() -> None:
         with pytest.raises(Exception, match=r"(?i)secur|upgrade|connect"):
             await network.dial_addr(Multiaddr(a.addresses()[0]), ID.from_base58(a.peer_id))
         assert not a.connections()
+
+
+@pytest.mark.parametrize("make", [create_secp256k1_pair, create_new_rsa_pair])
+async def test_a_peer_whose_key_is_no_ed25519_key_is_sent_away(make) -> None:
+    """It could be no neuron and sign nothing here; its id must not reach what expects a key."""
+    keys = make()
+    noise = Noise(keys, noise_privkey=create_noise_key_pair().private_key)
+    stranger = new_host(key_pair=keys, sec_opt={NOISE: noise})
+    async with host().run() as a, stranger.run([]):
+        network = stranger.get_network()
+        await network.dial_addr(Multiaddr(a.addresses()[0]), ID.from_base58(a.peer_id))
+        await trio.sleep(0.3)
+        assert a.connections() == []
+        await until(lambda: not a.libp2p.get_network().get_connections())
+
+
+async def test_nobody_dials_himself() -> None:
+    async with host().run() as a:
+        with pytest.raises(DialError, match="this node itself"):
+            await a.dial(a.peer_id, a.addresses())
 
 
 async def test_a_handler_with_a_fault_ends_its_stream_only() -> None:

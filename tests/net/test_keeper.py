@@ -9,7 +9,15 @@ import trio
 
 from ledger.keys import KeyPair, PeerId
 from p2p.net.host import Connection, DialError
-from p2p.net.keeper import ALONE_WAIT_S, LOST_WAIT_S, MAX_KNOWN, MOST_WAIT_S, Keeper
+from p2p.net.keeper import (
+    ALONE_WAIT_S,
+    LOST_WAIT_S,
+    MAX_KNOWN,
+    MAX_REMEMBERED,
+    MOST_WAIT_S,
+    STRANGER_BURST,
+    Keeper,
+)
 
 ME = KeyPair.from_seed(bytes(32)).peer_id
 PEERS = [KeyPair.from_seed(bytes([number]) * 32).peer_id for number in range(1, 41)]
@@ -160,9 +168,8 @@ async def test_it_never_dials_itself_or_the_banned(keeper, network, autojump_clo
 async def test_peers_are_remembered_across_restarts_last_good_first(
     keeper, network, tmp_path, autojump_clock
 ) -> None:
-    network.up.update(PEERS)
     for peer in PEERS:
-        keeper.learn(peer, [ADDRESS])
+        keeper.announced(peer, [ADDRESS])
         keeper.connected(peer, OTHER, outbound=True)
         await trio.sleep(1)
     keeper.save()
@@ -170,6 +177,47 @@ async def test_peers_are_remembered_across_restarts_last_good_first(
     assert later.load() == len(PEERS)
     assert list(later.known) == PEERS[::-1]
     assert later.known[PEERS[0]].addresses == [OTHER, ADDRESS]
+
+
+async def test_whoever_comes_to_us_pushes_nobody_out_of_memory(
+    keeper, network, tmp_path, autojump_clock
+) -> None:
+    """Given one peer that we reached and hundreds that reached us; then it is remembered first."""
+    keeper.connected(PEERS[0], ADDRESS, outbound=True)
+    await trio.sleep(1)
+    for number in range(300):
+        peer = KeyPair.from_seed(number.to_bytes(32, "big")).peer_id
+        keeper.announced(peer, [OTHER])
+        keeper.connected(peer, "/ip4/10.9.9.9/tcp/50000", outbound=False)
+    assert keeper.known[PEERS[0]].is_stranger is False
+    assert keeper.known[peer].is_stranger
+    assert keeper.known[peer].addresses == [OTHER]
+    keeper.save()
+    later = Keeper(network, 4, tmp_path / "peers.json", unix_time)
+    assert later.load() == MAX_REMEMBERED
+    assert next(iter(later.known)) == PEERS[0]
+
+
+async def test_a_peer_that_moves_is_found_where_it_says_it_is(keeper, autojump_clock) -> None:
+    """Given sixteen moves and any hearsay; then its last announcement counts."""
+    for port in range(1, 40):
+        keeper.learn(PEERS[0], [f"/ip4/10.6.6.6/tcp/{port}"])
+        keeper.announced(PEERS[0], [f"/ip4/10.0.0.1/tcp/{port}"])
+    assert keeper.known[PEERS[0]].addresses[0] == "/ip4/10.0.0.1/tcp/39"
+    assert len(keeper.known[PEERS[0]].addresses) <= 16
+
+
+async def test_strangers_take_no_place_from_those_we_know(keeper, network, autojump_clock) -> None:
+    """Given thousands of invented peers; then a known one is still dialled at once, and they cost
+    no more than a dial a second."""
+    for number in range(1000):
+        keeper.learn(PeerId(f"invented{number}"), [ADDRESS])
+    await run_for(keeper, 120)
+    assert len(network.dials) <= STRANGER_BURST + 125
+    keeper.connected(PEERS[0], ADDRESS, outbound=True)
+    network.up.add(PEERS[0])
+    await run_for(keeper, 2)
+    assert PEERS[0] in network.live
 
 
 @pytest.mark.parametrize(

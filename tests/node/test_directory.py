@@ -6,9 +6,10 @@ from collections import Counter
 import trio
 
 from gossip.topics import PeerRecord, Served
-from ledger.keys import KeyPair
+from ledger.keys import KeyPair, PeerId, peer_id_of
 from ledger.types import Hash
-from p2p.node.directory import FAILED_FOR_S, Directory, Server
+from p2p.node.directory import CONSIDERED, FAILED_FOR_S, Directory, Server
+from p2p.node.presence import Heard
 
 PAIRS = [KeyPair.from_seed(bytes([number]) * 32) for number in range(6)]
 ME, *OTHERS = [pair.peer_id for pair in PAIRS]
@@ -23,9 +24,29 @@ def record(index: int, *models: Served) -> PeerRecord:
     return PeerRecord(PAIRS[index].public, 1, "", (), (), 0, Hash(bytes(32)), models, ())
 
 
+class Shelf:
+    """The records of a swarm, as presence gives them."""
+
+    def __init__(self, *records: PeerRecord) -> None:
+        self.heard = [Heard(peer_id_of(one.key), one, b"", 0.0) for one in records]
+
+    def everyone(self) -> list[Heard]:
+        return self.heard
+
+    def serving(self, model: str) -> list[Heard]:
+        return [
+            one
+            for one in self.heard
+            for served in one.record.models
+            if model in (served.name, served.digest.hex()[: len(model)])
+        ]
+
+    def announces(self, peer: PeerId, digest: Hash) -> bool:
+        return any(one.peer == peer for one in self.serving(digest.hex()))
+
+
 def directory(*records: PeerRecord, own: tuple[Served, ...] = ()) -> Directory:
-    fresh = {one.key: (one, 1.0) for one in records}
-    return Directory(ME, lambda: fresh, lambda: own, lambda: {OTHERS[0]: 0.05})
+    return Directory(ME, Shelf(*records), lambda: own, lambda: {OTHERS[0]: 0.05})
 
 
 async def test_a_model_is_found_by_name_and_by_digest(autojump_clock) -> None:
@@ -41,6 +62,31 @@ async def test_of_two_models_of_one_name_the_commoner_is_meant(autojump_clock) -
         record(1, served("x", A)), record(2, served("x", B)), record(3, served("x", B))
     )
     assert {one.served.digest for one in known.of("x")} == {B}
+
+
+async def test_of_two_models_of_one_name_ours_is_meant_before_the_commoner(autojump_clock) -> None:
+    known = directory(record(1, served("x", B)), record(2, served("x", B)), own=(served("x", A),))
+    assert {one.served.digest for one in known.of("x")} == {A}
+
+
+async def test_an_offer_counts_until_presence_says_it_too(autojump_clock) -> None:
+    known = directory(record(1, served("x", A)))
+    known.offered(OTHERS[0], served("x", A, queue=3))
+    known.offered(OTHERS[2], served("x", A))
+    assert [one.peer for one in known.of("x")] == [OTHERS[0], OTHERS[2]]
+    assert known.of("x")[0].served.queue == 0
+
+
+async def test_a_boast_is_not_believed(autojump_clock) -> None:
+    known = directory(record(1, served("x", A, speed=2**62)), record(2, served("x", A)))
+    assert known.cost(known.of("x")[0]) > 1e-3
+
+
+async def test_a_swarm_of_thousands_costs_no_more_than_one_of_dozens(autojump_clock) -> None:
+    known = directory(record(1, served("x", A)))
+    many = [Server(PeerId(f"peer{number}"), served("x", A)) for number in range(3000)]
+    known.choose(many, set())
+    assert len(known.measured) <= CONSIDERED
 
 
 async def test_our_own_models_are_known_before_anyone_says_so(autojump_clock) -> None:

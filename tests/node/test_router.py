@@ -19,6 +19,7 @@ from models.types import (
     Receipt,
     ReceiptBody,
     Sampling,
+    Tensor,
     output_hash,
     request_hash,
     sign_receipt,
@@ -28,6 +29,7 @@ from p2p.config import Settings
 from p2p.net.host import Host
 from p2p.net.protocols import QUERY, Ask, Drop, End, More, Piece, Refusal
 from p2p.net.streams import Frames
+from p2p.node import attempt
 from p2p.node import router as router_module
 from p2p.node.node import Node
 from p2p.node.router import Answer, Asked, NoServer, Request, Resumed, Told
@@ -77,7 +79,7 @@ class Server:
     def receipt(self, query: Query, output: bytes, **changes) -> Receipt:
         body = ReceiptBody(
             query.chain, self.pair.public, request_hash(query), query.model, output_hash(output),
-            (), 1, 4, Finish.STOP, 1, 2, 3, 0, "test",
+            (), 1, len(output.split()), Finish.STOP, 1, 2, 3, 0, "test",
         )  # fmt: skip
         return sign_receipt(replace(body, **changes), self.pair)
 
@@ -112,6 +114,21 @@ async def sends_garbage(server: Server, ask: Ask) -> None:
 async def never_stops(server: Server, ask: Ask) -> None:
     for _ in range(100):
         await server.frames.send(Piece(ask.id, token(0), b"again ", ()))
+
+
+async def sends_nothing_again_and_again(server: Server, ask: Ask) -> None:
+    await server.frames.send(Piece(ask.id, b"", b"", ()))
+
+
+async def cuts_a_token(server: Server, ask: Ask) -> None:
+    await server.say(ask, 1)
+    await server.frames.send(Piece(ask.id, b"\1\0\0", b"x", ()))
+
+
+async def drips(server: Server, ask: Ask) -> None:
+    for _ in range(1000):
+        await server.frames.send(Piece(ask.id, token(0), b".", ()))
+        await trio.sleep(0.1)
 
 
 async def sends_a_chunk_of_nothing(server: Server, ask: Ask) -> None:
@@ -177,7 +194,17 @@ async def test_an_answer_is_streamed_and_its_receipt_can_be_checked(tmp_path) ->
         assert (answer.server, answer.tokens) == (server.host.peer_id, 4)
 
 
-@pytest.mark.parametrize("serve", [breaks, is_busy, sends_garbage, sends_a_chunk_of_nothing])
+@pytest.mark.parametrize(
+    "serve",
+    [
+        breaks,
+        is_busy,
+        sends_garbage,
+        sends_a_chunk_of_nothing,
+        sends_nothing_again_and_again,
+        cuts_a_token,
+    ],
+)
 async def test_another_server_goes_on_where_one_stopped(tmp_path, serve: Serve) -> None:
     """Given two servers of a digest; when the first fails; then the text is whole all the same."""
     bad, good = Server(serve), Server(honest)
@@ -193,7 +220,7 @@ async def test_another_server_goes_on_where_one_stopped(tmp_path, serve: Serve) 
 
 
 async def test_a_server_that_says_no_more_counts_as_gone(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(router_module, "NEXT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(attempt, "NEXT_TIMEOUT_S", 0.3)
     slow, good = Server(dawdles), Server(honest)
     async with asker(tmp_path, slow, good) as node:
         _, told = await ask(node)
@@ -211,12 +238,54 @@ async def test_a_server_that_says_no_more_counts_as_gone(tmp_path, monkeypatch) 
         signs(request_hash=Hash(bytes(32))),
         signs(model=Hash(bytes(32))),
         signs(chain=bytes(16)),
+        signs(output_tokens=5),
+        signs(output_tensor=(Tensor("float32", (1,)),)),
     ],
 )
 async def test_a_receipt_for_anything_else_is_not_accepted(tmp_path, serve: Serve) -> None:
     async with asker(tmp_path, Server(serve)) as node:
         with pytest.raises(NoServer, match="signed something else"):
             await ask(node)
+
+
+async def test_a_lie_is_remembered_and_costs_nothing_while_nothing_was_said(tmp_path) -> None:
+    """Given a server that signs something else at once; then another answers, now and later."""
+
+    async def lies(server: Server, ask: Ask) -> None:
+        receipt = server.receipt(ask.query, b"", output_hash=output_hash(b"else"))
+        await server.frames.send(End(ask.id, receipt))
+
+    liar, good = Server(lies), Server(honest)
+    async with asker(tmp_path, liar, good) as node:
+        for _ in range(4):
+            _, told = await ask(node)
+            assert text(told) == b"one two three four "
+        assert len(liar.queries) <= 1
+
+
+async def test_an_answer_has_a_deadline_however_it_drips(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(router_module, "GRACE_S", 0.2)
+    request = replace(REQUEST, sampling=Sampling(max_tokens=10_000), time_limit_ms=500)
+    async with asker(tmp_path, Server(drips)) as node:
+        began = trio.current_time()
+        with pytest.raises(NoServer, match=r"no answer came within 0\.5 s"):
+            await ask(node, request)
+        assert trio.current_time() - began < 3
+
+
+async def test_tokens_that_no_one_accepts_are_the_fault_of_who_made_them(tmp_path) -> None:
+    """Given a server that breaks off and one that refuses its tokens; then it is no bad request."""
+
+    async def refuses_a_prefix(server: Server, ask: Ask) -> None:
+        await (refuses if ask.query.prefix else honest)(server, ask)
+
+    async with asker(tmp_path, Server(breaks), Server(refuses_a_prefix)) as node:
+        try:
+            _, told = await ask(node)
+        except NoServer as error:
+            assert "I do not like it" in str(error)
+        else:
+            assert text(told) == b"one two three four "
 
 
 async def test_a_server_cannot_say_more_than_was_asked_for(tmp_path) -> None:

@@ -1,0 +1,144 @@
+"""One server's part of an answer: its events taken in, bounded, and held against its receipt.
+
+* Text is told as it comes; a tensor only when the receipt has been checked.
+* What a server says more than was asked for, or says of nothing, breaks the attempt.
+* The receipt must be this server's, for this query, these bytes and this many tokens.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import trio
+
+from ledger.errors import Invalid, Reason
+from ledger.keys import PeerId, public_key_of
+from models.pipe import Part
+from models.types import Query, Receipt, Tensor, verify_receipt
+from p2p.net.links import Answers, Event
+from p2p.net.protocols import End, More, Piece, Refusal
+
+FIRST_TIMEOUT_S = 60.0
+"""For the first part of an answer: a server may have a queue."""
+NEXT_TIMEOUT_S = 15.0
+"""Between two parts: a server that says nothing for so long counts as gone."""
+TOKEN_BYTES = 4
+
+Tell = Callable[[Part], Awaitable[None]]
+
+
+class Broken(Exception):  # noqa: N818 - what happened to the answer
+    """A server stopped before the end of its answer; another may go on."""
+
+
+class Lied(Exception):  # noqa: N818
+    """A server's receipt is not for what it sent."""
+
+
+@dataclass
+class Progress:
+    """What has come of an answer so far."""
+
+    tokens: bytearray = field(default_factory=bytearray)
+    """Of all servers asked."""
+    output: bytearray = field(default_factory=bytearray)
+    """Of the server asked now; its receipt covers this."""
+    tensor: tuple[Tensor, ...] = ()
+    before: int = 0
+    """Bytes of tokens when this server was asked."""
+    first: float = 0.0
+    """When the first part came, of any server (trio's clock)."""
+
+    def begin(self) -> None:
+        """Another server is asked."""
+        self.output.clear()
+        self.tensor = ()
+        self.before = len(self.tokens)
+
+    def add(self, part: Part) -> None:
+        """Count a part in."""
+        self.first = self.first or trio.current_time()
+        self.tokens += part.tokens
+        self.output += part.data
+        self.tensor = part.tensor
+
+    @property
+    def made(self) -> int:
+        """Tokens of the server asked now."""
+        return (len(self.tokens) - self.before) // TOKEN_BYTES
+
+
+async def listen(
+    events: Answers, query: Query, progress: Progress, tell: Tell
+) -> tuple[Receipt, list[Part]]:
+    """Take an answer's events in; gives the receipt, not yet checked, and what waits for that.
+
+    Raises Broken; Invalid when the server refuses the request for its content.
+    """
+    chunks: list[Piece | More] = []
+    timeout = FIRST_TIMEOUT_S
+    while True:
+        event = await _next(events, timeout)
+        if isinstance(event, End):
+            return event.receipt, _whole(chunks, progress)
+        if isinstance(event, Refusal):
+            raise refused(event.reason, event.detail, query)
+        if (isinstance(event, Piece) and chunks) or (isinstance(event, More) and not chunks):
+            raise Broken("it sent chunks that make no tensor")
+        if isinstance(event, Piece) and not event.tensor:
+            part = _text_of(event)
+            progress.add(part)
+            if len(progress.tokens) > TOKEN_BYTES * query.sampling.max_tokens:
+                raise Broken("it sends more than was asked for")
+            await tell(part)
+        else:
+            chunks.append(event)
+        timeout = NEXT_TIMEOUT_S
+
+
+async def _next(events: Answers, timeout: float) -> Event:
+    """The next event; what is there already costs no turn of the scheduler."""
+    try:
+        with suppress(trio.WouldBlock):
+            return events.receive_nowait()
+        with trio.fail_after(timeout):
+            return await events.receive()
+    except trio.EndOfChannel:
+        raise Broken("its stream ended before the answer did") from None
+
+
+def _text_of(piece: Piece) -> Part:
+    if len(piece.tokens) % TOKEN_BYTES or not piece.tokens:
+        raise Broken("it sent a part without tokens")
+    return Part(0, piece.tokens, piece.data, ())
+
+
+def _whole(chunks: list[Piece | More], progress: Progress) -> list[Part]:
+    """The tensor that came in chunks, if any."""
+    if not chunks:
+        return []
+    data = b"".join(one.data if isinstance(one, Piece) else one.chunk for one in chunks)
+    shape = chunks[0].tensor if isinstance(chunks[0], Piece) else ()
+    part = Part(0, b"", data, shape)
+    progress.add(part)
+    return [part]
+
+
+def refused(reason: Reason, detail: str, query: Query) -> Exception:
+    """What a refusal means: the asker's own fault, or another server's chance."""
+    if reason == Reason.BAD_REQUEST and not query.prefix:
+        return Invalid(reason, detail)
+    return Broken(f"{reason}: {detail}" if detail else str(reason))
+
+
+def check(peer: PeerId, receipt: Receipt, query: Query, progress: Progress) -> None:
+    """Return if the receipt is the peer's, for this query and what came. Raises Lied."""
+    body = receipt.body
+    try:
+        if body.server != public_key_of(peer):
+            raise Invalid(Reason.BAD_SIGNATURE, "another node's key")
+        verify_receipt(receipt, query, bytes(progress.output))
+        if body.output_tensor != progress.tensor or body.output_tokens != progress.made:
+            raise Invalid(Reason.WRONG_OUTPUT, "another number of tokens, or another shape")
+    except Invalid as error:
+        raise Lied(f"{peer} signed something else than it sent ({error})") from None
