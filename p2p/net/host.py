@@ -166,9 +166,12 @@ class Host:
             muxed = connection.muxed_conn
             if muxed is None or muxed.is_closed or not _is_ed25519(muxed.peer_id):
                 continue
+            peer = PeerId(muxed.peer_id.to_base58())
+            if self.is_banned(peer):
+                continue  # being closed
             found.append(
                 Connection(
-                    PeerId(muxed.peer_id.to_base58()),
+                    peer,
                     _address_text(muxed.get_remote_address()),
                     bool(muxed.is_initiator),
                     muxed.rtt(),

@@ -34,6 +34,8 @@ ALONE_WAIT_S = 6.0
 LOST_WAIT_S = 5.0
 """The longest wait for a peer that was connected in the last minutes: it is likely restarting."""
 LOST_FOR_S = 600.0
+SETTLED_S = 2.0
+"""A connection that lasted so long was wanted by both."""
 DIALS_AT_ONCE = 8
 STRANGERS_AT_ONCE = DIALS_AT_ONCE // 2
 """Of these, to peers never reached: whoever invents peers takes no place from those we know."""
@@ -67,7 +69,9 @@ class Known:
     last_good: float = 0.0
     last_seen: float = 0.0
     """When a connection of any direction was last made, Unix time."""
+    connected_at: float = 0.0
     lost_at: float = -LOST_FOR_S
+    """When a connection that had lasted ended."""
     failures: int = 0
     next_try: float = 0.0
     dialling: bool = False
@@ -163,9 +167,10 @@ class Keeper:
         known = self._known(peer)
         if known is None:
             return
-        if known.bootstrap and known.failures:
+        if known.bootstrap and known.error:
             log.info("bootstrap peer %s is back", peer)
-        known.failures, known.error = 0, ""
+        known.error = ""
+        known.connected_at = trio.current_time()
         known.last_seen = self.clock()
         self._dirty = True
         if outbound:  # whoever comes to us has not shown that it can be reached
@@ -173,11 +178,19 @@ class Keeper:
             _put_first(known.good, address, MAX_GOOD)
 
     def disconnected(self, peer: PeerId) -> None:
-        """The last connection to the peer ended; it may be back in a moment."""
+        """The last connection to the peer ended: it may be back soon, or it does not want us.
+
+        What ended at once counts as a failure, or we would dial for ever who sends us away.
+        """
         known = self.known.get(peer)
-        if known is not None:
-            known.lost_at = trio.current_time()
-            known.next_try = known.lost_at + FIRST_WAIT_S * random.uniform(0.5, 1.5)
+        if known is None:
+            return
+        now = trio.current_time()
+        if now - known.connected_at >= SETTLED_S:
+            known.failures, known.lost_at = 0, now
+        else:
+            known.failures += 1
+        known.next_try = now + self._wait_of(known)
 
     # --- the loop
 
@@ -244,8 +257,6 @@ class Keeper:
             if known.bootstrap and known.failures == 1:
                 log.warning("bootstrap peer %s cannot be reached: %s", known.peer, error)
             known.next_try = trio.current_time() + self._wait_of(known)
-        else:
-            known.next_try = trio.current_time() + FIRST_WAIT_S
         finally:
             known.dialling = False
 

@@ -96,7 +96,7 @@ async def _drain(node: Node) -> None:
     node.miner.close()
     if not node.running():
         return
-    log.info("finishing %d answers; Ctrl-C again stops at once", node.running())
+    log.info("finishing the answers under way; Ctrl-C again stops at once")
     with trio.move_on_after(DRAIN_S):
         while node.running():  # noqa: ASYNC110 - ends once, and rarely waits
             await trio.sleep(DRAIN_TICK_S)

@@ -3,7 +3,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from command_line import Daemon, FakeDaemon, Yuma, run_yuma, start_daemon, wait_until
+
+from tests.cli.command_line import Daemon, FakeDaemon, Yuma, run_yuma, start_daemon, wait_until
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import ROOT, FakeDaemon, Yuma, environment
 
 from ledger.keys import KeyPair
 from p2p.cli.client import Client, WentAway
 from p2p.cli.failure import Failure
 from p2p.config import Home
+from tests.cli.command_line import ROOT, FakeDaemon, Yuma, environment
 
 PEER = KeyPair.from_seed(bytes(32)).peer_id
 JOIN = f"/ip4/1.2.3.4/tcp/4040/p2p/{PEER}"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 import pytest
-from command_line import ROOT, environment
 
 from p2p.cli import failure, yuma
+from tests.cli.command_line import ROOT, environment
 
 FORBIDDEN = (
     *("torch", "libp2p", "networkx", "starlette", "hypercorn", "trio", "numpy", "safetensors"),

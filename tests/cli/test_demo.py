@@ -5,11 +5,11 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import ROOT, environment
 
 from p2p.cli import demo
 from p2p.cli.failure import Failure
 from p2p.config import Home
+from tests.cli.command_line import ROOT, environment
 
 
 def processes_of(place: Path) -> list[str]:

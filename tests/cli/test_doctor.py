@@ -3,8 +3,6 @@ import socket
 import time
 from pathlib import Path
 
-from command_line import Yuma
-
 from ledger.keys import KeyPair, save_seed
 from p2p.cli.doctor import (
     Check,
@@ -20,6 +18,7 @@ from p2p.cli.doctor import (
     check_peers,
 )
 from p2p.config import Home, Settings
+from tests.cli.command_line import Yuma
 
 
 def verdicts(checks: list[Check]) -> list[Verdict]:

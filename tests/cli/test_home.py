@@ -1,9 +1,8 @@
 import stat
 from pathlib import Path
 
-from command_line import Yuma
-
 from ledger.keys import load_seed
+from tests.cli.command_line import Yuma
 
 
 def mode(path: Path) -> int:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import ROOT, Daemon, environment, start_daemon, wait_until
-from conftest import Swarm
 
 from ledger.keys import KeyPair
+from tests.cli.command_line import ROOT, Daemon, environment, start_daemon, wait_until
+from tests.cli.conftest import Swarm
 
 STRANGER = KeyPair.from_seed(b"x" * 32).peer_id
 PROMPT = "The for statement"

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from model_worker import ROOT, TINY, write_tiny
 
 from ledger.errors import Invalid, Reason
 from models.catalog import (
@@ -18,6 +17,7 @@ from models.catalog import (
 )
 from models.config import TensorConfig, config_bytes, read_config
 from models.types import Kind
+from tests.models.model_worker import ROOT, TINY, write_tiny
 
 TENSOR = TensorConfig(name="mlp", parameters=12, dtype="float32", shape=(None, 4))
 

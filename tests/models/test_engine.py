@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from model_worker import TINY, tiny_gpt
 
 from ledger.errors import Invalid, Reason
 from models.backends.gpt import GptTokens
@@ -23,6 +22,7 @@ from models.engine import (
     share_at,
 )
 from models.types import Finish, Sampling
+from tests.models.model_worker import TINY, tiny_gpt
 
 NEVER = 1e9
 

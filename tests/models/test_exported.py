@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from model_worker import tensor_job
 from torch import nn
 
 from ledger.errors import Invalid, Reason
@@ -19,6 +18,7 @@ from models.catalog import open_model
 from models.config import TensorConfig
 from models.pipe import Done, Failed, Part, Submit
 from models.types import Finish, Sampling, Tensor
+from tests.models.model_worker import tensor_job
 
 CONFIG = TensorConfig("doubler", 0, "float32", (None, None))
 

@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_worker import TINY, tiny_gpt, write_tiny
 from safetensors.torch import save_file
 
 from ledger.errors import Invalid, Reason
 from models.config import GptConfig
 from models.gpt import Gpt, KeyValueCache, Place, load_gpt
+from tests.models.model_worker import TINY, tiny_gpt, write_tiny
 
 TOKENS = torch.randint(257, (3, 30), generator=torch.Generator().manual_seed(1))
 

@@ -9,7 +9,6 @@ from threading import Thread
 import numpy as np
 import pytest
 import torch
-from model_worker import Worker, running_worker, tensor_job, text_job, write_tiny
 from torch import nn
 
 from ledger.errors import Reason
@@ -19,6 +18,7 @@ from models.config import GptConfig
 from models.pipe import Cancel, Done, Failed, FrameReader, Part, Ready, Refused, Submit, frame_bytes
 from models.types import Finish, Kind, ModelCard, Sampling, Tensor
 from models.worker import OUT_BYTES, Pipe, read_options, serve
+from tests.models.model_worker import Worker, running_worker, tensor_job, text_job, write_tiny
 
 LONG = GptConfig(name="tiny", vocabulary=257, context=4096, layers=1, heads=2, width=32)
 

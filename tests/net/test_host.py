@@ -227,10 +227,10 @@ async def test_stopping_frees_the_port_and_the_peers() -> None:
 
 
 async def test_many_connections_leave_nothing_behind() -> None:
-    """Over a default host's lifetime of 250 inbound connections (T10)."""
+    """The library keeps a task for each (T10); test_tcp goes beyond its 250."""
     async with host().run() as a:
         tasks = trio.lowlevel.current_statistics().tasks_living
-        for _ in range(60):
+        for _ in range(30):
             b = host(())
             async with b.run():
                 await b.dial(a.peer_id, a.addresses())

@@ -35,6 +35,8 @@ class Network:
     """Connected peers, and whether we dialled."""
     dials: list[tuple[float, PeerId]] = field(default_factory=list)
     banned: set[PeerId] = field(default_factory=set)
+    rude: set[PeerId] = field(default_factory=set)
+    """Those that take a connection and close it."""
     keeper: Keeper | None = None
 
     def connections(self) -> list[Connection]:
@@ -54,6 +56,8 @@ class Network:
         self.live[peer] = True
         assert self.keeper is not None
         self.keeper.connected(peer, addresses[0], outbound=True)
+        if peer in self.rude:
+            self.lose(peer)
         return addresses[0]
 
     def lose(self, peer: PeerId) -> None:
@@ -155,6 +159,16 @@ async def test_a_lost_peer_is_met_again_when_it_returns(keeper, network, autojum
     network.up.add(PEERS[0])
     await run_for(keeper, 1.2 * LOST_WAIT_S + 1)
     assert PEERS[0] in network.live
+
+
+async def test_who_sends_us_away_is_dialled_ever_less(keeper, network, autojump_clock) -> None:
+    """Given a peer that takes our connection and closes it; then waits grow as for a dead one."""
+    network.up.add(PEERS[0])
+    network.rude.add(PEERS[0])
+    network.live[PEERS[1]] = True
+    keeper.learn(PEERS[0], [ADDRESS])
+    await run_for(keeper, 600)
+    assert len(network.dials) < 25
 
 
 async def test_it_never_dials_itself_or_the_banned(keeper, network, autojump_clock) -> None:

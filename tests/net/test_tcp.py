@@ -19,11 +19,11 @@ from libp2p.peer.id import ID
 from libp2p.stream_muxer.exceptions import MuxedStreamReset
 from libp2p.transport.exceptions import OpenConnectionError
 from multiaddr import Multiaddr
-from pair import dial, listening, make_host
 
 from p2p.net import tcp, tcp_stream
 from p2p.net.tcp import TCP, source_of
 from p2p.net.tcp_stream import TcpStream
+from tests.net.pair import dial, listening, make_host
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 
@@ -400,7 +400,7 @@ async def test_sockets_are_watched_by_the_kernel() -> None:
 STOPPABLE = """
 import sys, trio
 sys.path.insert(0, sys.argv[1])
-from pair import listening, make_host
+from tests.net.pair import listening, make_host
 async def main():
     host = make_host()
     async with listening(host) as address:

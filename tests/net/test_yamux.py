@@ -16,7 +16,11 @@ from libp2p.stream_muxer.exceptions import (
     MuxedStreamReset,
 )
 from libp2p.stream_muxer.yamux.yamux import Yamux
-from pair import (
+
+from p2p.net import yamux, yamux_frames, yamux_ping, yamux_stream, yamux_writer
+from p2p.net.yamux import YamuxConnection
+from p2p.net.yamux_frames import ACK, FIN, HEADER, RST, SYN, Kind, encode
+from tests.net.pair import (
     Pair,
     connection,
     echoing,
@@ -25,10 +29,6 @@ from pair import (
     read_exactly,
     running,
 )
-
-from p2p.net import yamux, yamux_frames, yamux_ping, yamux_stream, yamux_writer
-from p2p.net.yamux import YamuxConnection
-from p2p.net.yamux_frames import ACK, FIN, HEADER, RST, SYN, Kind, encode
 
 MEGABYTE = bytes(range(250)) * 4000
 

@@ -16,10 +16,10 @@ from libp2p.stream_muxer.exceptions import (
     MuxedStreamError,
     MuxedStreamReset,
 )
-from pair import connection, muxer_pair, running
 
 from p2p.net import yamux, yamux_frames, yamux_writer
 from p2p.net.yamux_frames import HEADER, FrameParser, Kind, ProtocolError
+from tests.net.pair import connection, muxer_pair, running
 
 FUZZ = settings(
     deadline=None,
