@@ -67,15 +67,15 @@ class _Link:
         """Write whole frames, cancelled or not: half a frame would end the link for all. Of inputs
         in several frames one goes at a time: the server bounds what has come in part."""
         if not rest:
-            await self._whole(first)
+            await self._whole(first, alone=len(self.waiting) < 2)
             return
         async with self._large:
             for frame in (first, *rest):
                 await self._whole(frame)
 
-    async def _whole(self, frame: Ask | More | Drop) -> None:
+    async def _whole(self, frame: Ask | More | Drop, *, alone: bool = True) -> None:
         with briefly(FRAME_S) as scope:
-            await self.frames.send(frame)
+            await (self.frames.send(frame) if alone else self.frames.post(frame))
         if scope.cancelled_caught:
             await self.frames.reset()
 

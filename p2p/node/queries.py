@@ -188,7 +188,8 @@ class _Session:
         """Write whole frames, cancelled or not: half a frame would end the stream for all that is
         asked on it. It ends with the stream, at the latest when the peer has stalled it."""
         with briefly(FRAME_S) as scope:
-            await self.frames.send(*records)
+            alone = len(self.scopes) < 2
+            await (self.frames.send(*records) if alone else self.frames.post(*records))
         if scope.cancelled_caught:
             await self.frames.reset()
 
