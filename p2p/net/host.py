@@ -7,21 +7,16 @@
 * The library's own auto-connector, pruner and rate limits are off; `keeper.py` decides (T10, T15).
 """
 
-import errno
-import ipaddress
 import logging
 import os
-import re
-import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from time import time
 from typing import Any
 
-import psutil
 import trio
 from libp2p import new_host
 from libp2p.abc import INotifee
@@ -38,6 +33,7 @@ from libp2p.security.noise.transport import Transport as Noise
 from multiaddr import Multiaddr
 
 from ledger.keys import PEER_ID_HEAD, KeyPair, PeerId
+from p2p.net.addresses import address_text, can_listen, dialable, why_of
 from p2p.net.scopes import briefly
 from p2p.net.tcp import TCP
 from p2p.net.yamux import install as install_yamux
@@ -113,7 +109,7 @@ class Host:
     @asynccontextmanager
     async def run(self) -> AsyncIterator["Host"]:
         """Listen and accept until the block ends. Raises OSError if that is not possible."""
-        listen = [address for address in self._listen if _can_listen(address)]
+        listen = [address for address in self._listen if can_listen(address)]
         if self._listen and not listen:
             raise OSError(f"cannot listen on {', '.join(map(str, self._listen))}")
         async with self.libp2p.run(listen):
@@ -173,7 +169,7 @@ class Host:
             found.append(
                 Connection(
                     peer,
-                    _address_text(muxed.get_remote_address()),
+                    address_text(muxed.get_remote_address()),
                     bool(muxed.is_initiator),
                     muxed.rtt(),
                     time() - connection._created_at,
@@ -209,7 +205,7 @@ class Host:
                 await self._dial_one(ID.from_base58(peer), address)
                 return address
             except Exception as error:  # whatever the library raises, the next address is due
-                reasons.append((address, _why(error)))
+                reasons.append((address, why_of(error)))
         raise DialError(peer, reasons)
 
     async def _dial_one(self, peer: ID, address: str) -> None:
@@ -316,7 +312,7 @@ def _libp2p_host(pair: KeyPair, announce: list[Multiaddr], connections_max: int)
             enable_graceful_degradation=False,
             enable_rate_limiting=False,
         ),
-        addrs_factory=lambda listening: announce or _dialable(listening),
+        addrs_factory=lambda listening: announce or dialable(listening),
         disable_identify_address_discovery=True,  # what one peer says of our address is a rumour
     )
 
@@ -400,85 +396,3 @@ class _Watcher(INotifee):
 
     async def listen_close(self, network: Any, multiaddr: Any) -> None:
         """Of no interest."""
-
-
-def _can_listen(address: Multiaddr) -> bool:
-    """Whether this machine has the address; a machine without IPv6 just does without.
-
-    Raises OSError when another process already listens there (T14): the library would not say so.
-    """
-    port = int(address.value_for_protocol("tcp"))
-    six = address.protocols()[0].name == "ip6"
-    try:
-        with socket.socket(socket.AF_INET6 if six else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if six:
-                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            probe.bind((address.value_for_protocol("ip6" if six else "ip4"), port))
-            probe.listen(1)
-    except OSError as error:
-        if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-            log.warning("not listening on %s: %s", address, error.strerror)
-            return False
-        raise OSError(f"cannot listen on {address}: {error.strerror}") from None
-    return True
-
-
-def _address_text(remote: tuple[str, int] | None) -> str:
-    if remote is None:
-        return ""
-    kind = "ip6" if ":" in remote[0] else "ip4"
-    return f"/{kind}/{remote[0]}/tcp/{remote[1]}"
-
-
-def _dialable(listening: list[Multiaddr]) -> list[Multiaddr]:
-    """The addresses listened on as others can dial them (the library would say 0.0.0.0)."""
-    found = dict.fromkeys(one for address in listening for one in _concrete(str(address)))
-    return [Multiaddr(address) for address in found]
-
-
-def _concrete(address: str) -> list[str]:
-    """A listening address as ones that can be dialled: a wildcard becomes each interface's."""
-    _, kind, ip, *rest = address.split("/")
-    if ip not in ("0.0.0.0", "::"):
-        return [address]
-    family = socket.AF_INET6 if kind == "ip6" else socket.AF_INET
-    found = [
-        entry.address
-        for entries in psutil.net_if_addrs().values()
-        for entry in entries
-        if entry.family == family and "%" not in entry.address  # link-local needs a zone
-    ]
-    outside = [one for one in found if not ipaddress.ip_address(one).is_loopback]
-    return ["/".join(["", kind, one, *rest]) for one in outside or found]
-
-
-def _why(error: BaseException) -> str:
-    """The plain reason inside a dial's chain of exceptions."""
-    chain = list(_chain(error))
-    for cause in chain:
-        if isinstance(cause, trio.TooSlowError):
-            return "no answer in time"
-        if isinstance(cause, socket.gaierror):
-            return "the name is not known"
-        if isinstance(cause, OSError) and cause.errno:
-            return os.strerror(cause.errno).lower()
-    whole = " ".join(map(str, chain)).lower()
-    if number := re.search(r"\[errno (\d+)\]", whole):
-        return os.strerror(int(number[1])).lower()
-    if "mismatch" in whole or "does not correspond" in whole:
-        return "another peer answers there"
-    if "upgrade" in whole:
-        return "what answers there is not a node"
-    return str(chain[-1]) or type(error).__name__
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception and all that caused it."""
-    yield error
-    if isinstance(error, BaseExceptionGroup):
-        for part in error.exceptions:
-            yield from _chain(part)
-    cause = error.__cause__ or error.__context__
-    if cause is not None:
-        yield from _chain(cause)

@@ -2,14 +2,17 @@
 
 - One task reads and never waits for a write; one flushes control frames (`yamux_writer`); one pings
   (`yamux_ping`). Writers write in their own tasks.
-- What a peer can make us hold is bounded: see `MAX_STREAMS`, `WINDOW_GROWTH` and `MAX_UNREAD`.
+- What a peer can make us hold is bounded: see `MAX_STREAMS`, `WINDOW_GROWTH`, `MAX_UNREAD`
+  and `MAX_ALL_UNREAD`.
 - A frame beyond a stream's window resets that stream; what is not yamux at all ends the connection.
 - GO_AWAY ends the connection: every libp2p implementation sends it just before it hangs up.
 """
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, NoReturn, cast
+from weakref import WeakSet
 
 import trio
 from libp2p.abc import IHost, IMuxedConn, ISecureConn
@@ -57,6 +60,10 @@ MAX_UNREAD: Final = 32 * 1024 * 1024
 """Bytes a connection may hold unread. Beyond it the stream with the most unread bytes is reset:
 16 full windows and 64 initial ones fit, and 1024 streams x 256 KiB of a hostile peer do not."""
 
+MAX_ALL_UNREAD: Final = 8 * MAX_UNREAD
+"""The same of all connections of this process (= 256 MiB): beyond it the connection that holds most
+pays. Identities cost nothing, so a bound on each of them bounds nothing."""
+
 READS_PER_YIELD: Final = 32
 """Reads after which the read loop gives way: the transport answers from its buffer without doing
 so, and tiny noise messages would keep every other task waiting."""
@@ -70,6 +77,17 @@ CLOSE_LIMIT: Final = 5.0
 
 GO_AWAY_NORMAL: Final = 0
 GO_AWAY_PROTOCOL_ERROR: Final = 1
+
+
+@dataclass
+class _Unread:
+    """What all connections of this process hold unread."""
+
+    bytes: int = 0
+
+
+_unread = _Unread()
+_live: WeakSet["YamuxConnection"] = WeakSet()
 
 
 class YamuxConnection(IMuxedConn):
@@ -90,6 +108,7 @@ class YamuxConnection(IMuxedConn):
         self._accept_in, self._accept_out = trio.open_memory_channel[YamuxStream](MAX_STREAMS)
         self._growth_left = WINDOW_GROWTH
         self._unread = 0
+        _live.add(self)
         self._writer = FrameWriter(conn, self._fail)
         self._tearing_down = False
         self._goodbye: int | None = None
@@ -166,6 +185,8 @@ class YamuxConnection(IMuxedConn):
         for stream in self._streams.values():
             stream.lose()
         self._streams.clear()
+        self._count(-self._unread)
+        _live.discard(self)
 
     async def close(self, error_code: int = GO_AWAY_NORMAL) -> None:
         """Say goodbye and close the socket."""
@@ -246,14 +267,14 @@ class YamuxConnection(IMuxedConn):
             return
         del self._streams[stream.stream_id]
         self._inbound -= not stream.is_initiator
-        self._unread -= stream.unread
+        self._count(-stream.unread)
         self._growth_left += stream.window.size - INITIAL_WINDOW
 
     def consumed(self, stream: YamuxStream, count: int) -> None:
         """The application has read `count` bytes: grant the window again at half of it."""
         if self._streams.get(stream.stream_id) is not stream:
             return
-        self._unread -= count
+        self._count(-count)
         due = stream.window.read(count)
         if due and not stream.remote_closed:
             self.control(Kind.WINDOW_UPDATE, 0, stream.stream_id, due + self._growth(stream))
@@ -330,12 +351,22 @@ class YamuxConnection(IMuxedConn):
             log.debug("%s broke the window of stream %d", self.peer_id, stream.stream_id)
             stream.abort("the peer broke the window")
             return False
-        self._unread += len(body)
+        self._count(len(body))
         if self._unread > MAX_UNREAD:
-            slowest = max(self._streams.values(), key=lambda each: each.unread)
-            slowest.abort("too much unread data")
-            return slowest is not stream
+            return self._shed() is not stream
+        if _unread.bytes > MAX_ALL_UNREAD:
+            return max(_live, key=lambda each: each._unread)._shed() is not stream
         return True
+
+    def _count(self, change: int) -> None:
+        self._unread += change
+        _unread.bytes += change
+
+    def _shed(self) -> YamuxStream:
+        """Reset the stream with the most unread bytes; it is out of the books then."""
+        slowest = max(self._streams.values(), key=lambda each: each.unread)
+        slowest.abort("too much unread data")
+        return slowest
 
     # Upkeep
 

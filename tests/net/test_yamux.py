@@ -416,6 +416,22 @@ async def test_unread_data_is_bounded_and_the_slowest_stream_pays() -> None:
             await (await accept_id(ours, 7)).read(1)
 
 
+async def test_the_connection_that_holds_most_pays_for_all(monkeypatch) -> None:
+    """Given a bound on all connections; when it is passed, then by whoever, the largest is cut."""
+    monkeypatch.setattr(yamux, "MAX_ALL_UNREAD", 600_000)
+    body = bytes(64 * 1024)
+    (greedy, greedy_far), (modest, modest_far) = raw_pair(), raw_pair()
+    async with running(greedy), running(modest):
+        for number in range(9):
+            await greedy_far.send(Kind.DATA, SYN, 2 * number + 1, body=body)
+        await modest_far.send(Kind.DATA, SYN, 1, body=body)
+        reset = await greedy_far.receive(lambda each: bool(each.flags & RST))
+        assert reset.stream_id in range(1, 19, 2)
+        assert modest._unread == len(body)
+        assert greedy._unread == 8 * len(body)
+    assert yamux._unread.bytes == 0
+
+
 async def accept_id(ours: YamuxConnection, stream_id: int) -> Any:
     while (stream := await ours.accept_stream()).stream_id != stream_id:
         pass
