@@ -90,8 +90,10 @@ async def mdns(host: Host, keeper: Keeper) -> AsyncIterator[None]:
         log.warning("mDNS has nothing to tell: this node listens nowhere")
         yield
         return
+    # Our own list: of a wildcard the library would tell others to dial 0.0.0.0, that is themselves.
+    said = [f"{address}/p2p/{host.peer_id}" for address in host.addresses()]
     service = await trio.to_thread.run_sync(
-        lambda: MDNSDiscovery(host.libp2p.get_network(), port=port, host=host.libp2p)
+        lambda: MDNSDiscovery(host.libp2p.get_network(), port=port, listen_addrs=said)
     )
     peerDiscovery.register_peer_discovered_handler(found)
     try:
