@@ -14,7 +14,17 @@ import trio
 from ledger.keys import PeerId
 from models.types import MAX_INPUT_BYTES, Query
 from p2p.net.host import Host
-from p2p.net.protocols import MAX_CHUNK_BYTES, QUERY, Ask, Drop, End, More, Piece, Refusal
+from p2p.net.protocols import (
+    MAX_CHUNK_BYTES,
+    MAX_OPEN_REQUESTS,
+    QUERY,
+    Ask,
+    Drop,
+    End,
+    More,
+    Piece,
+    Refusal,
+)
 from p2p.net.scopes import briefly
 from p2p.net.streams import Frames
 
@@ -61,6 +71,7 @@ class _Link:
     frames: Frames
     waiting: dict[int, _Asker] = field(default_factory=dict)
     next: int = 1
+    room: trio.Semaphore = field(default_factory=lambda: trio.Semaphore(MAX_OPEN_REQUESTS))
     _large: trio.Lock = field(default_factory=trio.Lock)
 
     async def send(self, first: Ask | Drop, *rest: More) -> None:
@@ -121,6 +132,18 @@ class Links:
         tells the server to stop. Raises NotConnected, TooSlowError or a libp2p error.
         """
         link = await self._link(peer)
+        try:
+            link.room.acquire_nowait()
+        except trio.WouldBlock:
+            await link.room.acquire()
+        try:
+            async with self._asked(link, query, data) as answers:
+                yield answers
+        finally:
+            link.room.release()
+
+    @asynccontextmanager
+    async def _asked(self, link: _Link, query: Query, data: bytes) -> AsyncIterator[Answers]:
         number, link.next = link.next, link.next + 1
         room = query.sampling.max_tokens + len(data) // MAX_CHUNK_BYTES + SPARE_EVENTS
         send, receive = trio.open_memory_channel[Event](room)

@@ -17,6 +17,9 @@ from models.types import (
     Tensor,
 )
 
+MAX_OPEN_REQUESTS = 32
+"""That a node may have at one server: half of a text model's queue, so that nobody has all of it.
+Askers wait for their turn; a server refuses what is beyond."""
 MAX_CHUNK_BYTES = 2**20
 """A larger input or output travels in chunks of this size (= 1 MiB)."""
 

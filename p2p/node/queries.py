@@ -15,13 +15,21 @@ from ledger.errors import Invalid, Reason
 from models.pipe import Part, brief
 from models.types import MAX_INPUT_BYTES, Query, Receipt
 from p2p.net.links import FRAME_S
-from p2p.net.protocols import MAX_CHUNK_BYTES, QUERY, Ask, Drop, End, More, Piece, Refusal
+from p2p.net.protocols import (
+    MAX_CHUNK_BYTES,
+    MAX_OPEN_REQUESTS,
+    QUERY,
+    Ask,
+    Drop,
+    End,
+    More,
+    Piece,
+    Refusal,
+)
 from p2p.net.scopes import briefly
 from p2p.net.streams import Frames
 from p2p.node.miner import Answered, Miner
 
-MAX_PER_STREAM = 64
-"""Requests of one peer at once."""
 MAX_BUFFERED = MAX_INPUT_BYTES
 """Bytes of inputs that may have come in part on one stream."""
 MAX_UNFINISHED = 16 * MAX_INPUT_BYTES
@@ -95,6 +103,11 @@ class QueryServer:
             if not guest.streams:
                 del self._guests[peer]
 
+    def requests(self, guest: _Guest) -> int:
+        """Requests of one peer that are open, on all its streams."""
+        sessions = [session for session in self._sessions if session.guest is guest]
+        return sum(len(session.scopes) + len(session.partial) for session in sessions)
+
     def unfinished(self) -> int:
         """Bytes of inputs that have come in part, of all peers."""
         return sum(session.unfinished() for session in self._sessions)
@@ -142,9 +155,9 @@ class _Session:
     async def _begin(self, ask: Ask) -> None:
         if ask.id in self.scopes or ask.id in self.partial:
             raise Invalid(Reason.BAD_REQUEST, "a request's number is in use")
-        if len(self.scopes) + len(self.partial) >= MAX_PER_STREAM:
-            refusal = Refusal(ask.id, Reason.BUSY, f"{MAX_PER_STREAM} requests of yours are open")
-            await self._send(refusal)
+        if self.server.requests(self.guest) >= MAX_OPEN_REQUESTS:
+            detail = f"{MAX_OPEN_REQUESTS} requests of yours are open"
+            await self._send(Refusal(ask.id, Reason.BUSY, detail))
         elif ask.query.input_size > MAX_INPUT_BYTES:
             detail = f"the input has {ask.query.input_size} bytes, at most {MAX_INPUT_BYTES} go"
             await self._send(Refusal(ask.id, Reason.BAD_REQUEST, detail))

@@ -27,7 +27,7 @@ from models.types import (
 )
 from p2p.config import Settings
 from p2p.net.host import Host
-from p2p.net.protocols import QUERY, Ask, Drop, End, More, Piece, Refusal
+from p2p.net.protocols import MAX_OPEN_REQUESTS, QUERY, Ask, Drop, End, More, Piece, Refusal
 from p2p.net.streams import Frames
 from p2p.node import attempt
 from p2p.node import router as router_module
@@ -338,6 +338,32 @@ async def test_many_requests_share_one_stream(tmp_path) -> None:
             nursery.start_soon(ask, node)
     assert (streams, len(server.queries)) == (1, 20)
     assert len({query.nonce for query in server.queries}) == 20
+
+
+async def test_more_requests_than_a_server_takes_wait_for_their_turn(tmp_path) -> None:
+    """Given 100 requests at once; then never more than the server may refuse are open there."""
+    most = now = 0
+
+    async def counts(server: Server, ask: Ask) -> None:
+        nonlocal most, now
+        now += 1
+        most = max(most, now)
+        nursery.start_soon(finish, server, ask)
+
+    async def finish(server: Server, ask: Ask) -> None:
+        nonlocal now
+        await trio.sleep(0.02)
+        now -= 1
+        await honest(server, ask)
+
+    async with (
+        asker(tmp_path, Server(counts)) as node,
+        trio.open_nursery() as nursery,
+        trio.open_nursery() as clients,
+    ):
+        for _ in range(100):
+            clients.start_soon(ask, node)
+    assert 16 < most <= MAX_OPEN_REQUESTS
 
 
 async def test_nobody_serves_it(tmp_path, monkeypatch) -> None:
