@@ -199,6 +199,8 @@ class TcpListener(IListener):
         try:
             raw = await listener.accept()
             stream = InboundStream(raw, self._admission, scope)
+        except trio.ClosedResourceError:
+            await trio.sleep_forever()  # `close` has cancelled us, just as somebody connected
         except OSError as error:
             log.warning("cannot accept: %s", error)
             await trio.sleep(ACCEPT_PAUSE)

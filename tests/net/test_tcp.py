@@ -451,3 +451,21 @@ async def write_until_broken(stream: Any) -> None:
     with contextlib.suppress(MuxedStreamReset):
         while True:
             await stream.write(bytes(1_000_000))
+
+
+async def test_closing_while_somebody_connects_ends_quietly() -> None:
+    """The accept that has just been woken finds its socket closed, and must not take the host."""
+
+    async def hold(stream: Any) -> None:
+        await trio.sleep_forever()
+
+    for _ in range(30):
+        listener = tcp.TcpListener(hold, tcp.Admission(64))
+        async with trio.open_nursery() as nursery:
+            listener.background_nursery = nursery
+            await listener.listen(Multiaddr("/ip4/127.0.0.1/tcp/0"))
+            await trio.testing.wait_all_tasks_blocked()
+            port = int(listener.get_addrs()[0].value_for_protocol("tcp"))
+            with socket.create_connection(("127.0.0.1", port)):
+                await trio.lowlevel.checkpoint()  # both wake in this turn, in either order
+                await listener.close()
