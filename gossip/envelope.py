@@ -11,9 +11,6 @@ from ledger.errors import Invalid, Reason
 from ledger.keys import KeyPair, verify
 from ledger.types import ChainId, Hash, KeyField, SignatureField
 
-OVERHEAD_BYTES = 128
-"""Key, signature and framing around a record; part of a topic's size limit."""
-
 
 @dataclass(frozen=True)
 class Envelope:

@@ -16,7 +16,6 @@ class Reason(StrEnum):
     BAD_SIGNATURE = "the signature does not match its key and content"
     # --- meaning
     WRONG_CHAIN = "the record belongs to another network"
-    WRONG_VERSION = "the record has a version that is not known"
     # --- models and receipts
     BAD_MODEL = "the model directory is not usable"
     NO_MEMORY = "the model does not fit in free memory"

@@ -1,7 +1,7 @@
 """Values as text: tables, pairs, sizes, times."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
@@ -64,11 +64,6 @@ def time_text(seconds: float) -> str:
 def rtt_text(rtt_ms: float | None) -> str:
     """A round trip for people."""
     return "-" if rtt_ms is None else f"{rtt_ms:.1f} ms"
-
-
-def model_names(models: Iterable[Mapping[str, Any]]) -> str:
-    """The names of models, parted by commas."""
-    return ",".join(model["name"] for model in models)
 
 
 def _scaled(count: int, units: Sequence[str]) -> str:

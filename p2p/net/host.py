@@ -10,7 +10,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -158,35 +158,31 @@ class Host:
 
     def connections(self) -> list[Connection]:
         """All live connections."""
-        found = []
-        for connection in self._network.get_connections():
-            muxed = connection.muxed_conn
-            if muxed is None or muxed.is_closed or not _is_ed25519(muxed.peer_id):
-                continue
-            peer = _name(muxed.peer_id)
-            if self.is_banned(peer):
-                continue  # being closed
-            found.append(
-                Connection(
-                    peer,
-                    address_text(muxed.get_remote_address()),
-                    bool(muxed.is_initiator),
-                    muxed.rtt(),
-                    time() - connection._created_at,
-                )
+        return [
+            Connection(
+                peer,
+                address_text(connection.muxed_conn.get_remote_address()),
+                bool(connection.muxed_conn.is_initiator),
+                connection.muxed_conn.rtt(),
+                time() - connection._created_at,
             )
-        return found
+            for peer, connection in self._welcome()
+        ]
 
     def rtts(self) -> dict[PeerId, float]:
         """The measured round trip to each connected peer, in seconds."""
-        found = {}
-        for connection in self._network.get_connections():
-            muxed = connection.muxed_conn
-            if muxed is not None and not muxed.is_closed:
-                found[_name(muxed.peer_id)] = muxed.rtt()
-        return found
+        return {peer: connection.muxed_conn.rtt() for peer, connection in self._welcome()}
 
-    def _live(self, peer: ID) -> list[Any]:
+    def _welcome(self) -> Iterator[tuple[PeerId, Any]]:
+        """The live connections but those being closed: banned peers', and what is no neuron."""
+        for connection in self._live(None):
+            if _is_ed25519(connection.muxed_conn.peer_id):
+                peer = _name(connection.muxed_conn.peer_id)
+                if not self.is_banned(peer):
+                    yield peer, connection
+
+    def _live(self, peer: ID | None) -> list[Any]:
+        """The library's connections to a peer, or all, whose muxer is up."""
         connections = self._network.get_connections(peer)
         return [c for c in connections if c.muxed_conn is not None and not c.muxed_conn.is_closed]
 

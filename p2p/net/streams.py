@@ -61,8 +61,14 @@ class Frames:
         return True
 
     async def send(self, *records: Any) -> None:
-        """Write records in one go. Raises a libp2p error when the stream breaks."""
-        await self._muxed.write(b"".join(self._frame(record) for record in records))
+        """Write records in one go, after what has been posted.
+
+        Raises a libp2p error when the stream breaks.
+        """
+        if self._posting:
+            await self.post(*records)  # else they would overtake what waits
+        else:
+            await self._muxed.write(b"".join(self._frame(record) for record in records))
 
     async def post(self, *records: Any) -> None:
         """Write records a turn later, together with what others post meanwhile.

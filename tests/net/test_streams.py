@@ -100,6 +100,32 @@ async def test_records_sent_together_are_one_write() -> None:
         assert await stream.read(10_000) == framed(KIND.encode(STATUS)) * 2
 
 
+class SlowStream:
+    """A muxer's stream as Frames sees it: whole writes, one after another, each taking a while."""
+
+    def __init__(self) -> None:
+        self.muxed_stream = self
+        self.written = bytearray()
+        self._lock = trio.Lock()
+
+    async def write(self, data: bytes) -> None:
+        async with self._lock:
+            await trio.sleep(1)
+            self.written += data
+
+
+async def test_what_is_sent_does_not_overtake_what_was_posted(autojump_clock) -> None:
+    """Given a slow stream; then records leave in the order they were given, posted or sent."""
+    stream = SlowStream()
+    frames = Frames(stream, KIND, KIND)
+    given = [Status(b"0" * 16, "test", number, Hash(bytes(32))) for number in range(40)]
+    async with trio.open_nursery() as nursery:
+        for number, record in enumerate(given):
+            nursery.start_soon(frames.post if number % 3 else frames.send, record)
+            await trio.sleep(0.1)
+    assert bytes(stream.written) == b"".join(framed(KIND.encode(record)) for record in given)
+
+
 async def test_a_peer_may_open_only_so_many_streams_of_a_protocol() -> None:
     listen = ("/ip4/127.0.0.1/tcp/0",)
     a, b = Host(KeyPair.generate(), listen), Host(KeyPair.generate(), listen)
