@@ -101,7 +101,10 @@ def hash_of(tag: str, data: bytes) -> Hash:
 
 
 class Tagged:
-    """A closed union of records on the wire: (tag, record), the tag being its place in the list."""
+    """A closed union of records on the wire: (tag, record), the tag being its place in the list.
+
+    As the mark of an annotated field it makes that field such a union.
+    """
 
     def __init__(self, *kinds: type, limit: int) -> None:
         self.kinds = kinds
@@ -110,11 +113,18 @@ class Tagged:
 
     def encode(self, record: Any) -> bytes:
         """The bytes of a record of one of the kinds."""
-        return encode((self._tags[type(record)], plain(record)))
+        return encode(self.plain(record))
 
     def decode(self, data: bytes) -> Any:
         """The record. Raises Invalid: TOO_LARGE, NOT_CANONICAL, WRONG_TYPE."""
-        value = decode(data, self.limit)
+        return self.from_plain(decode(data, self.limit))
+
+    def plain(self, record: Any) -> tuple[int, tuple[Any, ...]]:
+        """A record of one of the kinds as the tuple that stands for it on the wire."""
+        return self._tags[type(record)], plain(record)
+
+    def from_plain(self, value: Any) -> Any:
+        """The record that a decoded tuple stands for. Raises Invalid WRONG_TYPE."""
         if type(value) is not tuple or len(value) != 2 or value[0] not in range(len(self.kinds)):
             raise _refuse(f"one of {', '.join(kind.__name__ for kind in self.kinds)} is due")
         return from_plain(self.kinds[value[0]], value[1])
@@ -123,7 +133,7 @@ class Tagged:
 @cache
 def _record_writer(cls: Any) -> Callable[[Any], tuple[Any, ...]]:
     """A function that gives the values of a record's fields, only those rewritten that need it."""
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     names = [field.name for field in fields(cls)]
     writers = [(place, _writer(hints[name])) for place, name in enumerate(names)]
     rewritten = [(place, writer) for place, writer in writers if writer is not _identity]
@@ -147,6 +157,10 @@ def _identity(value: Any) -> Any:
 
 
 def _writer(hint: Any) -> Callable[[Any], Any]:
+    if get_origin(hint) is Annotated:
+        hint, mark = get_args(hint)[:2]
+        if isinstance(mark, Tagged):
+            return mark.plain
     if is_dataclass(hint):
         return _record_writer(hint)  # type: ignore[arg-type]
     if isinstance(hint, type) and issubclass(hint, StrEnum):
@@ -164,6 +178,8 @@ def _reader(hint: Any) -> Callable[[Any], Any]:
     size = Size(most=MAX_INTEGER)
     if get_origin(hint) is Annotated:
         hint, mark = get_args(hint)[:2]
+        if isinstance(mark, Tagged):
+            return mark.from_plain
         return _read_signed if isinstance(mark, Signed) else _sized(hint, mark)
     return _sized(hint, size)
 

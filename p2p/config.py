@@ -58,6 +58,11 @@ class Home:
         """Peers remembered from earlier runs."""
         return self.path / "peers.json"
 
+    @property
+    def wallets(self) -> Path:
+        """Encrypted wallets, one file each; for the command line only."""
+        return self.path / "wallets"
+
 
 @dataclass(frozen=True)
 class Rule:

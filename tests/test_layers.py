@@ -18,7 +18,9 @@ MAY_IMPORT = {
 }
 DOORS = {
     "msgpack": ("ledger/codec.py",),
-    "nacl": ("ledger/keys.py", "consensus/vrf.py"),
+    "nacl": ("ledger/keys.py", "ledger/wallet.py", "consensus/vrf.py"),
+    "bech32": ("ledger/address.py",),
+    "mnemonic": ("ledger/wallet.py",),
     "lmdb": ("ledger/store.py",),
     "torch": ("models/",),
     "libp2p": ("p2p/net/", "gossip/pubsub.py"),

@@ -17,6 +17,7 @@ from p2p.cli import (
     receipts,
     run,
     swarm,
+    wallet,
 )
 from p2p.cli.command import Group
 
@@ -29,7 +30,9 @@ def yuma() -> None:
     """Serve AI models to a swarm that has no centre, ask them, and look at the swarm."""
 
 
-for _module in (node, doctor, ping, swarm, bootstrap, models, run, receipts, config, log, demo):
+for _module in (
+    *(node, doctor, ping, swarm, bootstrap, models, run, receipts, wallet, config, log, demo),
+):
     for _command in _module.COMMANDS:
         yuma.add_command(_command)
 
