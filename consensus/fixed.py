@@ -16,8 +16,10 @@ Bits = NDArray[np.uint64]
 
 FRACTION: Final = 32
 ONE: Final = 1 << FRACTION
+SHIFT: Final = np.uint64(FRACTION)
+"""FRACTION for arrays: a numpy integer keeps them uint64 whatever numpy makes of Python's."""
 HALF: Final = ONE >> 1
-_LOW: Final = ONE - 1
+_LOW: Final = np.uint64(ONE - 1)
 U16: Final = 2**16 - 1
 """What stands for 1 in a proportion that is kept in 16 bits."""
 EXP_LIMIT: Final = 20 * ONE
@@ -30,36 +32,42 @@ EXP_ONE: Final = 11_674_931_200
 
 def mul(a: Bits, b: Bits | int) -> Bits:
     """floor(a * b); the two are broadcast, the smaller is best `b`."""
+    b = np.asarray(b, np.uint64)
     product = a * b  # <= 2**64, reached by 1 * 1 alone, which wraps to 0 and is mended below
-    product >>= FRACTION
-    if np.max(b, initial=0) >= ONE:
-        product |= a & b & ONE
+    product >>= SHIFT
+    if b.max(initial=0) >= ONE:
+        product |= a & b & np.uint64(ONE)
     return product
 
 
 def divide(a: Bits, b: Bits | int) -> Bits:
-    """floor(a / b), and 0 for 0 / 0, for a < 2**47 and b < 2**47; the quotient is in 0..2**47."""
-    b = np.maximum(b, np.uint64(1))
+    """floor(a / b) for a and b below 2**47, b at least 1 or a 0: 0 / 0 is 0."""
+    b = np.maximum(np.asarray(b, np.uint64), np.uint64(1))
     if a.max(initial=0) < ONE:
-        return (a << FRACTION) // b  # < 2**64
-    half = FRACTION // 2
+        return (a << SHIFT) // b  # < 2**64
+    half = np.uint64(FRACTION // 2)
     upper, rest = np.divmod(a << half, b)  # < 2**63
     return (upper << half) | ((rest << half) // b)  # rest < b: < 2**63
 
 
 def normalised(vector: Bits) -> Bits:
     """A vector divided by its sum; zeros stay zeros."""
-    return divide(vector, int(vector.sum()))
+    return divide(vector, vector.sum())
+
+
+def proportion(value: int) -> int:
+    """A u16 proportion of 65535 as bits, cut (math.rs:45)."""
+    return (value << FRACTION) // U16
 
 
 def of_u16(values: NDArray[np.uint16]) -> Bits:
     """Proportions of 65535 as I32F32, cut."""
-    return (values.astype(np.uint64) << FRACTION) // U16  # < 2**48
+    return (values.astype(np.uint64) << SHIFT) // np.uint64(U16)  # < 2**48
 
 
 def to_u16(bits: Bits) -> NDArray[np.uint16]:
     """floor(x * 65535)."""
-    return ((bits * U16) >> FRACTION).astype(np.uint16)  # <= 2**48
+    return ((bits * np.uint64(U16)) >> SHIFT).astype(np.uint16)  # <= 2**48
 
 
 def exp(x: NDArray[np.int64]) -> Bits:
@@ -77,14 +85,14 @@ def exp(x: NDArray[np.int64]) -> Bits:
 
 def _series(x: Bits) -> Bits:
     """1 + x + x**2/2! + ... for 0 <= x <= 20, each term made of the one before it."""
-    whole, part = x >> FRACTION, x & _LOW  # <= 20, < 2**32
-    term, total = x, x + ONE
+    whole, part = x >> SHIFT, x & _LOW  # <= 20, < 2**32
+    term, total = x, x + np.uint64(ONE)
     for number in range(2, EXP_TERMS):
         # term < 2**58 (20**20/20! is the largest), so that term * x < 2**62, in three products.
         product = term * whole
-        product += (term >> FRACTION) * part
-        product += ((term & _LOW) * part) >> FRACTION
-        term = product // number
+        product += (term >> SHIFT) * part
+        product += ((term & _LOW) * part) >> SHIFT
+        term = product // np.uint64(number)
         total = total + term  # <= exp(20) < 2**61
     return total
 
@@ -92,5 +100,5 @@ def _series(x: Bits) -> Bits:
 def inverse(x: Bits) -> Bits:
     """floor(1 / x) for x >= 1: 2**64 // x, which starts from 2**64 - 1 as 2**64 does not fit."""
     quotient, rest = np.divmod(np.uint64(2**64 - 1), x)
-    result: Bits = quotient + (rest + 1 == x)
+    result: Bits = quotient + (rest + np.uint64(1) == x)
     return result

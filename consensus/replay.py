@@ -1,13 +1,14 @@
 """Epochs as JSON: the format of the vectors (tests/vectors/yuma/README.md), read and computed."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 
-from consensus.fixed import ONE, to_u16
+from consensus.fixed import to_u16
 from consensus.rows import Rows
-from consensus.yuma import MAX_UIDS, EpochInput, EpochOutput, epoch, prerank
+from consensus.weights import prerank, row_shares
+from consensus.yuma import MAX_UIDS, EpochInput, epoch
 from ledger.errors import Invalid, Reason
 
 Document = Mapping[str, Any]
@@ -35,6 +36,8 @@ FLAGS: Final = ("yuma3", "liquid_alpha", "commit_reveal", "dense")
 BLOCKS: Final = ("last_update", "block_at_registration", "commit_blocks")
 MATRICES: Final = ("weights", "bonds")
 MAX_STAKE: Final = 2**63 - 1
+MAX_SHOWN: Final = 80
+"""Letters of a case's name in a message."""
 
 
 def replay(document: Document) -> dict[str, Any]:
@@ -50,22 +53,27 @@ def _case(place: int, case: Any) -> dict[str, Any]:
     name = case.get("name") if isinstance(case, dict) else None
     if not isinstance(name, str):
         raise _refuse(f"case {place + 1} has no name")
-    steps = _list(case, "steps", f"case {name!r}: ")
-    return {"name": name, "steps": [_step(name, number, step) for number, step in enumerate(steps)]}
+    where = f"case {name[:MAX_SHOWN]!r}"
+    steps = _list(case, "steps", f"{where}: ")
+    return {
+        "name": name,
+        "steps": [_step(step, f"{where}, step {number + 1}") for number, step in enumerate(steps)],
+    }
 
 
-def _step(name: str, number: int, step: Any) -> dict[str, Any]:
+def _step(step: Any, where: str) -> dict[str, Any]:
     try:
         if not isinstance(step, dict) or not isinstance(step.get("input"), dict):
             raise _refuse("it has no input")
         return {"output": output_fields(read_input(step["input"]))}
     except Invalid as error:
-        raise _refuse(f"case {name!r}, step {number + 1}: {error.detail}") from None
+        raise _refuse(f"{where}: {error.detail}") from None
 
 
 def output_fields(given: EpochInput) -> dict[str, Any]:
     """The epoch's output under the names of the format."""
     done = epoch(given)
+    weights = row_shares(done.weights)
     return {
         "stake_bits": done.stake.tolist(),
         "active": _as_flags(done.active),
@@ -73,15 +81,15 @@ def output_fields(given: EpochInput) -> dict[str, Any]:
         "new_permits": _as_flags(done.new_permits),
         "consensus_bits": done.consensus.tolist(),
         "validator_trust_bits": done.validator_trust.tolist(),
-        "prerank_bits": prerank(done.weights, done.active_stake).tolist(),
+        "prerank_bits": prerank(weights, done.active_stake).tolist(),
         "rank_bits": done.rank.tolist(),
         "incentive_bits": done.incentive.tolist(),
         "dividends_bits": done.dividends.tolist(),
-        "weights_norm_bits": _pairs(done.weights, given.dense),
+        "weights_norm_bits": _pairs(weights, given.dense),
         "ema_bonds_bits": _pairs(done.ema_bonds, given.dense),
         "stake_weight_u16": to_u16(done.stake).tolist(),
         "consensus_u16": to_u16(done.consensus).tolist(),
-        "validator_trust_u16": to_u16(np.minimum(done.validator_trust, ONE)).tolist(),
+        "validator_trust_u16": to_u16(done.validator_trust).tolist(),
         "incentive_u16": to_u16(done.incentive).tolist(),
         "dividends_u16": to_u16(done.dividends).tolist(),
         "server_emission": done.server_emission.tolist(),
@@ -171,4 +179,6 @@ def _is_row(row: Any) -> bool:
 
 
 def _is_pair(pair: Any) -> bool:
-    return isinstance(pair, list) and len(pair) == 2 and all(_is_within(one, 0, U16) for one in pair)
+    return (
+        isinstance(pair, list) and len(pair) == 2 and all(_is_within(one, 0, U16) for one in pair)
+    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,8 @@ class Rows:
 
         Raises Invalid BAD_EPOCH.
         """
-        uids, values = zip(*rows, strict=True)
+        rows = list(rows)
+        uids, values = [row[0] for row in rows], [row[1] for row in rows]
         if list(map(len, uids)) != list(map(len, values)):
             raise Invalid(Reason.BAD_EPOCH, "a row has more uids than values, or fewer")
         sizes = [len(row) // 2 for row in uids]
@@ -61,7 +63,8 @@ class Rows:
         """The entries that `kept` [entries] marks, in as many rows."""
         if kept.all():
             return self
-        before = np.concatenate(([0], np.cumsum(kept)))
+        before = np.zeros(len(kept) + 1, np.int64)
+        np.cumsum(kept, out=before[1:])
         return Rows(before[self.starts], self.uids[kept], self.values[kept])
 
     def bytes_of(self, uid: int) -> tuple[bytes, bytes]:
@@ -71,22 +74,34 @@ class Rows:
 
     def pairs(self) -> list[list[list[int]]]:
         """All rows as lists of [uid, value]."""
-        entries = [list(pair) for pair in zip(self.uids.tolist(), self.values.tolist(), strict=True)]
+        entries = [
+            list(pair) for pair in zip(self.uids.tolist(), self.values.tolist(), strict=True)
+        ]
         bounds = self.starts.tolist()
-        return [entries[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+        return [entries[start:end] for start, end in pairwise(bounds)]
 
 
 def _rows(sizes: Sequence[int], uids: NDArray[np.uint16], values: NDArray[np.uint16]) -> Rows:
     """Rows of entries that may not be in order."""
-    starts = np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
-    if uids.max(initial=0) >= len(sizes) > 0 and len(uids):
-        raise Invalid(Reason.BAD_EPOCH, f"a row names uid {uids.max()} of {len(sizes)}")
-    rows = Rows(starts, uids.astype(np.uint16), values.astype(np.uint16))
-    places = (rows.owners << 16) | uids
-    steps = np.diff(places)
-    if (steps > 0).all():
-        return rows
+    if len(uids) and uids.max() >= len(sizes):
+        raise Invalid(Reason.BAD_EPOCH, f"a row names uid {uids.max()}; there are {len(sizes)}")
+    starts = np.zeros(len(sizes) + 1, np.int64)
+    np.cumsum(sizes, out=starts[1:])
+    rows = Rows(starts, uids.astype(np.uint16, copy=False), values.astype(np.uint16, copy=False))
+    return rows if _ascend(rows) else _sorted(rows)
+
+
+def _ascend(rows: Rows) -> bool:
+    """Whether the uids do, in every row."""
+    steps = rows.uids[1:] > rows.uids[:-1]
+    bounds = rows.starts[(rows.starts > 0) & (rows.starts < len(rows.uids))]
+    steps[bounds - 1] = True
+    return bool(steps.all())
+
+
+def _sorted(rows: Rows) -> Rows:
+    places = (rows.owners << 16) | rows.uids
     order = np.argsort(places, kind="stable")
     if (np.diff(places[order]) == 0).any():
         raise Invalid(Reason.BAD_EPOCH, "a row names a uid twice")
-    return Rows(starts, rows.uids[order], rows.values[order])
+    return Rows(rows.starts, rows.uids[order], rows.values[order])

@@ -23,9 +23,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from consensus.bonds import Bonds, Liquid, average_share, classic, liquid_shares, yuma3
-from consensus.fixed import FRACTION, ONE, U16, Bits, divide, mul, normalised, of_u16, to_u16
+from consensus.bonds import Form, Liquid, average_share, renew
+from consensus.bonds import dividends as dividends_of
+from consensus.fixed import FRACTION, ONE, Bits, divide, normalised, proportion, to_u16
 from consensus.rows import Rows
+from consensus.weights import Uids, agree, clip, interpolate, matrix_of, parts, shares_of
 
 Mask = NDArray[np.bool_]
 Blocks = NDArray[np.uint64]
@@ -109,15 +111,15 @@ class EpochOutput:
     incentive: Bits
     dividends: Bits
     weights: Rows
-    """Bits: the weights that counted, normalised."""
+    """u16: the weights that counted."""
     ema_bonds: Rows
-    """Bits: all bonds above 0, of whoever has a permit or not."""
+    """All bonds above 0, of whoever has a permit or not."""
     server_emission: NDArray[np.uint64]
     validator_emission: NDArray[np.uint64]
     combined_emission: NDArray[np.uint64]
     """Rao."""
     bonds: Rows
-    """u16: what to store, the rows of new permits."""
+    """u16: those to store, of the uids with a new permit."""
 
 
 def epoch(given: EpochInput) -> EpochOutput:
@@ -127,16 +129,16 @@ def epoch(given: EpochInput) -> EpochOutput:
     permits = _with_owner(given.validator_permits, given.owner_uid)
     new_permits = _with_owner(is_top(stake, given.max_allowed_validators), given.owner_uid)
     active_stake = normalised(np.where(active & permits, stake, 0))
-    weights = row_shares(counting_weights(given, permits))
+    weights = counting_weights(given, permits)
 
-    validators = _validators(active_stake, weights, given.bonds)
-    market = _Market(given, validators, active_stake[validators])
-    matrix = _matrix(weights, validators)
-    consensus, rank, trust = market.clip(matrix)
+    counts = (active_stake > 0) | (weights.sizes > 0) | (given.bonds.sizes > 0)
+    validators = np.flatnonzero(counts)
+    power = active_stake[validators]
+    matrix = shares_of(weights, validators)
+    consensus, rank, trust = agree(matrix, power, proportion(given.kappa))
     incentive = normalised(rank)
-    bonds = _matrix(_old_bonds(given), validators)
-    earned = market.bond(matrix, bonds, consensus, incentive)
-    dividends = _spread(earned, validators, len(stake))
+    dividends, bonds = _renewed(given, matrix, validators, power, consensus, incentive)
+    dividends = _spread(dividends, validators, len(stake))
     server, validator, combined = _emissions(incentive, dividends, active_stake, stake)
     ema_bonds = _rows(bonds, validators)
     return EpochOutput(
@@ -193,91 +195,49 @@ def counting_weights(given: EpochInput, permits: Mask) -> Rows:
     Those of validators; none of oneself, but for the owner; none that was set, or committed to,
     before its uid was registered to who has it now.
     """
-    rows = given.weights
-    owners, uids = rows.owners, rows.uids
-    earliest = given.last_update
+    rows, sizes = given.weights, given.weights.sizes
+    since = given.last_update
     if given.commit_reveal:
-        earliest = np.minimum(earliest, given.commit_blocks + (given.commit_blocks < NO_COMMIT))
-    kept = permits[owners] & (given.block_at_registration[uids] < earliest[owners])
-    own = owners == uids
+        since = np.minimum(since, given.commit_blocks + (given.commit_blocks < NO_COMMIT))
+    kept = given.block_at_registration[rows.uids] < np.repeat(since, sizes)
+    kept &= np.repeat(permits, sizes)
+    own = rows.uids == np.repeat(np.arange(len(permits), dtype=np.uint16), sizes)
     if not given.dense:
-        own &= uids != given.owner_uid
+        own &= rows.uids != given.owner_uid
     return rows.select(kept & ~own)
 
 
-def row_shares(rows: Rows) -> Rows:
-    """The last part of step 5 [780]: rows of u16 divided by their sums, as bits."""
-    values = rows.values.astype(np.uint64)
-    before = np.zeros(len(values) + 1, np.uint64)
-    np.cumsum(values, out=before[1:])
-    sums = np.diff(before[rows.starts])  # <= 4096 * 65535
-    shares = divide(values, np.repeat(sums, rows.sizes))
-    return Rows(rows.starts, rows.uids, shares)
-
-
-def weighted_median(weights: Bits, stake: Bits, kappa: int) -> Bits:
-    """Step 6 [787-789]: the largest weight of each miner that kappa of the stake supports [n].
-
-    `weights` [n, V], `stake` [V], `kappa` u16. That is the least weight such that the stake of
-    all who give at most that much exceeds 1 - kappa; who gives none gives 0 (math.rs:975, 1121).
-    """
-    holders = stake > 0
-    if not holders.any():
-        return np.zeros(len(weights), np.uint64)
-    if not holders.all():
-        weights, stake = weights[:, holders], stake[holders]
-    stake = normalised(stake).view(np.int64)
-    total = int(stake.sum())
-    minority = total - max(1, (kappa << FRACTION) // U16)  # may be negative: kappa of 1, total cut
-    bits = len(stake).bit_length()
-    keys = (weights << bits) | np.arange(len(stake), dtype=np.uint64)  # < 2**46
-    keys.sort(axis=1)
-    below = np.cumsum(stake[keys & ((1 << bits) - 1)], axis=1)  # <= 2**32
-    place = np.count_nonzero(below <= minority, axis=1)
-    median: Bits = keys[np.arange(len(keys)), place] >> bits
-    return median
-
-
-def weights_for_bonds(weights: Bits, clipped: Bits, penalty: int) -> Bits:
-    """Step 10 [816-820]: weights, moved towards the clipped ones by the penalty (u16)."""
-    if penalty == U16:
-        return clipped
-    ratio = (penalty << FRACTION) // U16
-    cut = (weights - clipped) * ratio  # < 2**64, as the ratio is below 1
-    # W + floor(ratio * (clipped - W)): the floor of a negative number, away from zero.
-    return weights - ((cut >> FRACTION) + (cut & (ONE - 1) > 0))
-
-
-def prerank(weights: Rows, active_stake: Bits) -> Bits:
-    """What ranks would be without clipping [n]; only older versions of the reference used it."""
-    result = np.zeros(len(active_stake), np.uint64)
-    np.add.at(result, weights.uids, mul(weights.values, active_stake[weights.owners]))
-    return result
-
-
-def _bonds(
+def _renewed(
     given: EpochInput,
     weights: Bits,
-    clipped: Bits,
-    validators: NDArray[np.int64],
-    stake: Bits,
+    validators: Uids,
+    power: Bits,
     consensus: Bits,
     incentive: Bits,
-) -> Bonds:
-    """Step 11 [826-930] without the bonds of uids registered since the last epoch [834-850]."""
+) -> tuple[Bits, Bits]:
+    """Steps 10 and 11 [816-930]: dividends [V], and the new bonds as [V, n]."""
+    liquid = Liquid(proportion(given.alpha_low), proportion(given.alpha_high), given.steepness)
+    is_liquid = given.liquid_alpha and bool(consensus.any())
+    share = average_share(given.bonds_moving_average)
+    form = Form(given.yuma3, share, liquid if is_liquid else None)
+    ratio = proportion(given.bonds_penalty)
+    stored = _valid_bonds(given, validators)
+    earned, bonds = np.zeros_like(power), np.empty(weights.T.shape, np.uint64)
+    for part in parts(weights):
+        clipped = clip(weights[part], consensus[part])
+        target = interpolate(weights[part], clipped, ratio)
+        new = renew(form, target, stored[part], power, consensus[part], incentive[part])
+        earned += new.earned  # <= 1, as all incentive is
+        bonds[:, part] = new.bonds.T
+    return dividends_of(form, earned, power), bonds
+
+
+def _valid_bonds(given: EpochInput, validators: Uids) -> NDArray[np.uint16]:
+    """The stored bonds [n, V], but in uids registered since the last epoch [834-850]."""
     last_epoch = given.lms + 1 if given.lms else max(0, given.current_block - given.tempo)
-    raw = given.bonds.values
-    stored = of_u16(raw) if given.yuma3 else raw.astype(np.uint64)
-    bonds = _matrix(Rows(given.bonds.starts, given.bonds.uids, stored), validators)
-    bonds[given.block_at_registration >= last_epoch] = 0
-    target = weights_for_bonds(weights, clipped, given.bonds_penalty)
-    share: Bits | int = average_share(given.bonds_moving_average)
-    if not given.yuma3:
-        return classic(target, bonds, stake, incentive, share)
-    if given.liquid_alpha and consensus.any():
-        settings = Liquid(given.alpha_low, given.alpha_high, given.steepness)
-        share = liquid_shares(target, bonds, consensus, settings)
-    return yuma3(target, bonds, stake, incentive, share)
+    stored = matrix_of(given.bonds, validators)
+    stored[given.block_at_registration >= last_epoch] = 0
+    return stored
 
 
 def _emissions(
@@ -301,30 +261,18 @@ def _in_rao(shares: Bits, emission: int) -> NDArray[np.uint64]:
     return shares * upper + ((shares * lower) >> FRACTION)  # <= emission: u64
 
 
-def _validators(active_stake: Bits, weights: Rows, bonds: Rows) -> NDArray[np.int64]:
-    """The uids that count as validators, ascending [V]."""
-    return np.flatnonzero((active_stake > 0) | (weights.sizes > 0) | (bonds.sizes > 0))
+def _rows(matrix: Bits, validators: Uids) -> Rows:
+    """What is above 0 in [V, n], as rows."""
+    count = matrix.shape[1]
+    filled = matrix > 0
+    starts = np.zeros(count + 1, np.int64)
+    starts[validators + 1] = np.count_nonzero(filled, axis=1)
+    np.cumsum(starts, out=starts)
+    uids = np.broadcast_to(np.arange(count, dtype=np.uint16), matrix.shape)
+    return Rows(starts, uids[filled], matrix[filled])
 
 
-def _matrix(rows: Rows, validators: NDArray[np.int64]) -> Bits:
-    """Rows of bits as [n, V], with zeros where there is no entry."""
-    matrix = np.zeros((len(rows.starts) - 1, len(validators)), np.uint64)
-    columns = np.repeat(np.arange(len(validators)), rows.sizes[validators])
-    matrix[rows.uids, columns] = rows.values
-    return matrix
-
-
-def _rows(matrix: Bits, validators: NDArray[np.int64]) -> Rows:
-    """What is above 0 in [n, V], as rows of bits."""
-    by_row = np.ascontiguousarray(matrix.T)
-    places = np.flatnonzero(by_row)
-    sizes = np.zeros(len(matrix) + 1, np.int64)
-    sizes[validators + 1] = np.count_nonzero(by_row, axis=1)
-    uids = (places % max(1, len(matrix))).astype(np.uint16)
-    return Rows(np.cumsum(sizes), uids, by_row.ravel()[places])
-
-
-def _spread(values: Bits, validators: NDArray[np.int64], count: int) -> Bits:
+def _spread(values: Bits, validators: Uids, count: int) -> Bits:
     """Values of validators [V] as values of uids [n]."""
     result = np.zeros(count, np.uint64)
     result[validators] = values
@@ -333,5 +281,5 @@ def _spread(values: Bits, validators: NDArray[np.int64], count: int) -> Bits:
 
 def _to_store(bonds: Rows, new_permits: Mask) -> Rows:
     """Step 13 [1010-1068]: the bonds of those with a new permit, as u16."""
-    kept = bonds.select(new_permits[bonds.owners])
+    kept = bonds.select(np.repeat(new_permits, bonds.sizes))
     return Rows(kept.starts, kept.uids, to_u16(kept.values))

@@ -73,8 +73,7 @@ def _fill_pots(state: State, amount: int) -> None:
 def equal_shares(netuids: Collection[int]) -> tuple[int, ...]:
     """Shares of emission (of 2**32, by slot) where nobody has said what subnets are worth."""
     return tuple(
-        (1 << SHARE_BITS) // len(netuids) if netuid in netuids else 0
-        for netuid in range(SLOTS + 1)
+        (1 << SHARE_BITS) // len(netuids) if netuid in netuids else 0 for netuid in range(SLOTS + 1)
     )
 
 

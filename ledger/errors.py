@@ -26,6 +26,12 @@ class Reason(StrEnum):
     WRONG_BLOCK = "the block does not follow the head"
     UNBALANCED = "what is owned is not what was issued"
     BAD_GENESIS = "the genesis is not usable"
+    BAD_PROOF = "the proof does not show that under its root"
+    NO_LEDGER = "there is no ledger"
+    LEDGER_EXISTS = "there is a ledger already"
+    LEDGER_LOCKED = "the ledger is in use by another process"
+    DISK_FULL = "the disk has no room for the ledger"
+    CORRUPT = "the ledger's data is damaged"
     # --- any transaction
     EXPIRED = "the transaction is not valid at this height"
     LOW_FEE = "the fee is lower than the size asks"

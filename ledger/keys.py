@@ -6,7 +6,7 @@ protobuf `PublicKey{Type: Ed25519, Data: key}` (libp2p specs, peer-ids).
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NewType
@@ -30,7 +30,7 @@ SEED_BYTES = 32
 class KeyPair:
     """An Ed25519 pair. `seed` is the 32-byte secret that both halves come from."""
 
-    seed: bytes
+    seed: bytes = field(repr=False)
     public: PublicKey
 
     @classmethod

@@ -49,7 +49,7 @@ LIMITS: Final = {
     "max_burn": Limit("The highest price of registration", 1, CAP, tokens=True),
     "burn_half_life": Limit("Blocks in which the price of registration halves", 1, 36_100),
     "burn_rise": Limit("The price's factor with each registration, in hundredths", 100, 300),
-    "immunity": Limit("Blocks for which a new neuron of a new subnet stays", 0, LONG),
+    "immunity": Limit("Blocks for which a new neuron of a new subnet stays", 0, ONE),
     "min_non_immune": Limit("Neurons without immunity that a full subnet spares", 0, MAX_UIDS),
     "kappa": Limit("The majority of stake that Yuma follows, of 65,535", 0, ONE),
     "stake_threshold": Limit("The stake from which a neuron counts in Yuma", 0, CAP, tokens=True),

@@ -72,11 +72,11 @@ def _changed(content: bytes, entries: Mapping[bytes, bytes | None]) -> bytes:
     return b"".join(name + value for name, value in sorted(held.items()) if value is not None)
 
 
-def entries_of(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+def entries_of(content: bytes) -> Iterator[tuple[Hash, Hash]]:
     """The hashes of keys and values in a bucket, in order."""
     for start in range(0, len(content), ENTRY_BYTES):
         middle = start + HASH_BYTES
-        yield content[start:middle], content[middle : middle + HASH_BYTES]
+        yield Hash(content[start:middle]), Hash(content[middle : middle + HASH_BYTES])
 
 
 @dataclass(frozen=True)

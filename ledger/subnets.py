@@ -124,6 +124,13 @@ def set_subnet(call: Call, payload: SetSubnet) -> None:
     call.state.put(CHANGES, key + payload.name.encode(), Change(call.height))
 
 
+def check_settings(params: Params, settings: Hyperparameters) -> None:
+    """Whether a subnet can have these hyperparameters. Raises Invalid BAD_SETTING."""
+    for name, value in asdict(settings).items():
+        _check_range(params, name, value)
+    _check_fit(settings)
+
+
 def is_epoch(netuid: int, tempo: int, height: int) -> bool:
     """Whether a block ends with the subnet's epoch."""
     return (height + netuid) % tempo == 0
@@ -215,19 +222,32 @@ def dissolve(state: State, netuid: int) -> None:
 
 def _changed(params: Params, subnet: Subnet, payload: SetSubnet) -> Hyperparameters:
     """The hyperparameters after a change. Raises Invalid BAD_SETTING."""
-    setting = SETTINGS[payload.name]
-    unit = params.tempo if setting.of_tempo else 1
-    if not setting.least * unit <= payload.value <= setting.most * unit:
-        raise Invalid(Reason.BAD_SETTING, f"{setting.least * unit} to {setting.most * unit}")
-    values = asdict(subnet.hyperparameters) | {payload.name: payload.value}
-    changed = Hyperparameters(**values)
-    if changed.max_uids < max(subnet.neurons, changed.max_validators):
-        raise Invalid(Reason.BAD_SETTING, "max_uids would be below neurons or max_validators")
-    if changed.alpha_low > changed.alpha_high:
-        raise Invalid(Reason.BAD_SETTING, "alpha_low would be above alpha_high")
-    if payload.name in ("alpha_low", "alpha_high") and not changed.liquid_alpha:
+    name, value = payload.name, payload.value
+    _check_range(params, name, value)
+    changed = Hyperparameters(**asdict(subnet.hyperparameters) | {name: value})
+    _check_fit(changed)
+    if changed.max_uids < subnet.neurons:
+        raise Invalid(Reason.BAD_SETTING, f"there are {subnet.neurons} neurons")
+    if name in ("alpha_low", "alpha_high") and not changed.liquid_alpha:
         raise Invalid(Reason.BAD_SETTING, "liquid_alpha is off")
     return changed
+
+
+def _check_range(params: Params, name: str, value: int) -> None:
+    """Raises Invalid BAD_SETTING."""
+    setting = SETTINGS[name]
+    unit = params.tempo if setting.of_tempo else 1
+    if not setting.least * unit <= value <= setting.most * unit:
+        limits = f"{setting.least * unit} to {setting.most * unit}"
+        raise Invalid(Reason.BAD_SETTING, f"{name} is from {limits}, not {value}")
+
+
+def _check_fit(settings: Hyperparameters) -> None:
+    """Raises Invalid BAD_SETTING."""
+    if settings.max_validators > settings.max_uids:
+        raise Invalid(Reason.BAD_SETTING, "max_validators is above max_uids")
+    if settings.alpha_low > settings.alpha_high:
+        raise Invalid(Reason.BAD_SETTING, "alpha_low is above alpha_high")
 
 
 def _check_time(call: Call, tempo: int, payload: SetSubnet) -> None:

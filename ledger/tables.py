@@ -60,13 +60,20 @@ class Pool:
     heartbeat: int = 0
     """The height of the last one; 0 for none, or after it left."""
     jailed_until: int = 0
+    last_heartbeat: int = 0
+    """The height of the last one, whatever came after; 0 for none."""
 
 
 @dataclass(frozen=True)
 class Stake:
-    """A coldkey's shares in a pool."""
+    """A coldkey's shares in a pool.
+
+    `moved` rao of it came from other pools and cannot move on before block `moved_until`.
+    """
 
     shares: int
+    moved: int = 0
+    moved_until: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,11 @@ class Move:
     """Rao moved to another pool that still answer for what the first one did."""
 
     amount: int
+
+
+@dataclass(frozen=True)
+class Due:
+    """That a coldkey has rows of UNBONDING or MOVES to be released at a height."""
 
 
 @dataclass(frozen=True)
@@ -250,8 +262,9 @@ ACCOUNTS = Table(b"a", Account)  # public key
 HOTKEYS = Table(b"h", Hotkey)  # public key
 POOLS = Table(b"p", Pool)  # pool
 STAKES = Table(b"s", Stake)  # coldkey, pool
-UNBONDING = Table(b"u", Unbonding)  # height of payment, pool, coldkey
-MOVES = Table(b"m", Move)  # height of release, pool left, coldkey, pool entered
+UNBONDING = Table(b"u", Unbonding)  # pool, coldkey, height of payment
+MOVES = Table(b"m", Move)  # pool left, coldkey, height of release, pool entered
+DUE = Table(b"d", Due)  # height, pool (of MOVES: the one left), coldkey
 SUBNETS = Table(b"n", Subnet)  # netuid
 NEURONS = Table(b"e", Neuron)  # netuid, uid
 UIDS = Table(b"i", Uid)  # netuid, pool
@@ -268,6 +281,6 @@ CHANNELS = Table(b"v", Channel)  # transaction id
 CONVICTIONS = Table(b"x", Conviction)  # height, pool
 
 TABLES = (
-    ACCOUNTS, HOTKEYS, POOLS, STAKES, UNBONDING, MOVES, SUBNETS, NEURONS, UIDS, COMMITS,
+    ACCOUNTS, HOTKEYS, POOLS, STAKES, UNBONDING, MOVES, DUE, SUBNETS, NEURONS, UIDS, COMMITS,
     WEIGHTS, BONDS, SCORES, ROOT_WEIGHTS, POTS, SUPPLY, LOCK_PRICE, CHANGES, CHANNELS, CONVICTIONS,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Vectors of u16, as weights and bonds are stored: little-endian bytes, upscaled, limited.
+"""Vectors of u16, as weights and bonds are stored: little-endian bytes, upscaled.
 
 The arithmetic is that of subtensor's epoch/math.rs (YUMA.md 1.1): I32F32, that is integers in
 units of 2**-32. A weight of 65535 is the largest of its row.
@@ -37,13 +37,6 @@ def max_upscale(values: Sequence[int]) -> tuple[int, ...]:
         factor = (MAX << _FRACTION_BITS) // largest
         return tuple(_rounded(value * factor) for value in values)
     return tuple(_rounded((value * MAX << _FRACTION_BITS) // largest) for value in values)
-
-
-def is_max_limited(values: Sequence[int], limit: int) -> bool:
-    """Whether no value's share of the sum is above limit/65535 (`check_vec_max_limited`)."""
-    total = max(sum(values), 1)
-    share = (max(values, default=0) << _FRACTION_BITS) // total
-    return share <= (limit << _FRACTION_BITS) // MAX
 
 
 def _rounded(bits: int) -> int:

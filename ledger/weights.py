@@ -21,13 +21,13 @@ from ledger.errors import Invalid, Reason
 from ledger.neurons import neuron_of, permit
 from ledger.params import Params
 from ledger.payloads import CommitWeights, RevealWeights, SetRootWeights, SetWeights
+from ledger.pools import pool_at
 from ledger.stakes import pool_of
 from ledger.state import State
 from ledger.subnets import next_epoch, subnet_of
 from ledger.tables import (
     COMMITS,
     NEURONS,
-    POOLS,
     ROOT_WEIGHTS,
     SUBNETS,
     WEIGHTS,
@@ -163,11 +163,10 @@ def root_rows(state: State, params: Params, height: int) -> list[RootVote]:
     """The votes that count at a height, of the pools with the most stake, the largest first."""
     created = _created(state)
     votes = [
-        RootVote(PublicKey(key), pool.stake, _votes(row, created))
-        for key, row in state.rows(ROOT_WEIGHTS)
+        RootVote(PublicKey(pool), stake, _votes(row, created))
+        for pool, row in state.rows(ROOT_WEIGHTS)
         if height - row.updated <= params.root_cutoff
-        and (pool := state.get(POOLS, key)) is not None
-        and pool.stake >= params.min_bond
+        and (stake := pool_at(state, PublicKey(pool)).stake) >= params.min_bond
     ]
     votes.sort(key=lambda vote: (-vote.stake, vote.pool))
     return votes[: params.root_voters]
@@ -199,8 +198,7 @@ def _pool(call: Call) -> PublicKey:
 
 def _check_stake(call: Call, pool: PublicKey, least: int) -> None:
     """Raises Invalid LITTLE_STAKE."""
-    found = call.state.get(POOLS, pool)
-    if not found or found.stake < least:
+    if pool_at(call.state, pool).stake < least:
         raise Invalid(Reason.LITTLE_STAKE, f"{least} rao are due")
 
 

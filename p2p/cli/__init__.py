@@ -9,7 +9,9 @@ from p2p.cli import (
     config,
     demo,
     doctor,
+    epoch,
     failure,
+    genesis,
     log,
     models,
     node,
@@ -31,7 +33,8 @@ def yuma() -> None:
 
 
 for _module in (
-    *(node, doctor, ping, swarm, bootstrap, models, run, receipts, wallet, config, log, demo),
+    *(node, doctor, ping, swarm, bootstrap, models, run),
+    *(receipts, wallet, genesis, epoch, config, log, demo),
 ):
     for _command in _module.COMMANDS:
         yuma.add_command(_command)

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("query", ["ours / plain, clients 1", "ours / plain, clients 16", "first token, router"]),
         ("gossip --stock", ["ours, 4 nodes", "stock, 4 nodes", "ours / stock"]),
         ("idle", ["daemon alone", "bare py-libp2p host", "yuma status"]),
+        ("epoch", ["256 x 64 dense, yuma3", "256 x 64 5%, liquid"]),
     ],
 )
 def test_a_bench_runs(bench: str, rows: list[str]) -> None:

@@ -1,0 +1,175 @@
+"""Whether a ledger is what it was when it was written: every page, row and block.
+
+LMDB follows a damaged page wherever it leads, which may end the process. So this runs in a process
+of its own, and the pages are looked at before LMDB has to do with them:
+
+    python -m ledger.check PATH [--chain HEX] [--full]
+
+It prints JSON: the counts, or with exit code 1 the reason (or errno) and one sentence. Signatures
+in certificates are not looked at here.
+"""
+
+import json
+import sys
+from argparse import ArgumentParser
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ledger.blocks import MAX_BLOCK_BYTES, Block, Certificate, unpack_block
+from ledger.codec import unpack
+from ledger.errors import Invalid, Reason
+from ledger.merkle import (
+    ENTRY_BYTES,
+    bucket_of,
+    empty_tree,
+    entries_of,
+    key_hash,
+    leaf_hash,
+    value_hash,
+)
+from ledger.snapshot import BLOCKS, CERTIFICATES, HEIGHTS, ROWS, Snapshot
+from ledger.store import DATA, Store, check_pages, locked
+from ledger.types import ChainId, Hash
+
+WHOLE_BYTES: Final = 2**30
+"""A larger ledger is checked in part, unless all is asked for; this takes half a minute."""
+RECENT_BLOCKS: Final = 1000
+"""Of a larger ledger."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found to be in order."""
+
+    height: int
+    hash: str
+    root: str
+    rows: int
+    blocks: int
+    """How many of the last ones were looked at; genesis is one too."""
+    bytes: int
+    """Of the file."""
+
+
+def check(path: Path, chain: ChainId | None = None, *, full: bool = False) -> Checked:
+    """What a ledger holds, if all is in order; `full` looks at all of a large one too.
+
+    Raises Invalid: NO_LEDGER, CORRUPT, WRONG_CHAIN; OSError.
+    """
+    if not (path / DATA).exists():
+        raise Invalid(Reason.NO_LEDGER, str(path))
+    size = (path / DATA).stat().st_size
+    whole = full or size <= WHOLE_BYTES
+    if whole:
+        _check_pages_unless_written(path)
+    with Store.open(path, chain, readonly=True) as store, store.snapshot() as disk:
+        head = disk.head
+        first = 0 if whole else max(0, head.height + 1 - RECENT_BLOCKS)
+        check_rows(disk)
+        check_blocks(disk, first)
+        rows, blocks = disk.count(ROWS), head.height + 1 - first
+        return Checked(head.height, head.hash.hex(), head.root.hex(), rows, blocks, size)
+
+
+def _check_pages_unless_written(path: Path) -> None:
+    try:
+        with locked(path, shared=True):
+            check_pages(path)
+    except Invalid as error:
+        if error.reason != Reason.LEDGER_LOCKED:  # who writes to it has checked it before
+            raise
+
+
+def check_rows(disk: Snapshot) -> None:
+    """Return if rows and buckets say the same, under the head's root. Raises Invalid CORRUPT."""
+    leaves, hashed = {}, 0
+    for number, content in disk.buckets():
+        names = [name for name, _ in entries_of(content)]
+        in_order = len(content) % ENTRY_BYTES == 0 and names == sorted(set(names))
+        _require(in_order and {bucket_of(name) for name in names} == {number}, f"bucket {number}")
+        leaves[number] = leaf_hash(content)
+        hashed += len(names)
+    root = empty_tree().after(leaves).root
+    _require(root == disk.head.root, "the rows' hashes have another root than the head")
+    count = 0
+    for key, value in disk.scan(b""):
+        name = key_hash(key)
+        place = disk.bucket(bucket_of(name)).find(name + value_hash(value))
+        _require(place >= 0, f"row {key.hex()} has changed")
+        _require(disk.get(key) is not None, f"row {key.hex()} is not found by its key")
+        count += 1
+    _require(count == hashed, f"there are {count} rows, and hashes of {hashed}")
+
+
+def check_blocks(disk: Snapshot, first: int) -> None:
+    """Return if each block from one on follows the one before, up to the head.
+
+    Raises Invalid CORRUPT.
+    """
+    head, before = disk.head, None
+    for height in range(first, head.height + 1):
+        block = _block_at(disk, height)
+        follows = before is None or block.header.parent == before
+        _require(follows, f"block {height} does not follow block {height - 1}")
+        _require(block.header.chain == disk.tip.chain, f"block {height} is of another chain")
+        before = block.hash
+        _require(disk.height_of(before) == height, f"block {height} is not found by its hash")
+        if height > 0:
+            _check_certificate(disk, height, before)
+    _require(before == head.hash, f"block {head.height} is not the head that is noted")
+    for table, due in ((BLOCKS, 1), (HEIGHTS, 1), (CERTIFICATES, 0)):
+        count, due = disk.count(table), head.height + due
+        _require(count == due, f"there are {count} entries in {table.decode()}, not {due}")
+
+
+def _block_at(disk: Snapshot, height: int) -> Block:
+    data = disk.block(height)
+    if data is None:
+        raise Invalid(Reason.CORRUPT, f"block {height} is missing")
+    try:
+        block = unpack_block(data)
+    except Invalid as error:
+        raise Invalid(Reason.CORRUPT, f"block {height} cannot be read: {error}") from None
+    _require(block.header.height == height, f"block {height} is another one")
+    return block
+
+
+def _check_certificate(disk: Snapshot, height: int, block: Hash) -> None:
+    data = disk.certificate(height)
+    if data is None:
+        raise Invalid(Reason.CORRUPT, f"the certificate of block {height} is missing")
+    try:
+        certificate = unpack(Certificate, data, MAX_BLOCK_BYTES)
+    except Invalid as error:
+        text = f"the certificate of block {height} cannot be read: {error}"
+        raise Invalid(Reason.CORRUPT, text) from None
+    fits = certificate.height == height and certificate.block == block
+    _require(fits, f"the certificate of block {height} is of another one")
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise Invalid(Reason.CORRUPT, otherwise)
+
+
+def main() -> int:
+    """Check the ledger that the command line names; the exit code."""
+    parser = ArgumentParser(prog="python -m ledger.check")
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--chain", type=bytes.fromhex)
+    parser.add_argument("--full", action="store_true")
+    options = parser.parse_args()
+    result: dict[str, Any]
+    try:
+        result = asdict(check(options.path, options.chain, full=options.full))
+    except Invalid as error:
+        result = {"reason": error.reason.name, "detail": error.detail}
+    except OSError as error:
+        result = {"errno": error.errno, "detail": error.strerror}
+    print(json.dumps(result))
+    return int("detail" in result)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

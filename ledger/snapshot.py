@@ -1,0 +1,144 @@
+"""Reading the ledger: what its tables hold, at one moment."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ledger.codec import hash_of, unpack
+from ledger.errors import Invalid, Reason
+from ledger.types import ChainField, Hash, HashField, Height
+
+ROWS, BUCKETS = b"rows", b"buckets"
+"""Key to value; number (2 bytes) to content."""
+BLOCKS, CERTIFICATES, HEIGHTS = b"blocks", b"certificates", b"heights"
+"""Height (8 bytes, big-endian: appended, not sorted in) to bytes; hash to height."""
+META = b"meta"
+TABLES = (ROWS, BUCKETS, BLOCKS, CERTIFICATES, HEIGHTS, META)
+TIP = b"tip"
+MAX_TIP_BYTES = 256
+MAX_KEY_BYTES = 511
+"""LMDB's limit."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last block, and the root of the state after it."""
+
+    height: Height
+    hash: HashField
+    root: HashField
+
+
+@dataclass(frozen=True)
+class Tip:
+    """The head as it is written, with the network and the number of LMDB's transaction.
+
+    LMDB takes up an older transaction where the page that names the last one is damaged.
+    """
+
+    head: Head
+    chain: ChainField
+    transaction: int
+
+
+class Snapshot:
+    """The ledger at one moment; of no use after its block has ended."""
+
+    def __init__(self, transaction: Any, tables: Mapping[bytes, Any]) -> None:
+        self._transaction = transaction
+        self._tables = tables
+
+    @cached_property
+    def tip(self) -> Tip:
+        """The head as it is written. Raises Invalid CORRUPT."""
+        return read_tip(self._transaction, self._tables)
+
+    @property
+    def transaction(self) -> int:
+        """The number of the transaction that LMDB takes for the last."""
+        return int(self._transaction.id())
+
+    @property
+    def head(self) -> Head:
+        """The last block. Raises Invalid CORRUPT."""
+        return self.tip.head
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a row of the state, if there is one."""
+        return self._get(ROWS, key) if 0 < len(key) <= MAX_KEY_BYTES else None
+
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Rows whose keys begin with `prefix` and are not below `start`, ascending."""
+        cursor = self._transaction.cursor(self._tables[ROWS])
+        first = max(prefix, start)[:MAX_KEY_BYTES]
+        if not (cursor.set_range(first) if first else cursor.first()):
+            return
+        for key, value in cursor:
+            if not key.startswith(prefix):
+                return
+            if key >= start:
+                yield key, value
+
+    def bucket(self, number: int) -> bytes:
+        """The content of a bucket of the tree."""
+        return self._get(BUCKETS, bucket_key(number)) or b""
+
+    def buckets(self) -> Iterator[tuple[int, bytes]]:
+        """The buckets that are not empty, ascending, with their contents."""
+        for key, content in self._transaction.cursor(self._tables[BUCKETS]):
+            yield int.from_bytes(key), content
+
+    def block(self, height: int) -> bytes | None:
+        """A block as `ledger.blocks.unpack_block` takes it; genesis is a block without content."""
+        return self._get(BLOCKS, height_key(height))
+
+    def certificate(self, height: int) -> bytes | None:
+        """The bytes of the certificate that decided a block; genesis has none.
+
+        Raises Invalid CORRUPT.
+        """
+        sealed = self._get(CERTIFICATES, height_key(height))
+        if sealed is None:
+            return None
+        data = sealed[32:]
+        if seal(data) != sealed:
+            raise Invalid(Reason.CORRUPT, f"the certificate of block {height} has changed")
+        return data
+
+    def height_of(self, block: Hash) -> Height | None:
+        """The height of the block of a hash."""
+        height = self._get(HEIGHTS, block)
+        return None if height is None else Height(int.from_bytes(height))
+
+    def count(self, table: bytes) -> int:
+        """How many entries a table has."""
+        return int(self._transaction.stat(self._tables[table])["entries"])
+
+    def _get(self, table: bytes, key: bytes) -> bytes | None:
+        value: bytes | None = self._transaction.get(key, db=self._tables[table])
+        return value
+
+
+def read_tip(transaction: Any, tables: Mapping[bytes, Any]) -> Tip:
+    """The head as it is written. Raises Invalid CORRUPT."""
+    data = transaction.get(TIP, b"", db=tables[META])
+    try:
+        return unpack(Tip, data, MAX_TIP_BYTES)
+    except Invalid as error:
+        raise Invalid(Reason.CORRUPT, f"the head cannot be read: {error}") from None
+
+
+def seal(data: bytes) -> bytes:
+    """Bytes with their hash before them, where no other hash covers them."""
+    return hash_of("poi/seal", data) + data
+
+
+def height_key(height: int) -> bytes:
+    """What a block, and its certificate, is found under."""
+    return height.to_bytes(8)
+
+
+def bucket_key(number: int) -> bytes:
+    """What a bucket is found under."""
+    return number.to_bytes(2)

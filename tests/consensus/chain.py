@@ -1,0 +1,126 @@
+"""A chain in memory: two nodes that take the same blocks, people who send transactions, an audit.
+
+One node proposes each block, the other takes it from its bytes; after every block both must have
+the same rows, and every rao must be somewhere.
+"""
+
+from collections import defaultdict
+
+from consensus.proposal import build_block, next_header
+from consensus.transition import Changes, Tip, execute
+from ledger.accounts import account_of
+from ledger.blocks import NO_CERTIFICATE, Block, Certificate, Header, VoteKind, unpack_block
+from ledger.codec import pack
+from ledger.emission import audit
+from ledger.genesis import Genesis, genesis_header, genesis_rows
+from ledger.merkle import changed_buckets, empty_tree, leaf_hash
+from ledger.payloads import Payload
+from ledger.state import MemoryRows, State
+from ledger.transactions import Transaction, sign
+from ledger.types import Hash
+from tests.ledger.world import key, public
+
+
+class Node:
+    """One node's ledger: its last header, and the state with its root."""
+
+    def __init__(self, genesis: Genesis) -> None:
+        self.params = genesis.params
+        self.header = genesis_header(genesis)
+        self.rows = MemoryRows()
+        self.buckets: defaultdict[int, bytes] = defaultdict(bytes)
+        self.tree = empty_tree()
+        self._write(genesis_rows(genesis))
+
+    @property
+    def tip(self) -> Tip:
+        """What the next block is executed on."""
+        return Tip(self.params, self.header, self.rows, self.root_of)
+
+    @property
+    def state(self) -> State:
+        """The tables as they are now."""
+        return State(self.rows)
+
+    def root_of(self, changes: Changes) -> Hash:
+        """The state root that changes would lead to."""
+        changed = changed_buckets(changes, lambda number: self.buckets[number])
+        return self.tree.after({number: leaf_hash(held) for number, held in changed.items()}).root
+
+    def take(self, block: Block) -> None:
+        """Execute a block and keep what it changes. Raises Invalid."""
+        self._write(execute(self.tip, block))
+        self.header = block.header
+
+    def _write(self, changes: Changes) -> None:
+        changed = changed_buckets(changes, lambda number: self.buckets[number])
+        self.tree = self.tree.after({n: leaf_hash(held) for n, held in changed.items()})
+        self.buckets.update(changed)
+        self.rows.update(changes)
+        assert self.tree.root == self.root_of({})
+
+
+class Chain:
+    """Two nodes, and transactions that wait for the next block."""
+
+    def __init__(self, genesis: Genesis, proposer: str = "proposer") -> None:
+        self.proposer = proposer
+        self.nodes = (Node(genesis), Node(genesis))
+        self.waiting: list[bytes] = []
+        self.sent: defaultdict[str, int] = defaultdict(int)
+
+    @property
+    def header(self) -> Header:
+        """The last one."""
+        return self.nodes[0].header
+
+    @property
+    def height(self) -> int:
+        """The last block's."""
+        return self.header.height
+
+    @property
+    def state(self) -> State:
+        """The tables after the last block."""
+        return self.nodes[0].state
+
+    def send(self, name: str, payload: Payload, fee: int = 0, last: int | None = None) -> bytes:
+        """Sign a transaction for the next block."""
+        nonce = account_of(self.state, public(name)).nonce + self.sent[name]
+        self.sent[name] += 1
+        last = self.height + 1 if last is None else last
+        chain = self.header.chain
+        data = sign(Transaction(chain, public(name), nonce, fee, last, payload), key(name))
+        self.waiting.append(data)
+        return data
+
+    def propose(self) -> Block:
+        """The next block, with what waits and applies."""
+        tip = self.nodes[0].tip
+        header = next_header(tip, public(self.proposer), time=0)
+        return build_block(tip, header, certificate_of(self.header), self.waiting)
+
+    def step(self) -> Block:
+        """Propose the next block and let both nodes take it; all that waited must be in it."""
+        block = self.propose()
+        assert list(block.transactions) == self.waiting
+        self.waiting, self.sent = [], defaultdict(int)
+        data = pack(block)
+        for node in self.nodes:
+            node.take(unpack_block(data))
+        first, second = (list(node.rows.scan(b"")) for node in self.nodes)
+        assert first == second
+        audit(self.state)
+        return block
+
+    def reach(self, height: int) -> None:
+        """Let blocks pass up to a height."""
+        while self.height < height:
+            self.step()
+
+
+def certificate_of(header: Header) -> Certificate:
+    """A certificate for a block, without votes: nobody counts them here."""
+    if header.height == 0:
+        return NO_CERTIFICATE
+    return Certificate(VoteKind.FINALISE, header.height, 0, header.hash, ())

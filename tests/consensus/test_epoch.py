@@ -1,0 +1,360 @@
+"""Epochs: what goes from the tables into Yuma, who is paid what, and what is kept.
+
+Epochs of subnet 1 end blocks 19, 39, 59, ...
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from consensus.epoch import epoch_input, run_epoch, run_epochs
+from consensus.shares import agreed_shares, renew_shares
+from consensus.yuma import NO_COMMIT
+from ledger.emission import audit, equal_shares, pots_of, supply_of
+from ledger.errors import Invalid, Reason
+from ledger.neurons import neurons, permit
+from ledger.params import ONE, TOKEN
+from ledger.payloads import CommitWeights, SetRootWeights, SetTake
+from ledger.subnets import seat, subnet_of
+from ledger.tables import (
+    BONDS,
+    COMMITS,
+    NEURONS,
+    POTS,
+    SCORES,
+    SUBNETS,
+    SUPPLY,
+    WEIGHTS,
+    Bonds,
+    Pots,
+    Scores,
+    Weights,
+    netuid_key,
+    uid_key,
+)
+from ledger.types import Hash
+from ledger.vectors import pack, unpack
+from ledger.weights import RootVote
+from tests.ledger.arena import arena, create, join, node, pool, score, subnet
+from tests.ledger.world import SMALL, World, public
+
+POT = 1_000 * TOKEN
+WEIGHTED = {1: ONE, 2: ONE // 2}
+
+
+def market(*miners: str, **settings: int) -> World:
+    """A subnet 1 of an owner (uid 0), ann and ben with stakes 3:1 (uids 1, 2), then miners."""
+    world = World(replace(SMALL, owner_cut=0))
+    arena(world, "ann", "ben", *miners)
+    world.stake("ann", node("ann"), 30 * TOKEN)
+    world.stake("ben", node("ben"), 10 * TOKEN)
+    row = subnet(world, 1)
+    row = replace(row, hyperparameters=replace(row.hyperparameters, **settings))
+    world.state.put(SUBNETS, netuid_key(1), row)
+    return world
+
+
+def fill(world: World, amount: int, netuid: int = 1) -> None:
+    """Issue rao into a pot."""
+    supply, pots = world.supply, pots_of(world.state)
+    world.state.put(SUPPLY, b"", replace(supply, issued=supply.issued + amount))
+    amounts = list(pots.amounts)
+    amounts[netuid] += amount
+    world.state.put(POTS, b"", Pots(tuple(amounts), pots.shares))
+
+
+def weigh(world: World, uid: int, values: Mapping[int, int]) -> None:
+    """Let a validator have said, in this block, what miners are worth."""
+    neuron = neurons(world.state, 1)[uid]
+    row = Weights(neuron.registered, world.height, pack(list(values)), pack(list(values.values())))
+    world.state.put(WEIGHTS, uid_key(1, uid), row)
+    world.state.put(NEURONS, uid_key(1, uid), replace(neuron, updated=world.height))
+
+
+def turn(world: World, blocks: int = 20) -> Scores:
+    """The epoch some blocks later; what it said. No rao is lost."""
+    world.wait(blocks)
+    run_epoch(world.state, world.params, 1, world.height)
+    audit(world.state)
+    scores = world.state.get(SCORES, netuid_key(1))
+    assert scores is not None
+    return scores
+
+
+def paid(scores: Scores) -> tuple[list[int], list[int]]:
+    """Rao to each uid as a miner, and as a validator."""
+    parts = scores.server_emission, scores.validator_emission
+    miners, validators = (np.frombuffer(part, "<u8").tolist() for part in parts)
+    return miners, validators
+
+
+def pot(world: World) -> int:
+    return pots_of(world.state).amounts[1]
+
+
+# --- what goes in
+
+
+def test_the_input_is_what_the_tables_say() -> None:
+    world = market("mia", activity_cutoff=1_500, max_validators=5, alpha_steepness=7)
+    fill(world, POT)
+    score(world, 1, permits={1, 3})
+    world.wait(3)
+    weigh(world, 1, {0: 7, 3: ONE})
+    world.state.put(BONDS, uid_key(1, 2), Bonds(pack([3]), pack([9])))
+    for opens, committed in ((19, 2), (39, 3)):
+        world.height = committed
+        world.apply(node("ann"), CommitWeights(1, Hash(bytes(32))))
+        world.height = opens
+    world.height = 18
+    params = replace(world.params, owner_cut=ONE // 5, stake_threshold=3)
+    given = epoch_input(world.state, params, 1, 18, neurons(world.state, 1))
+    assert (given.current_block, given.tempo, given.activity_cutoff, given.lms) == (18, 20, 30, 0)
+    assert (given.owner_uid, given.kappa, given.min_stake) == (0, 32_767, 3)
+    assert (given.max_allowed_validators, given.steepness) == (5, 7)
+    assert (given.yuma3, given.liquid_alpha, given.commit_reveal) == (True, False, True)
+    assert given.emission == POT - POT // 5
+    assert given.total_stake == [0, 30 * TOKEN, 10 * TOKEN, 0]
+    assert given.validator_permits.tolist() == [False, True, False, True]
+    assert given.weights.pairs() == [[], [[0, 7], [3, ONE]], [], []]
+    assert given.bonds.pairs() == [[], [], [[3, 9]], []]
+    assert given.block_at_registration.tolist() == [1, 1, 1, 1]
+    assert given.last_update.tolist() == [1, 19, 1, 1]
+    assert given.commit_blocks.tolist() == [NO_COMMIT, 2, NO_COMMIT, NO_COMMIT]
+
+
+def test_a_neuron_that_has_said_nothing_for_long_is_not_active() -> None:
+    world = market("mia", activity_cutoff=1_000)
+    turn(world, 5)
+    weigh(world, 1, {3: ONE})
+    assert list(turn(world, 20).active) == [0, 1, 0, 0]
+    assert list(turn(world, 20).active) == [0, 0, 0, 0]
+
+
+# --- who is paid
+
+
+def test_validators_are_paid_by_stake_where_nobody_has_weighed() -> None:
+    world = market("mia")
+    fill(world, POT)
+    assert paid(turn(world)) == ([0] * 4, [0, POT * 3 // 4, POT // 4, 0])
+    assert world.pool(node("ann")).stake == 30 * TOKEN + POT * 3 // 4
+    assert pot(world) == 0
+
+
+def test_miners_are_paid_by_what_the_majority_says() -> None:
+    world = market("mia", "max")
+    turn(world)
+    weigh(world, 1, {3: ONE, 4: ONE // 3})
+    weigh(world, 2, {4: ONE})
+    fill(world, POT)
+    miners, validators = paid(turn(world))
+    assert miners[3] > 0 < validators[1]
+    assert miners[3] == pytest.approx(3 * miners[4], rel=0.01)
+    assert validators[2] < validators[1] / 3
+    assert sum(miners) == pytest.approx(POT // 2, rel=1e-8)
+    assert world.staked("mia", node("mia")) == miners[3]
+
+
+def test_what_rounding_cuts_off_stays_in_the_pot() -> None:
+    world = market("mia", "max")
+    turn(world)
+    weigh(world, 1, {3: 2, 4: 1})
+    for _ in range(3):
+        before = pot(world)
+        fill(world, 1_001)
+        miners, validators = paid(turn(world))
+        assert 0 < pot(world) == before + 1_001 - sum(miners) - sum(validators)
+
+
+def test_the_owner_has_its_cut_where_others_are_paid() -> None:
+    world = market("mia")
+    world.params = replace(world.params, owner_cut=11_796)
+    fill(world, POT)
+    before = world.balance("owner")
+    _, validators = paid(turn(world))
+    cut = POT * 11_796 // ONE
+    assert world.balance("owner") == before + cut
+    assert sum(validators) + pot(world) == POT - cut
+
+
+def test_where_there_is_nobody_to_pay_all_stays_for_the_next_epoch() -> None:
+    world = World(SMALL)
+    arena(world, "mia")
+    fill(world, POT)
+    before = world.balance("owner")
+    assert paid(turn(world)) == ([0, 0], [0, 0])
+    assert (pot(world), world.balance("owner")) == (POT, before)
+    world.stake("mia", node("mia"), TOKEN)
+    assert paid(turn(world))[1] == [0, POT - POT * 11_796 // ONE]
+
+
+def test_a_miners_pay_is_its_owners_and_a_validators_its_stakers() -> None:
+    world = market("mia")
+    world.apply("ann", SetTake(public(node("ann")), ONE // 10))
+    world.stake("dora", node("ann"), 10 * TOKEN)
+    world.stake("dora", node("mia"), 10 * TOKEN)
+    turn(world)
+    weigh(world, 1, {3: ONE})
+    fill(world, POT)
+    held = world.staked("dora", node("ann")), world.staked("dora", node("mia"))
+    miners, validators = paid(turn(world))
+    kept = validators[1] * (ONE // 10) // ONE
+    gain = world.staked("dora", node("ann")) - held[0]
+    assert gain == pytest.approx((validators[1] - kept) / 4, abs=2)
+    mias = validators[3] * world.pool(node("mia")).take // ONE
+    assert world.staked("dora", node("mia")) - held[1] == pytest.approx(validators[3] - mias, abs=2)
+    assert world.staked("mia", node("mia")) == pytest.approx(miners[3] + mias, abs=2)
+
+
+def test_stake_below_the_threshold_earns_nothing() -> None:
+    world = market()
+    world.params = replace(world.params, stake_threshold=11 * TOKEN)
+    fill(world, POT)
+    assert paid(turn(world))[1] == [0, POT, 0]
+
+
+# --- what is kept
+
+
+def test_scores_are_what_yuma_said() -> None:
+    world = market("mia")
+    first = turn(world)
+    assert first.height == 21
+    assert unpack(first.stake) == (0, ONE * 3 // 4, ONE // 4, 0)
+    assert list(first.permits) == [1, 1, 1, 0]
+    assert permit(world.state, 1, 1, neurons(world.state, 1)[1])
+    weigh(world, 1, {3: ONE})
+    second = turn(world)
+    assert unpack(second.consensus) == unpack(second.incentive) == (0, 0, 0, ONE)
+    assert unpack(second.dividends) == (0, ONE, 0, 0)
+    assert unpack(second.trust) == (0, ONE, 0, 0)
+    assert subnet_of(world.state, 1).last_epoch == second.height == 41
+
+
+def test_bonds_grow_from_epoch_to_epoch_and_end_with_the_permit() -> None:
+    world = market("mia", max_validators=1)
+    turn(world)
+    weigh(world, 1, {3: ONE})
+    found = []
+    for _ in range(2):
+        turn(world)
+        found += [unpack(row.values) for _, row in world.state.rows(BONDS)]
+    assert found == [(ONE // 10,), (int(ONE * 0.19),)]
+    world.stake("ben", node("ben"), 100 * TOKEN)
+    turn(world)
+    assert list(world.state.rows(BONDS)) == []
+
+
+def test_neurons_are_not_written_again() -> None:
+    world = market("mia")
+    world.state = type(world.state)(world.state)
+    turn(world)
+    assert not [key for key, _ in world.state.written() if key.startswith(NEURONS.tag)]
+
+
+def test_commitments_end_with_their_tempo() -> None:
+    world = market("mia")
+    turn(world, 18)  # at 19
+    world.height = 20
+    world.apply(node("ann"), CommitWeights(1, Hash(bytes(32))))  # to be revealed in 39..58
+    turn(world, 19)
+    assert len(list(world.state.rows(COMMITS))) == 1
+    turn(world, 20)
+    assert list(world.state.rows(COMMITS)) == []
+
+
+def test_a_newcomer_inherits_nothing() -> None:
+    world = market("mia", "max")
+    turn(world)
+    weigh(world, 1, {3: ONE, 4: ONE})
+    weigh(world, 2, {3: ONE})
+    turn(world)
+    world.wait(5)
+    seat(world.state, 1, 2, pool("mia"), world.height)  # mia in ben's place, max in mia's
+    seat(world.state, 1, 3, pool("max"), world.height)
+    given = epoch_input(world.state, world.params, 1, world.height, neurons(world.state, 1))
+    assert given.validator_permits.tolist() == [True, True, False, False, False]
+    assert given.weights.pairs() == [[], [[4, ONE]], [], [], []]
+    fill(world, POT)
+    miners, _ = paid(turn(world, 15))
+    assert miners[3] == 0 < miners[4]
+    held = dict(world.state.rows(BONDS))
+    assert {key: unpack(row.uids) for key, row in held.items()} == {uid_key(1, 1): (4,)}
+
+
+def test_a_subnet_that_is_not_there_has_no_epoch() -> None:
+    with pytest.raises(Invalid) as caught:
+        run_epoch(World().state, SMALL, 1, 19)
+    assert caught.value.reason == Reason.NO_SUBNET
+
+
+def test_epochs_end_the_blocks_of_their_tempos() -> None:
+    world = market()
+    world.wait(20)
+    second = create(world)
+    ends = {}
+    for height in range(21, 61):
+        run_epochs(world.state, world.params, height)
+        for netuid in (1, second):
+            if subnet_of(world.state, netuid).last_epoch == height:
+                ends[height] = netuid
+    assert ends == {38: 2, 39: 1, 58: 2, 59: 1}
+
+
+# --- shares of emission
+
+
+def vote(stake: int, values: dict[int, int]) -> RootVote:
+    return RootVote(public("voter"), stake, values)
+
+
+def shares(*votes: RootVote) -> dict[int, float]:
+    """Shares of emission by netuid, of 1."""
+    found = agreed_shares(votes, SMALL.kappa)
+    return {netuid: share / 2**32 for netuid, share in enumerate(found) if share}
+
+
+def test_a_majority_shares_emission_out() -> None:
+    assert shares(vote(3, {1: ONE, 2: ONE}), vote(1, {2: ONE})) == {1: 0.5, 2: 0.5}
+    found = shares(vote(2, {1: 3, 2: 1}), vote(2, {1: 1, 2: 3}), vote(2, {1: 2, 2: 2}))
+    assert found == pytest.approx({1: 0.5, 2: 0.5})
+
+
+def test_a_minority_cannot_make_its_subnet_rich() -> None:
+    honest, greedy = vote(51, {1: ONE}), vote(49, {3: ONE})
+    assert shares(honest, greedy) == {1: 1.0}
+
+
+def test_votes_for_nothing_do_not_count() -> None:
+    assert shares(vote(90, {}), vote(90, {1: 0}), vote(10, {2: 5})) == {2: 1.0}
+
+
+@pytest.mark.parametrize(
+    "votes", [(), (vote(1, {1: 1}), vote(1, {2: 1}), vote(1, {3: 1})), (vote(0, {1: 1}),)]
+)
+def test_where_no_majority_agrees_all_have_the_same(votes: tuple[RootVote, ...]) -> None:
+    assert agreed_shares(votes, SMALL.kappa) == ()
+
+
+def test_shares_never_come_to_more_than_the_whole() -> None:
+    votes = [vote(7 + number, {1 + number % 5: 3, 6: 1}) for number in range(33)]
+    assert 2**32 - 33 <= sum(agreed_shares(votes, 1)) <= 2**32
+
+
+def test_votes_are_stored_and_standings_follow() -> None:
+    world = market()
+    world.wait(20)
+    create(world)
+    renew_shares(world.state, world.params, world.height)
+    assert pots_of(world.state).shares == equal_shares((1, 2))
+    world.wait(1)
+    world.apply(node("ann"), SetRootWeights(pack([2]), pack([1])))
+    renew_shares(world.state, world.params, world.height)
+    assert pots_of(world.state).shares[1:3] == (0, 2**32)
+    half = 2**31 // 8
+    assert subnet(world, 1).standing == 7 * half // 8
+    assert subnet(world, 2).standing == (7 * half + 2**32) // 8
+    assert supply_of(world.state).issued == world.total()

@@ -1,0 +1,314 @@
+"""Blocks: what makes one right, what it does, and that all nodes come to the same."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from consensus.proposal import ARRAY_BYTES, build_block, next_header
+from consensus.transition import apply_block, execute
+from ledger.accounts import account_of
+from ledger.blocks import (
+    MAX_BLOCK_BYTES,
+    NO_CERTIFICATE,
+    NO_HASH,
+    Block,
+    Header,
+    VoteKind,
+    transactions_root,
+    unpack_block,
+)
+from ledger.codec import pack
+from ledger.emission import pots_of, supply_of
+from ledger.errors import Invalid, Reason
+from ledger.genesis import Allocation, Bond, FirstSubnet, Genesis, first_settings, genesis_rows
+from ledger.params import DEVNET, TOKEN
+from ledger.payloads import AddStake, RemoveStake, SetRootWeights, Transfer
+from ledger.pools import pool_at
+from ledger.state import MemoryRows, State
+from ledger.subnets import subnet_of
+from ledger.tables import ACCOUNTS, Account
+from ledger.vectors import pack as vector
+from tests.consensus.chain import Chain, certificate_of
+from tests.ledger.world import key, public
+
+PARAMS = replace(DEVNET, fee_per_byte=0)
+GENESIS = Genesis(
+    name="test",
+    time=1_767_225_600_000,
+    params=PARAMS,
+    accounts=(Allocation(public("alice"), 100 * TOKEN), Allocation(public("bob"), TOKEN)),
+    stakes=(Bond(public("alice"), public("node"), 3 * TOKEN),),
+    subnets=(),
+)
+SETTINGS = first_settings(PARAMS)
+MARKET = replace(
+    GENESIS,
+    subnets=tuple(
+        FirstSubnet(netuid, public("alice"), public("node"), SETTINGS) for netuid in (1, 2)
+    ),
+)
+
+
+def refuses(reason: Reason, act: Callable[[], object], detail: str = "") -> None:
+    with pytest.raises(Invalid) as caught:
+        act()
+    assert caught.value.reason == reason
+    assert caught.value.detail.startswith(detail)
+
+
+def with_header(block: Block, **changed: object) -> Block:
+    return replace(block, header=replace(block.header, **changed))
+
+
+def with_transactions(block: Block, *transactions: bytes) -> Block:
+    """A block with other transactions, whose header knows of them."""
+    root = transactions_root(transactions)
+    return replace(with_header(block, transactions_root=root), transactions=transactions)
+
+
+# --- the header
+
+
+WRONG_HEADERS = {
+    "version": {"version": 2},
+    "chain": {"chain": bytes(16)},
+    "height": {"height": 3},
+    "parent": {"parent": NO_HASH},
+    "time": {"time": GENESIS.time + 2 * PARAMS.block_ms - 1},
+    "epoch": {"epoch": 1},
+}
+
+
+@pytest.mark.parametrize("field", WRONG_HEADERS)
+def test_a_header_follows_its_parents(field: str) -> None:
+    chain = Chain(GENESIS)
+    chain.step()
+    block = with_header(chain.propose(), **WRONG_HEADERS[field])
+    refuses(Reason.WRONG_BLOCK, lambda: execute(chain.nodes[0].tip, block), field)
+
+
+def test_block_1_follows_genesis() -> None:
+    block = Chain(GENESIS).step()
+    assert block.header.height == 1
+    assert block.header.chain == GENESIS.chain
+    assert block.header.time == GENESIS.time + PARAMS.block_ms
+    assert block.parent_certificate == NO_CERTIFICATE
+
+
+def test_a_block_waits_for_its_time_and_keeps_a_later_one() -> None:
+    tip = Chain(GENESIS).nodes[0].tip
+    early = GENESIS.time + PARAMS.block_ms
+    for now, time in ((0, early), (early - 1, early), (early + 1, early + 1)):
+        assert next_header(tip, public("proposer"), now).time == time
+
+
+def test_the_epoch_is_that_of_the_height() -> None:
+    chain = Chain(GENESIS)
+    chain.reach(2 * PARAMS.epoch)
+    assert chain.header.epoch == 2
+
+
+def test_the_certificate_is_the_parents() -> None:
+    chain = Chain(GENESIS)
+    first = chain.propose()
+    strange = replace(first, parent_certificate=certificate_of(first.header))
+    refuses(Reason.WRONG_BLOCK, lambda: execute(chain.nodes[0].tip, strange), "certificate")
+    chain.step()
+    block = chain.propose()
+    good = block.parent_certificate
+    wrong = [
+        replace(block, parent_certificate=certificate)
+        for certificate in (
+            NO_CERTIFICATE,
+            replace(good, block=NO_HASH),
+            replace(good, height=2),
+            replace(good, kind=VoteKind.NOTARISE),
+        )
+    ]
+    for strange in wrong:
+        refuses(Reason.WRONG_BLOCK, partial(execute, chain.nodes[0].tip, strange), "certificate")
+
+
+def test_roots_stand_for_what_they_name() -> None:
+    chain = Chain(GENESIS)
+    chain.send("alice", Transfer(public("bob"), 1))
+    block = chain.propose()
+    state = with_header(block, state_root=NO_HASH)
+    refuses(Reason.WRONG_ROOT, lambda: execute(chain.nodes[0].tip, state), "state")
+    transactions = replace(block, transactions=())
+    refuses(Reason.WRONG_ROOT, lambda: unpack_block(pack(transactions)), "transactions")
+    certificate = with_header(block, certificate_hash=NO_HASH)
+    refuses(Reason.WRONG_ROOT, lambda: unpack_block(pack(certificate)), "certificate")
+
+
+# --- transactions
+
+
+def test_transactions_apply_in_order() -> None:
+    chain = Chain(GENESIS)
+    chain.send("alice", Transfer(public("carol"), 5), fee=2)
+    chain.send("carol", Transfer(public("dave"), 3), fee=1)
+    chain.step()
+    assert account_of(chain.state, public("carol")) == Account(1, 1)
+    assert account_of(chain.state, public("dave")) == Account(3)
+    reward = TOKEN // 10
+    assert account_of(chain.state, public("proposer")) == Account(reward + 3)
+
+
+def test_one_transaction_that_fails_makes_the_block_wrong() -> None:
+    chain = Chain(GENESIS)
+    good = chain.send("alice", Transfer(public("bob"), 1))
+    bad = chain.send("bob", Transfer(public("alice"), 2 * TOKEN))
+    block = chain.propose()
+    assert block.transactions == (good,)
+    before = list(chain.nodes[0].rows.scan(b""))
+    wrong = with_transactions(block, good, bad)
+    refuses(Reason.NO_BALANCE, lambda: chain.nodes[0].take(wrong))
+    assert list(chain.nodes[0].rows.scan(b"")) == before
+
+
+def test_a_transaction_comes_once() -> None:
+    chain = Chain(GENESIS)
+    data = chain.send("alice", Transfer(public("bob"), 1), last=9)
+    wrong = with_transactions(chain.propose(), data, data)
+    refuses(Reason.WRONG_NONCE, lambda: execute(chain.nodes[0].tip, wrong))
+    chain.step()
+    wrong = with_transactions(chain.propose(), data)
+    refuses(Reason.WRONG_NONCE, lambda: execute(chain.nodes[0].tip, wrong))
+
+
+def test_a_signature_known_to_be_good_is_not_checked_again_but_another_is() -> None:
+    chain = Chain(GENESIS)
+    data = chain.send("alice", Transfer(public("bob"), 1))
+    block = chain.propose()
+    forged = data[:-64] + key("bob").sign(b"something else")
+    rows, params = chain.nodes[0].rows, PARAMS
+    wrong = with_transactions(block, forged)
+    for known in (frozenset[bytes](), frozenset({data})):
+        apply_block(rows, params, block, known)
+        refuses(Reason.BAD_SIGNATURE, partial(apply_block, rows, params, wrong, known))
+    apply_block(rows, params, wrong, frozenset({forged}))
+
+
+@pytest.mark.parametrize("data", [b"", b"\x92", b"\x80"])
+def test_what_is_no_transaction_makes_the_block_wrong(data: bytes) -> None:
+    chain = Chain(GENESIS)
+    wrong = with_transactions(chain.propose(), data)
+    refuses(Reason.NOT_CANONICAL, lambda: execute(chain.nodes[0].tip, wrong))
+
+
+# --- what falls due
+
+
+def test_stake_is_released_in_its_block() -> None:
+    chain = Chain(GENESIS)
+    chain.send("alice", RemoveStake(public("node"), TOKEN))
+    chain.reach(PARAMS.unbond)
+    before = account_of(chain.state, public("alice")).balance
+    chain.step()
+    assert account_of(chain.state, public("alice")).balance == before + TOKEN
+
+
+def test_every_block_issues_its_reward() -> None:
+    chain = Chain(GENESIS)
+    chain.reach(5)
+    assert supply_of(chain.state).issued == GENESIS.supply + 5 * TOKEN
+    assert pots_of(chain.state).amounts[0] == 5 * (TOKEN - TOKEN // 10)
+
+
+def test_a_bound_proposer_earns_stake() -> None:
+    chain = Chain(GENESIS, proposer="node")
+    chain.step()
+    assert pool_at(chain.state, public("node")).stake == 3 * TOKEN + TOKEN // 10
+
+
+def test_shares_hold_for_an_epoch() -> None:
+    chain = Chain(MARKET)
+    half = 2**31
+    assert pots_of(chain.state).shares[1:3] == (half, half)
+    chain.send("node", SetRootWeights(vector([2]), vector([1])))
+    chain.reach(PARAMS.epoch - 1)
+    assert pots_of(chain.state).shares[1:3] == (half, half)
+    before = pots_of(chain.state).amounts
+    chain.step()
+    pots = pots_of(chain.state)
+    assert pots.shares[1:3] == (0, 2**32)
+    assert pots.amounts[1] == before[1]
+    assert pots.amounts[2] == before[2] + TOKEN - TOKEN // 10
+    standings = [subnet_of(chain.state, netuid).standing for netuid in (1, 2)]
+    assert standings == [0, 2**32 // 8]
+    chain.reach(2 * PARAMS.epoch)
+    assert subnet_of(chain.state, 2).standing == (7 * 2**29 + 2**32) // 8
+
+
+def test_epochs_of_subnets_fall_into_different_blocks() -> None:
+    chain = Chain(MARKET)
+    seen = {}
+    for height in range(1, 2 * PARAMS.tempo + 1):
+        chain.step()
+        for netuid in (1, 2):
+            if subnet_of(chain.state, netuid).last_epoch == height:
+                seen[height] = netuid
+    assert seen == {18: 2, 19: 1, 38: 2, 39: 1}
+
+
+def test_the_state_of_the_parent_stays_as_it_is() -> None:
+    rows = MemoryRows(genesis_rows(GENESIS))
+    chain = Chain(GENESIS)
+    chain.send("alice", AddStake(public("node"), TOKEN))
+    after = apply_block(rows, PARAMS, chain.propose())
+    assert State(rows).get(ACCOUNTS, public("alice")) == Account(100 * TOKEN)
+    assert after.get(ACCOUNTS, public("alice")) == Account(99 * TOKEN, 1)
+    empty = with_header(with_transactions(chain.propose()), height=2)
+    assert apply_block(after, PARAMS, empty).base is after
+
+
+# --- proposals
+
+
+def test_what_does_not_apply_is_left_out() -> None:
+    chain = Chain(GENESIS)
+    good = chain.send("alice", Transfer(public("bob"), 1))
+    forged = good[:-64] + bytes(64)
+    expired = chain.send("bob", Transfer(public("alice"), 1), last=0)
+    block = build(chain, forged, b"", good, expired, good)
+    assert block.transactions == (good,)
+    chain.nodes[1].take(unpack_block(pack(block)))
+
+
+def test_a_block_is_as_full_as_it_may_be() -> None:
+    chain = Chain(GENESIS)
+    payload = Transfer(public("bob"), 1)
+    size = len(chain.send("alice", payload)) + 2
+    count = MAX_BLOCK_BYTES // size + 2
+    candidates = [*chain.waiting, *(chain.send("alice", payload) for _ in range(count))]
+    known = frozenset(candidates)
+    block = build_block(chain.nodes[0].tip, header(chain), NO_CERTIFICATE, candidates, known)
+    bytes_ = len(pack(block))
+    assert MAX_BLOCK_BYTES - size - ARRAY_BYTES - 8 < bytes_ <= MAX_BLOCK_BYTES
+    assert len(block.transactions) < len(candidates)
+    execute(chain.nodes[1].tip, unpack_block(pack(block)), known)
+
+
+def build(chain: Chain, *candidates: bytes) -> Block:
+    return build_block(chain.nodes[0].tip, header(chain), NO_CERTIFICATE, candidates)
+
+
+def header(chain: Chain) -> Header:
+    return next_header(chain.nodes[0].tip, public("proposer"), 0)
+
+
+def test_what_agreement_gives_stands_in_the_header() -> None:
+    chain = Chain(GENESIS)
+    given = replace(
+        header(chain), view=3, vrf_proof=b"v" * 80, committee_root=public("c"), time=10**13
+    )
+    found = build_block(chain.nodes[0].tip, given, NO_CERTIFICATE, ()).header
+    assert found == replace(
+        given,
+        transactions_root=transactions_root(()),
+        certificate_hash=NO_CERTIFICATE.hash,
+        state_root=found.state_root,
+    )

@@ -1,0 +1,114 @@
+"""Ledgers of blocks that change rows, each block as honest as one without transactions can be."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+from ledger.blocks import (
+    NO_CERTIFICATE,
+    NO_HASH,
+    VERSION,
+    Block,
+    Certificate,
+    Header,
+    Signer,
+    VoteKind,
+    transactions_root,
+    unpack_block,
+)
+from ledger.codec import hash_of, unpack
+from ledger.merkle import changed_buckets, empty_tree, leaf_hash
+from ledger.snapshot import Head
+from ledger.store import Draft, Store
+from ledger.types import ChainId, Hash, PublicKey, Signature
+
+Changes = Mapping[bytes, bytes | None]
+CHAIN = ChainId(b"a chain of tests")
+
+
+def root_of(rows: Mapping[bytes, bytes]) -> Hash:
+    """The root of rows, made at once."""
+    buckets = changed_buckets(rows, lambda number: b"")
+    return empty_tree().after({number: leaf_hash(held) for number, held in buckets.items()}).root
+
+
+def genesis_of(rows: Mapping[bytes, bytes], chain: ChainId = CHAIN) -> Header:
+    """What block 1 follows."""
+    return Header(
+        version=VERSION,
+        chain=chain,
+        height=0,
+        parent=NO_HASH,
+        view=0,
+        proposer=PublicKey(bytes(32)),
+        time=1_767_225_600_000,
+        epoch=0,
+        vrf_proof=bytes(80),
+        transactions_root=transactions_root(()),
+        certificate_hash=NO_CERTIFICATE.hash,
+        state_root=root_of(rows),
+        committee_root=NO_HASH,
+        next_committee_root=NO_HASH,
+    )
+
+
+def new_store(path: Path, rows: Mapping[bytes, bytes] | None = None) -> Store:
+    """A new ledger, open."""
+    Store.create(path, genesis_of(rows or {}), rows or {})
+    return Store.open(path)
+
+
+def certificate_of(block: Block) -> Certificate:
+    """A certificate of four, whose signatures nobody looks at here."""
+    signers = tuple(
+        Signer(index, Signature(hash_of(f"signer {index}", block.hash) * 2)) for index in range(4)
+    )
+    return Certificate(VoteKind.FINALISE, block.header.height, 0, block.hash, signers)
+
+
+@dataclass(frozen=True)
+class Next:
+    """What follows the head: all that a commit takes."""
+
+    block: Block
+    certificate: Certificate
+    draft: Draft
+
+
+def next_of(store: Store, changes: Changes, transactions: tuple[bytes, ...] = ()) -> Next:
+    """The block that changes some rows of a store's state."""
+    with store.snapshot() as disk:
+        height = disk.head.height
+        data, decided = disk.block(height), disk.certificate(height)
+    assert data is not None
+    before = unpack_block(data).header
+    parent = NO_CERTIFICATE if decided is None else unpack(Certificate, decided, 10_000)
+    draft = store.draft(changes)
+    header = replace(
+        before,
+        height=height + 1,
+        parent=before.hash,
+        time=before.time + 1000,
+        transactions_root=transactions_root(transactions),
+        certificate_hash=parent.hash,
+        state_root=draft.root,
+    )
+    block = Block(header, parent, transactions)
+    return Next(block, certificate_of(block), draft)
+
+
+def commit(store: Store, changes: Changes, transactions: tuple[bytes, ...] = ()) -> Head:
+    """Commit a block that changes rows."""
+    following = next_of(store, changes, transactions)
+    return store.commit(following.block, following.certificate, following.draft)
+
+
+def some_changes(random: Random, count: int, keys: int) -> dict[bytes, bytes | None]:
+    """New values for rows among so many, some of which go; some values are long."""
+    changes: dict[bytes, bytes | None] = {}
+    for _ in range(count):
+        size = random.choice((0, 9, 100, 100, 2500))
+        value = None if random.random() < 0.2 else random.randbytes(size)
+        changes[b"\1" + random.randrange(keys).to_bytes(32)] = value
+    return changes
