@@ -66,12 +66,11 @@ def renew(
     """
     if not form.yuma3:
         return classic(weights, stored, stake, incentive, form.share)
-    bonds, share = of_u16(stored), form.share
-    if form.liquid is not None:
-        return yuma3(
-            weights, bonds, incentive, liquid_shares(weights, bonds, consensus, form.liquid)
-        )
-    return yuma3(weights, bonds, incentive, share)
+    bonds = of_u16(stored)
+    if form.liquid is None:
+        return yuma3(weights, bonds, incentive, form.share)
+    shares = liquid_shares(weights, bonds, consensus, form.liquid)
+    return yuma3(weights, bonds, incentive, shares)
 
 
 def dividends(form: Form, earned: Bits, stake: Bits) -> Bits:

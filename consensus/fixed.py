@@ -23,7 +23,11 @@ _LOW: Final = np.uint64(ONE - 1)
 U16: Final = 2**16 - 1
 """What stands for 1 in a proportion that is kept in 16 bits."""
 EXP_LIMIT: Final = 20 * ONE
-"""The argument of `exp` is held within -20..20, as `exp_safe` does (math.rs:172)."""
+"""The argument of `exp` is held within -20..20, as `exp_safe` does (math.rs:172).
+
+Only a steepness beyond 4000 reaches it. Versions of the reference whose Liquid Alpha calls
+`safe_exp` instead take e**x for 0 where its series overflows: `alpha_high` at both ends.
+"""
 EXP_TERMS: Final = 32
 """The series goes up to x**31/31!: one term a fractional bit."""
 EXP_ONE: Final = 11_674_931_200

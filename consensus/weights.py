@@ -15,7 +15,6 @@ from consensus.rows import Rows
 
 Uids = NDArray[np.int64]
 
-
 BLOCK = 2**15
 """Numbers of a matrix that are worked on at a time: they stay in the processor's cache."""
 
@@ -87,6 +86,7 @@ def weighted_median(weights: Bits, stake: Bits, kappa: int) -> Bits:
 
     `weights` [n, V], `stake` [V], `kappa` bits. That is the least weight such that the stake of
     all who give at most that much exceeds 1 - kappa; who gives none gives 0 (math.rs:975, 1121).
+    For a kappa of 0 it is the largest that anybody gives.
     """
     holders = stake > 0
     if not holders.any():

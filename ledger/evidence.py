@@ -7,8 +7,10 @@
 
 All of one height (CONSENSUS 4.8). Such a pair costs the share `max(5 %, min(100 %, 3 f))` of the
 stake that answers for it, where f is the part of all stake that was convicted of late: a fault of
-one is cheap, an attack by a third costs everything. A tenth of it is the reporter's, the rest is
-burned. The pool's hotkey is jailed: it votes no more until the offence is too old to be shown.
+one is cheap, an attack by a third costs everything. A tenth of it is the reporter's, but no more
+than the pool's owner loses there, so that no owner reports himself to have a part of what others
+staked with him; the rest is burned. The pool's hotkey is jailed: it votes no more until the offence
+is too old to be shown.
 
 What answers: the stake in the pool, and what left it while it counted for votes of that height. A
 committee votes by the stake that it had up to two epochs ago, so that begins two epochs before the
@@ -28,7 +30,7 @@ from ledger.call import Call
 from ledger.errors import Invalid, Reason
 from ledger.keys import verify
 from ledger.payloads import Evidence
-from ledger.pools import grow, pool_at, seize
+from ledger.pools import grow, pool_at, seize, stake_at, worth
 from ledger.state import State
 from ledger.tables import (
     CONVICTIONS,
@@ -158,15 +160,24 @@ def _share(state: State, pool: PublicKey, liable: Liable, earlier: dict[bytes, C
 
 
 def _punish(call: Call, pool: PublicKey, liable: Liable, share: int) -> None:
+    owned = _owned(call.state, pool)
     taken = _slash_pool(call.state, pool, share)
+    lost = owned - _owned(call.state, pool)
     taken += sum(_slash_unbonding(call.state, key, row, share) for key, row in liable.unbonding)
     taken += sum(_slash_move(call.state, key, row, share) for key, row in liable.moves)
-    pay(call.state, call.sender, taken // REPORTER)
-    burn(call.state, taken - taken // REPORTER)
+    reward = min(taken // REPORTER, lost)
+    pay(call.state, call.sender, reward)
+    burn(call.state, taken - reward)
     row = pool_at(call.state, pool)
     row = replace(row, jailed_until=call.height + call.params.unbond, heartbeat=0)
     call.state.put(POOLS, pool, row)
     call.state.put(CONVICTIONS, height_key(call.height) + pool, Conviction(liable.amount, share))
+
+
+def _owned(state: State, pool: PublicKey) -> int:
+    """Rao that a pool's owner has in it."""
+    row = pool_at(state, pool)
+    return worth(row, stake_at(state, row.owner, pool).shares)
 
 
 def _part(amount: int, share: int) -> int:

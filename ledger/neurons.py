@@ -115,9 +115,10 @@ def neurons(state: State, netuid: int) -> list[Neuron]:
 def neuron_of(state: State, netuid: int, pool: PublicKey) -> tuple[int, Neuron]:
     """The uid and the neuron of a pool in a subnet. Raises Invalid NOT_REGISTERED."""
     found = state.get(UIDS, netuid_key(netuid) + pool)
-    neuron = found and state.get(NEURONS, uid_key(netuid, found.uid))
-    if not found or not neuron:
+    if found is None:
         raise Invalid(Reason.NOT_REGISTERED)
+    neuron = state.get(NEURONS, uid_key(netuid, found.uid))
+    assert neuron is not None
     return found.uid, neuron
 
 

@@ -59,6 +59,11 @@ class Home:
         return self.path / "peers.json"
 
     @property
+    def chain(self) -> Path:
+        """The ledger: a directory."""
+        return self.path / "chain"
+
+    @property
     def wallets(self) -> Path:
         """Encrypted wallets, one file each; for the command line only."""
         return self.path / "wallets"

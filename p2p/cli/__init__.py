@@ -12,6 +12,7 @@ from p2p.cli import (
     epoch,
     failure,
     genesis,
+    ledger,
     log,
     models,
     node,
@@ -34,7 +35,7 @@ def yuma() -> None:
 
 for _module in (
     *(node, doctor, ping, swarm, bootstrap, models, run),
-    *(receipts, wallet, genesis, epoch, config, log, demo),
+    *(receipts, wallet, genesis, ledger, epoch, config, log, demo),
 ):
     for _command in _module.COMMANDS:
         yuma.add_command(_command)

@@ -227,6 +227,15 @@ def test_the_same_part_of_everybodys_stake_is_taken(world: World) -> None:
     world.audit()
 
 
+def test_an_owner_gains_nothing_from_his_delegators_loss(world: World) -> None:
+    world.stake("delegator", "h0", 90 * TOKEN)  # beside 10 of ann's, the owner's
+    before = world.staked("ann", "h0") + world.balance("ann")
+    world.apply("ann", double_vote("h0", START))
+    assert world.balance("ann") == 10 * TOKEN - world.staked("ann", "h0") > 0
+    assert world.staked("ann", "h0") + world.balance("ann") == before
+    world.audit()
+
+
 def test_nobody_gains_by_a_report_of_his_own(world: World) -> None:
     world.apply("ann", double_vote("h0", START))
     assert world.balance("ann") == 3 * TOKEN // 10

@@ -1,0 +1,154 @@
+"""A network from its genesis on: three validators judge three miners, and everyone is paid.
+
+Epochs of subnet 1 end blocks 19, 39 and 59. The first makes validators, who commit to weights in
+block 20 and reveal them in block 40; block 59 pays by them. Nodes and rao are checked every block.
+"""
+
+import struct
+from dataclasses import replace
+
+import pytest
+
+from ledger.accounts import account_of
+from ledger.emission import pots_of
+from ledger.genesis import Allocation, Bond, FirstSubnet, Genesis, first_settings
+from ledger.neurons import neuron_of
+from ledger.params import CAP, DEVNET, ONE, TOKEN
+from ledger.payloads import BindHotkey, CommitWeights, Payload, Register, RevealWeights
+from ledger.pools import pool_at
+from ledger.stakes import stake_of
+from ledger.tables import SCORES, Scores, netuid_key
+from ledger.vectors import pack, unpack
+from ledger.weights import commitment
+from tests.consensus.chain import Chain
+from tests.ledger.arena import node, pool
+from tests.ledger.world import consent, public
+
+FEE = 10_000
+VALIDATORS, MINERS = ("val", "vic", "vex"), ("mia", "max", "moe")
+UIDS = {name: uid for uid, name in enumerate(("owner", *VALIDATORS, *MINERS))}
+HONEST, COLLUDING = {UIDS["mia"]: 2, UIDS["max"]: 1}, {UIDS["moe"]: 1}
+SAID = {"val": HONEST, "vic": HONEST, "vex": COLLUDING}
+
+GENESIS = Genesis(
+    name="story",
+    time=1_767_225_600_000,
+    params=DEVNET,
+    accounts=tuple(
+        Allocation(public(name), 100 * TOKEN) for name in (*VALIDATORS, *MINERS, "late")
+    ),
+    stakes=(
+        *(Bond(public(name), pool(name), 30 * TOKEN) for name in VALIDATORS),
+        Bond(public("dora"), pool("val"), 30 * TOKEN),
+    ),
+    subnets=(FirstSubnet(1, public("owner"), pool("owner"), first_settings(DEVNET)),),
+)
+
+
+def weights(name: str) -> RevealWeights:
+    """What a validator thinks of the miners."""
+    said = SAID[name]
+    return RevealWeights(1, bytes(32), pack(list(said)), pack(list(said.values())), 0)
+
+
+def join(chain: Chain, name: str) -> None:
+    """Bring a node into the subnet, in the next block."""
+    requests: list[Payload] = [Register(1, pool(name), CAP)]
+    if name not in VALIDATORS:
+        chain_id = chain.header.chain
+        word = consent(node(name), name, chain_id)
+        requests.insert(0, BindHotkey(pool(name), word))
+    for payload in requests:
+        chain.send(name, payload, fee=FEE)
+
+
+def played() -> Chain:
+    """The story up to block 58, the last before the pay."""
+    chain = Chain(GENESIS, proposer=node("val"))
+    for name in (*VALIDATORS, *MINERS):
+        join(chain, name)
+    chain.reach(19)
+    for name in VALIDATORS:
+        uid, neuron = neuron_of(chain.state, 1, pool(name))
+        digest = commitment(chain.header.chain, uid, neuron.registered, weights(name))
+        chain.send(node(name), CommitWeights(1, digest))
+    chain.reach(39)
+    for name in VALIDATORS:
+        chain.send(node(name), weights(name))
+    chain.step()
+    join(chain, "late")
+    chain.reach(58)
+    return chain
+
+
+def scores_of(chain: Chain) -> Scores:
+    scores = chain.state.get(SCORES, netuid_key(1))
+    assert scores is not None
+    return scores
+
+
+def rao_of(packed: bytes) -> dict[str, int]:
+    """Who was paid how much."""
+    amounts = struct.unpack(f"<{len(packed) // 8}Q", packed)
+    return {name: amounts[uid] for name, uid in (UIDS | {"late": 7}).items() if amounts[uid]}
+
+
+def test_a_network_pays_those_who_work_for_it() -> None:
+    chain = played()
+    pot = pots_of(chain.state).amounts[1]
+    owned = account_of(chain.state, public("owner")).balance
+    chain.step()
+    after, scores = chain.state, scores_of(chain)
+    miners, validators = rao_of(scores.server_emission), rao_of(scores.validator_emission)
+
+    # The pot is the rewards of 20 blocks without the proposer's part, and what the epoch before
+    # left; the reward of block 59 itself waits for the next one.
+    reward = TOKEN - TOKEN // 10
+    assert pot == pytest.approx(20 * reward, abs=100)
+    cut = pot * DEVNET.owner_cut // ONE
+    out = cut + sum(miners.values()) + sum(validators.values())
+    assert 0 < pot - out < 100
+    assert pots_of(after).amounts[1] == pot - out + reward
+
+    # The majority's miners have half, as it said; moe, whom only vex praised, has nothing.
+    assert set(miners) == {"mia", "max"}
+    assert sum(miners.values()) == pytest.approx((pot - cut) / 2, rel=1e-4)
+    assert miners["mia"] == pytest.approx(2 * miners["max"], rel=1e-4)
+    assert stake_of(after, public("mia"), pool("mia")) == miners["mia"]
+
+    # Validators who agree have the other half, by stake; vex has nothing, late nothing at all.
+    assert set(validators) == {"val", "vic"}
+    stakes = unpack(scores.stake)
+    shares = stakes[UIDS["val"]] / stakes[UIDS["vic"]]
+    assert validators["val"] / validators["vic"] == pytest.approx(shares, rel=1e-3)
+    assert list(scores.permits) == [1, 1, 1, 1, 0, 0, 0, 0]
+    assert account_of(after, public("owner")).balance == owned + cut
+
+
+def test_delegators_have_their_share_after_the_take() -> None:
+    chain = played()
+    row = pool_at(chain.state, pool("val"))
+    held = stake_of(chain.state, public("dora"), pool("val"))
+    chain.step()
+    earned = rao_of(scores_of(chain).validator_emission)["val"]
+    earned += TOKEN // 10  # as the block's proposer
+    gain = stake_of(chain.state, public("dora"), pool("val")) - held
+    assert gain == pytest.approx(earned * (1 - row.take / ONE) * held / row.stake, rel=1e-6)
+
+
+def test_another_order_of_transactions_is_another_block() -> None:
+    chain = Chain(GENESIS)
+    join(chain, "val")
+    join(chain, "vic")
+    first = chain.propose()
+    chain.waiting.reverse()
+    second = chain.propose()
+    assert first.header.state_root != second.header.state_root
+
+
+def test_the_same_story_ends_in_the_same_state() -> None:
+    first, second = played(), played()
+    assert first.header == second.header
+    other = Chain(replace(GENESIS, time=GENESIS.time + 1))
+    assert other.header.state_root == Chain(GENESIS).header.state_root
+    assert other.step().hash != Chain(GENESIS).step().hash
