@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterable
 from dataclasses import replace
 
-from consensus.transition import NONE_KNOWN, Tip, conclude, include
+from consensus.transition import NONE_KNOWN, AnyDraft, Tip, conclude, include
 from ledger.blocks import (
     MAX_BLOCK_BYTES,
     MAX_TRANSACTIONS,
@@ -24,7 +24,7 @@ ARRAY_BYTES = 2
 """By which the head of an array of transactions is longer than that of an empty one, at most."""
 
 
-def next_header(tip: Tip, proposer: PublicKey, time: int) -> Header:
+def next_header(tip: Tip[AnyDraft], proposer: PublicKey, time: int) -> Header:
     """The header of a block at `time` (Unix milliseconds), or as soon as its parent allows.
 
     It is that of view 0 and has no roots yet, nor the proposer's randomness.
@@ -50,7 +50,7 @@ def next_header(tip: Tip, proposer: PublicKey, time: int) -> Header:
 
 
 def build_block(
-    tip: Tip,
+    tip: Tip[AnyDraft],
     header: Header,
     certificate: Certificate,
     candidates: Iterable[bytes],
@@ -70,7 +70,7 @@ def build_block(
         header,
         transactions_root=transactions_root(chosen),
         certificate_hash=certificate.hash,
-        state_root=tip.root_of(state.changes()),
+        state_root=tip.draft(state.changes()).root,
     )
     return Block(complete, certificate, chosen)
 

@@ -8,7 +8,7 @@ Whether its proposer had the turn, and who voted for its parent, is not asked he
 
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
 from consensus.epoch import run_epochs
 from consensus.shares import renew_shares
@@ -27,30 +27,41 @@ Changes = Mapping[bytes, bytes | None]
 NONE_KNOWN: Final[Container[bytes]] = frozenset()
 
 
+class Draft(Protocol):
+    """A state that changes would lead to, as the ledger's disk or memory prepares it."""
+
+    @property
+    def root(self) -> Hash:
+        """The state root."""
+
+
+AnyDraft = TypeVar("AnyDraft", bound=Draft)
+
+
 @dataclass(frozen=True)
-class Tip:
+class Tip(Generic[AnyDraft]):
     """The end of a chain: the constants of its network, its last block and the state after it."""
 
     params: Params
     header: Header
     """Of genesis, where there is no block yet."""
     rows: Rows
-    root_of: Callable[[Changes], Hash]
-    """The state root that changes to the rows would lead to."""
+    draft: Callable[[Changes], AnyDraft]
+    """What changes to the rows would lead to."""
 
 
-def execute(tip: Tip, block: Block, known: Container[bytes] = NONE_KNOWN) -> Changes:
-    """What a block, as `ledger.blocks.unpack_block` gives it, changes if it is right.
+def execute(tip: Tip[AnyDraft], block: Block, known: Container[bytes] = NONE_KNOWN) -> AnyDraft:
+    """The draft of what a block, as `ledger.blocks.unpack_block` gives it, leads to if it is right.
 
     `known`: see `apply_block`. Raises Invalid: WRONG_BLOCK, WRONG_ROOT, and what a transaction
     raises.
     """
     check_header(tip.params, tip.header, block.header)
     check_certificate(tip.header, block.parent_certificate)
-    changes = apply_block(tip.rows, tip.params, block, known).changes()
-    if tip.root_of(changes) != block.header.state_root:
+    draft = tip.draft(apply_block(tip.rows, tip.params, block, known).changes())
+    if draft.root != block.header.state_root:
         raise Invalid(Reason.WRONG_ROOT, "state")
-    return changes
+    return draft
 
 
 def check_header(params: Params, parent: Header, header: Header) -> None:

@@ -102,11 +102,6 @@ class Genesis:
         return staked + sum(row.amount for row in self.accounts)
 
 
-def first_settings(params: Params) -> Hyperparameters:
-    """The hyperparameters of a subnet whose owner has set none."""
-    return Hyperparameters(params.tempo, params.immunity)
-
-
 def voters_of(genesis: Genesis) -> int:
     """How many hotkeys have the stake to vote on block 1."""
     staked: Counter[bytes] = Counter()

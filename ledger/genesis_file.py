@@ -20,13 +20,13 @@ from ledger.genesis import (
     FirstSubnet,
     Genesis,
     bad_genesis,
-    first_settings,
     genesis_state,
     in_entry,
 )
 from ledger.keys import peer_id_of, public_key_of
 from ledger.limits import LIMITS, Limit
 from ledger.params import Params
+from ledger.subnets import first_settings
 from ledger.tables import Hyperparameters
 
 Value = TypeVar("Value")

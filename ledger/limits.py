@@ -38,7 +38,7 @@ LIMITS: Final = {
     "max_take": Limit("The most that a hotkey's owner keeps of earnings, of 65,535", 0, ONE),
     "take_interval": Limit("Blocks between two rises of a take", 0, LONG),
     "heartbeat_interval": Limit("Blocks between two heartbeats of a hotkey", 1, LONG),
-    "min_lock": Limit("The least price of a subnet's slot", 0, CAP, tokens=True),
+    "min_lock": Limit("The least price of a subnet's slot", 1, CAP, tokens=True),
     "lock_interval": Limit("Blocks in which a doubled slot price has fallen back", 1, LONG),
     "creation_interval": Limit("Blocks between two new subnets", 0, LONG),
     "subnet_immunity": Limit("Blocks for which a new subnet keeps its slot", 0, LONG),
@@ -53,7 +53,7 @@ LIMITS: Final = {
     "min_non_immune": Limit("Neurons without immunity that a full subnet spares", 0, MAX_UIDS),
     "kappa": Limit("The majority of stake that Yuma follows, of 65,535", 0, ONE),
     "stake_threshold": Limit("The stake from which a neuron counts in Yuma", 0, CAP, tokens=True),
-    "weights_interval": Limit("Blocks between two vectors set without commitment", 0, LONG),
+    "weights_interval": Limit("Blocks between two vectors set without commitment", 1, LONG),
     "root_voters": Limit("Hotkeys whose weights share emission among subnets", 1, MAX_UIDS),
     "root_cutoff": Limit("Blocks after which such weights no longer count", 1, LONG),
     "change_tempos": Limit("Tempos between two changes of a subnet's setting", 0, LONG),
@@ -74,3 +74,5 @@ def check_params(params: Params) -> None:
             )
     if not params.min_burn <= params.first_burn <= params.max_burn:
         raise Invalid(Reason.BAD_GENESIS, "params.first_burn is not within min_burn and max_burn")
+    if params.unbond <= 2 * params.epoch:  # stake votes for two epochs after it was counted
+        raise Invalid(Reason.BAD_GENESIS, "params.unbond is not above two epochs")

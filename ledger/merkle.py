@@ -13,19 +13,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
-from typing import Annotated
+from typing import Annotated, Final
 
 from ledger.errors import Invalid, Reason
 from ledger.types import Hash, HashField, Size, exactly
 
-BUCKETS = 2**16
-HASH_BYTES = 32
-ENTRY_BYTES = 2 * HASH_BYTES
-PART_LEAVES = 2**8
+BUCKETS: Final = 2**16
+HASH_BYTES: Final = 32
+ENTRY_BYTES: Final = 2 * HASH_BYTES
+PART_LEAVES: Final = 2**8
 """The tree is kept as 256 parts of 256 leaves under one such part; a change copies few of them."""
-MAX_CONTENT_BYTES = 2**20
+MAX_CONTENT_BYTES: Final = 2**20
 """Of a bucket in a proof: 16,384 rows; at a million rows in all a bucket has 16 on average."""
-MAX_PROOF_BYTES = MAX_CONTENT_BYTES + 2**10
+MAX_PROOF_BYTES: Final = MAX_CONTENT_BYTES + 2**10
 
 
 def _hasher(tag: str) -> Callable[[bytes], Hash]:

@@ -3,21 +3,24 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from ledger.codec import hash_of, unpack
 from ledger.errors import Invalid, Reason
 from ledger.types import ChainField, Hash, HashField, Height
 
-ROWS, BUCKETS = b"rows", b"buckets"
+ROWS: Final = b"rows"
+BUCKETS: Final = b"buckets"
 """Key to value; number (2 bytes) to content."""
-BLOCKS, CERTIFICATES, HEIGHTS = b"blocks", b"certificates", b"heights"
+BLOCKS: Final = b"blocks"
+CERTIFICATES: Final = b"certificates"
+HEIGHTS: Final = b"heights"
 """Height (8 bytes, big-endian: appended, not sorted in) to bytes; hash to height."""
-META = b"meta"
-TABLES = (ROWS, BUCKETS, BLOCKS, CERTIFICATES, HEIGHTS, META)
-TIP = b"tip"
-MAX_TIP_BYTES = 256
-MAX_KEY_BYTES = 511
+META: Final = b"meta"
+TABLES: Final = (ROWS, BUCKETS, BLOCKS, CERTIFICATES, HEIGHTS, META)
+TIP: Final = b"tip"
+MAX_TIP_BYTES: Final = 256
+MAX_KEY_BYTES: Final = 511
 """LMDB's limit."""
 
 

@@ -85,6 +85,13 @@ def stakes_of(state: State, coldkey: PublicKey) -> list[tuple[PublicKey, int]]:
     return [(pool, stake_of(state, coldkey, pool)) for pool in pools]
 
 
+def unbonding_of(state: State, coldkey: PublicKey) -> list[tuple[int, int]]:
+    """The heights at which a coldkey is paid what it took from pools, and rao; reads all rows."""
+    due = [key for key, _ in state.rows(DUE) if key[40:] == coldkey]
+    found = [(key, state.get(UNBONDING, key[8:] + key[:8])) for key in due]
+    return [(int.from_bytes(key[:8], "big"), row.amount) for key, row in found if row]
+
+
 def _live_pool(call: Call, hotkey: PublicKey) -> PublicKey:
     """Raises Invalid NO_HOTKEY."""
     pool = pool_of(call.state, hotkey)

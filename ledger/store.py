@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import lmdb
 from lmdb.verify import VerifyError, verify
@@ -58,14 +58,15 @@ from ledger.snapshot import (
 )
 from ledger.types import ChainId, Hash, Height
 
-DATA, LOCK = "data.mdb", "writer.lock"
-MAP_BYTES = (2**40, 2**36, 2**32)
+DATA: Final = "data.mdb"
+LOCK: Final = "writer.lock"
+MAP_BYTES: Final = (2**40, 2**36, 2**32)
 """The first that the system allows: a process's address space may be limited."""
-MAX_READERS = 64
+MAX_READERS: Final = 64
 """Snapshots at once, of all processes."""
-RESERVE_BYTES = 16 * 2**20
+RESERVE_BYTES: Final = 16 * 2**20
 """Left free on the disk, so that a full one is met before a commit and not in its middle."""
-CHANGE_BYTES = 2 * 4096
+CHANGE_BYTES: Final = 2 * 4096
 """What a changed row or bucket costs beside itself: its page, and less than another above it."""
 
 
@@ -132,6 +133,8 @@ class Store:
         """
         if not (path / DATA).exists():
             raise Invalid(Reason.NO_LEDGER, str(path))
+        if (path / DATA).stat().st_size == 0:  # LMDB would begin anew in it
+            raise Invalid(Reason.CORRUPT, "the data file is empty")
         with _lmdb_errors(path), ExitStack() as closing:
             if not readonly:
                 closing.enter_context(locked(path))

@@ -179,6 +179,11 @@ def slot(state: State, params: Params, height: int) -> int:
     return min(mortal)[-1]
 
 
+def first_settings(params: Params) -> Hyperparameters:
+    """What is set in a subnet before its owner sets anything."""
+    return Hyperparameters(params.tempo, params.immunity)
+
+
 def new_subnet(
     params: Params, owner: PublicKey, pool: PublicKey, locked: int, height: int
 ) -> Subnet:
@@ -193,7 +198,7 @@ def new_subnet(
         burn_at=height,
         last_epoch=0,
         standing=0,
-        hyperparameters=Hyperparameters(params.tempo, params.immunity),
+        hyperparameters=first_settings(params),
     )
 
 

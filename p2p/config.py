@@ -64,6 +64,11 @@ class Home:
         return self.path / "chain"
 
     @property
+    def genesis(self) -> Path:
+        """What the ledger began with."""
+        return self.path / "genesis.toml"
+
+    @property
     def wallets(self) -> Path:
         """Encrypted wallets, one file each; for the command line only."""
         return self.path / "wallets"

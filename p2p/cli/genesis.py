@@ -73,9 +73,10 @@ def new(
 
     Everything can be edited in FILE until the first node uses it.
     """
-    from ledger.genesis import FirstSubnet, Genesis, first_settings
+    from ledger.genesis import FirstSubnet, Genesis
     from ledger.genesis_file import write_genesis
     from ledger.params import DEVNET, Params
+    from ledger.subnets import first_settings
 
     params = DEVNET if preset == "devnet" else Params()
     owners = _parsed("--subnet", subnets, _owner)

@@ -1,22 +1,30 @@
-"""The ledger on this disk: ledger check."""
+"""The ledger on this disk: ledger new, check."""
 
 import os
 from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ledger.errors import Invalid, Reason
 from p2p.cli.command import Group, current_home, json_option
 from p2p.cli.failure import Failure
+from p2p.cli.genesis import load
 from p2p.cli.show import bytes_text, print_json, print_pairs
-from p2p.config import home_of
+from p2p.config import Home, home_of, write_whole
+
+if TYPE_CHECKING:
+    from ledger.genesis import Genesis
 
 HINTS = {
+    Reason.LEDGER_EXISTS: "a ledger is never made anew: name another home",
+    Reason.DISK_FULL: "make room, or name a home on another disk",
     Reason.NO_LEDGER: "name a home that holds one: yuma ledger check HOME",
     Reason.LEDGER_LOCKED: "wait until the others have read it",
     Reason.CORRUPT: "put back a copy, or move it away and let the daemon fetch it from its peers",
 }
-"""What may help; of the reasons that a check can give."""
+"""What may help."""
 
 
 @click.group(cls=Group)
@@ -25,19 +33,63 @@ def ledger() -> None:
 
 
 @ledger.command()
-@click.argument("home", required=False)
+@click.option(
+    "--genesis",
+    "file",
+    metavar="FILE",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What its network begins with, as yuma genesis new writes it.",
+)
+@json_option
+def new(file: Path, as_json: bool) -> None:
+    """Make the ledger of this home, at the beginning of a network."""
+    from ledger.genesis import genesis_header, genesis_rows
+    from ledger.store import Store
+
+    made, home = load(file), current_home()
+    header, rows = genesis_header(made), genesis_rows(made)
+    home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        if not home.chain.exists():
+            _keep_genesis(home, made)
+        Store.create(home.chain, header, rows)
+    except Invalid as error:
+        raise Failure(str(error), HINTS.get(error.reason, "")) from None
+    said: dict[str, str | int] = {
+        "path": str(home.chain),
+        "chain": made.chain.hex(),
+        "rows": len(rows),
+    }
+    if as_json:
+        return print_json(said)
+    print_pairs(said.items())
+
+
+def _keep_genesis(home: Home, made: "Genesis") -> None:
+    """Have the genesis in the home, where nodes look for its constants. Raises Failure, OSError."""
+    from ledger.genesis_file import write_genesis
+
+    if not home.genesis.exists():
+        write_whole(home.genesis, write_genesis(made).encode())
+    elif load(home.genesis) != made:
+        raise Failure(f"{home.genesis} is that of another network", "name another home")
+
+
+@ledger.command()
+@click.argument("directory", metavar="[HOME]", required=False)
 @click.option("--full", is_flag=True, help="Look at all of a ledger that is large, too.")
 @json_option
-def check(home: str | None, full: bool, as_json: bool) -> None:
+def check(directory: str | None, full: bool, as_json: bool) -> None:
     """Check that the ledger of a home is whole.
 
     Every page, row and block is read; of a large ledger, without --full, rows and the last blocks.
     """
     from p2p.ledger import check_ledger
 
-    place = home_of(home, os.environ) if home else current_home()
+    home = home_of(directory, os.environ) if directory else current_home()
     try:
-        report = check_ledger(place.chain, full=full)
+        report = check_ledger(home.chain, full=full)
     except Invalid as error:
         raise Failure(str(error), HINTS.get(error.reason, "")) from None
     if as_json:

@@ -1,4 +1,4 @@
-"""Wallets, the owners of tokens: wallet new, restore, list, sign, verify, backup; without a daemon.
+"""Wallets, the owners of tokens: new, restore, list, balance, sign, verify, backup; no daemon.
 
 A wallet is a coldkey: a file under HOME/wallets that the daemon never opens. A node's own key is
 another one, in node.key.
@@ -8,11 +8,11 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from p2p.cli.command import Group, json_option, note
+from p2p.cli.command import Group, current_home, json_option, note
 from p2p.cli.failure import Failure
 from p2p.cli.show import print_json, print_pairs, print_table
 from p2p.cli.wallets import (
@@ -36,6 +36,16 @@ from p2p.cli.wallets import (
     wallet_option,
 )
 
+if TYPE_CHECKING:
+    from ledger.state import Rows
+    from ledger.types import PublicKey
+
+LEDGER_HINTS = {
+    "NO_LEDGER": "make it from a network's genesis: yuma ledger new --genesis FILE",
+    "BAD_ADDRESS": "give a wallet's name, or an address that begins with yuma1",
+    "CORRUPT": "yuma ledger check says more",
+}
+"""By the names of reasons, which are too dear to import for every command."""
 MAX_WORDS_BYTES = 4096
 """Of 24 words with any spacing."""
 MAX_MESSAGE_BYTES = 2**26
@@ -160,6 +170,57 @@ def _state(row: dict[str, Any]) -> str:
     if row["fault"]:
         return f"damaged: {row['fault']}"
     return "locked" if row["password"] else "no password"
+
+
+@wallet.command()
+@click.argument("owner", default=DEFAULT, metavar="[NAME|ADDRESS]")
+@json_option
+def balance(owner: str, as_json: bool) -> None:
+    """Show what a wallet owns, by the ledger of this home."""
+    from ledger.address import address_of, public_key_of_address
+    from ledger.amounts import tokens_text
+    from ledger.errors import Invalid
+    from ledger.store import Store
+
+    try:
+        public = public_key_of_address(owner) if owner[:5].lower() == "yuma1" else load(
+            check_name(owner)).public  # fmt: skip
+        with Store.open(current_home().chain, readonly=True) as store, store.snapshot() as rows:
+            height, held = rows.head.height, _holdings(rows, public)
+    except Invalid as error:
+        raise Failure(str(error), LEDGER_HINTS.get(error.reason.name, "")) from None
+    if as_json:
+        return print_json({"address": address_of(public), "height": height, **held})
+    amounts = [(f"staked on {one['hotkey']}", one["rao"]) for one in held["stakes"]]
+    amounts += [(f"unbonding until block {one['due']}", one["rao"]) for one in held["unbonding"]]
+    print_pairs(
+        [
+            ("address", address_of(public)),
+            ("height", height),
+            ("balance", tokens_text(held["balance"])),
+            *((name, tokens_text(rao)) for name, rao in amounts),
+        ]
+    )
+
+
+def _holdings(rows: "Rows", public: "PublicKey") -> dict[str, Any]:
+    """What a key owns, in rao, as JSON takes it."""
+    from ledger.accounts import account_of
+    from ledger.keys import peer_id_of
+    from ledger.pools import pool_at
+    from ledger.stakes import stakes_of, unbonding_of
+    from ledger.state import State
+
+    state = State(rows)
+    stakes = [
+        {"hotkey": peer_id_of(pool_at(state, pool).hotkey), "rao": rao}
+        for pool, rao in stakes_of(state, public)
+    ]
+    unbonding = [{"due": due, "rao": rao} for due, rao in unbonding_of(state, public)]
+    account = account_of(state, public)
+    return {
+        "balance": account.balance, "nonce": account.nonce, "stakes": stakes, "unbonding": unbonding
+    }  # fmt: skip
 
 
 def _message_options(command: Callable[..., None]) -> Callable[..., None]:

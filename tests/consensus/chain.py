@@ -5,6 +5,8 @@ the same rows, and every rao must be somewhere.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from consensus.proposal import build_block, next_header
 from consensus.transition import Changes, Tip, execute
@@ -13,12 +15,26 @@ from ledger.blocks import NO_CERTIFICATE, Block, Certificate, Header, VoteKind, 
 from ledger.codec import pack
 from ledger.emission import audit
 from ledger.genesis import Genesis, genesis_header, genesis_rows
-from ledger.merkle import changed_buckets, empty_tree, leaf_hash
+from ledger.merkle import Tree, changed_buckets, empty_tree, leaf_hash
 from ledger.payloads import Payload
 from ledger.state import MemoryRows, State
 from ledger.transactions import Transaction, sign
 from ledger.types import Hash
 from tests.ledger.world import key, public
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What changes would make of a node's state."""
+
+    rows: Changes
+    buckets: Mapping[int, bytes]
+    tree: Tree
+
+    @property
+    def root(self) -> Hash:
+        """The root after them."""
+        return self.tree.root
 
 
 class Node:
@@ -30,34 +46,34 @@ class Node:
         self.rows = MemoryRows()
         self.buckets: defaultdict[int, bytes] = defaultdict(bytes)
         self.tree = empty_tree()
-        self._write(genesis_rows(genesis))
+        self._keep(self.draft(genesis_rows(genesis)))
+        assert self.tree.root == self.header.state_root
 
     @property
-    def tip(self) -> Tip:
+    def tip(self) -> Tip[Draft]:
         """What the next block is executed on."""
-        return Tip(self.params, self.header, self.rows, self.root_of)
+        return Tip(self.params, self.header, self.rows, self.draft)
 
     @property
     def state(self) -> State:
         """The tables as they are now."""
         return State(self.rows)
 
-    def root_of(self, changes: Changes) -> Hash:
-        """The state root that changes would lead to."""
-        changed = changed_buckets(changes, lambda number: self.buckets[number])
-        return self.tree.after({number: leaf_hash(held) for number, held in changed.items()}).root
+    def draft(self, changes: Changes) -> Draft:
+        """What changes would lead to."""
+        buckets = changed_buckets(changes, lambda number: self.buckets[number])
+        leaves = {number: leaf_hash(held) for number, held in buckets.items()}
+        return Draft(changes, buckets, self.tree.after(leaves))
 
     def take(self, block: Block) -> None:
-        """Execute a block and keep what it changes. Raises Invalid."""
-        self._write(execute(self.tip, block))
+        """Execute a block and keep what it leads to. Raises Invalid."""
+        self._keep(execute(self.tip, block))
         self.header = block.header
 
-    def _write(self, changes: Changes) -> None:
-        changed = changed_buckets(changes, lambda number: self.buckets[number])
-        self.tree = self.tree.after({n: leaf_hash(held) for n, held in changed.items()})
-        self.buckets.update(changed)
-        self.rows.update(changes)
-        assert self.tree.root == self.root_of({})
+    def _keep(self, draft: Draft) -> None:
+        self.rows.update(draft.rows)
+        self.buckets.update(draft.buckets)
+        self.tree = draft.tree
 
 
 class Chain:
@@ -104,6 +120,11 @@ class Chain:
         """Propose the next block and let both nodes take it; all that waited must be in it."""
         block = self.propose()
         assert list(block.transactions) == self.waiting
+        self.take(block)
+        return block
+
+    def take(self, block: Block) -> None:
+        """Let both nodes take a block from its bytes, and forget what still waits."""
         self.waiting, self.sent = [], defaultdict(int)
         data = pack(block)
         for node in self.nodes:
@@ -111,7 +132,6 @@ class Chain:
         first, second = (list(node.rows.scan(b"")) for node in self.nodes)
         assert first == second
         audit(self.state)
-        return block
 
     def reach(self, height: int) -> None:
         """Let blocks pass up to a height."""

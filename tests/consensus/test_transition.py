@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from consensus.proposal import ARRAY_BYTES, build_block, next_header
-from consensus.transition import apply_block, execute
+from consensus.transition import Tip, apply_block, execute
 from ledger.accounts import account_of
 from ledger.blocks import (
     MAX_BLOCK_BYTES,
@@ -20,15 +22,17 @@ from ledger.blocks import (
     unpack_block,
 )
 from ledger.codec import pack
-from ledger.emission import pots_of, supply_of
+from ledger.emission import audit, pots_of, supply_of
 from ledger.errors import Invalid, Reason
-from ledger.genesis import Allocation, Bond, FirstSubnet, Genesis, first_settings, genesis_rows
+from ledger.genesis import Allocation, Bond, FirstSubnet, Genesis, genesis_rows
 from ledger.params import DEVNET, TOKEN
 from ledger.payloads import AddStake, RemoveStake, SetRootWeights, Transfer
 from ledger.pools import pool_at
 from ledger.state import MemoryRows, State
-from ledger.subnets import subnet_of
+from ledger.store import Store
+from ledger.subnets import first_settings, subnet_of
 from ledger.tables import ACCOUNTS, Account
+from ledger.types import Hash
 from ledger.vectors import pack as vector
 from tests.consensus.chain import Chain, certificate_of
 from tests.ledger.world import key, public
@@ -58,7 +62,7 @@ def refuses(reason: Reason, act: Callable[[], object], detail: str = "") -> None
     assert caught.value.detail.startswith(detail)
 
 
-def with_header(block: Block, **changed: object) -> Block:
+def with_header(block: Block, **changed: Any) -> Block:
     return replace(block, header=replace(block.header, **changed))
 
 
@@ -71,7 +75,7 @@ def with_transactions(block: Block, *transactions: bytes) -> Block:
 # --- the header
 
 
-WRONG_HEADERS = {
+WRONG_HEADERS: dict[str, dict[str, Any]] = {
     "version": {"version": 2},
     "chain": {"chain": bytes(16)},
     "height": {"height": 3},
@@ -265,6 +269,23 @@ def test_the_state_of_the_parent_stays_as_it_is() -> None:
     assert apply_block(after, PARAMS, empty).base is after
 
 
+def test_a_ledger_on_disk_comes_to_the_same_state(tmp_path: Path) -> None:
+    chain = Chain(MARKET)
+    parent = chain.header
+    Store.create(tmp_path / "chain", parent, genesis_rows(MARKET))
+    with Store.open(tmp_path / "chain", MARKET.chain) as store:
+        for height in range(1, PARAMS.tempo + 2):
+            chain.send("alice", Transfer(public("bob"), height))
+            block = chain.step()
+            with store.snapshot() as disk:
+                draft = execute(Tip(PARAMS, parent, disk, store.draft), block)
+            parent = block.header
+            assert store.commit(block, certificate_of(parent), draft).root == parent.state_root
+        with store.snapshot() as disk:
+            audit(State(disk))
+            assert list(disk.scan(b"")) == list(chain.nodes[0].rows.scan(b""))
+
+
 # --- proposals
 
 
@@ -303,7 +324,7 @@ def header(chain: Chain) -> Header:
 def test_what_agreement_gives_stands_in_the_header() -> None:
     chain = Chain(GENESIS)
     given = replace(
-        header(chain), view=3, vrf_proof=b"v" * 80, committee_root=public("c"), time=10**13
+        header(chain), view=3, vrf_proof=b"v" * 80, committee_root=Hash(b"c" * 32), time=10**13
     )
     found = build_block(chain.nodes[0].tip, given, NO_CERTIFICATE, ()).header
     assert found == replace(

@@ -1,9 +1,12 @@
 """Ledgers of blocks that change rows, each block as honest as one without transactions can be."""
 
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from ledger.blocks import (
     NO_CERTIFICATE,
@@ -18,12 +21,14 @@ from ledger.blocks import (
     unpack_block,
 )
 from ledger.codec import hash_of, unpack
+from ledger.errors import Invalid, Reason
 from ledger.merkle import changed_buckets, empty_tree, leaf_hash
 from ledger.snapshot import Head
 from ledger.store import Draft, Store
 from ledger.types import ChainId, Hash, PublicKey, Signature
 
 Changes = Mapping[bytes, bytes | None]
+ROOT = Path(__file__).parents[2]
 CHAIN = ChainId(b"a chain of tests")
 
 
@@ -112,3 +117,36 @@ def some_changes(random: Random, count: int, keys: int) -> dict[bytes, bytes | N
         value = None if random.random() < 0.2 else random.randbytes(size)
         changes[b"\1" + random.randrange(keys).to_bytes(32)] = value
     return changes
+
+
+def refusal(act: Callable[..., Any], *arguments: Any, **more: Any) -> Reason:
+    """Why something is refused."""
+    try:
+        act(*arguments, **more)
+    except Invalid as error:
+        return error.reason
+    raise AssertionError("it is not refused")
+
+
+def rows_in(store: Store) -> dict[bytes, bytes]:
+    """All rows of the state."""
+    with store.snapshot() as disk:
+        return dict(disk.scan(b""))
+
+
+SAY_ALL = """
+import sys
+from pathlib import Path
+from ledger.store import Store
+with Store.open(Path(sys.argv[1]), readonly=True) as store, store.snapshot() as disk:
+    print(disk.head, list(disk.buckets()))
+    print([(key, value, disk.get(key)) for key, value in disk.scan(b"")])
+    for height in range(disk.head.height + 2):
+        print(disk.block(height), disk.certificate(height))
+"""
+
+
+def everything(path: Path) -> bytes:
+    """All that a process of its own reads in a ledger; fails where that ends it."""
+    command = [sys.executable, "-c", SAY_ALL, str(path)]
+    return subprocess.run(command, capture_output=True, check=True, cwd=ROOT).stdout

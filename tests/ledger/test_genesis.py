@@ -19,7 +19,6 @@ from ledger.genesis import (
     Bond,
     FirstSubnet,
     Genesis,
-    first_settings,
     genesis_header,
     genesis_rows,
     genesis_state,
@@ -30,7 +29,7 @@ from ledger.limits import LIMITS
 from ledger.neurons import neurons, permit
 from ledger.params import CAP, DEVNET, TOKEN, Params
 from ledger.state import MemoryRows, State
-from ledger.subnets import subnet_of
+from ledger.subnets import first_settings, subnet_of
 from ledger.tables import ACCOUNTS, POOLS, Account, Neuron
 from ledger.types import PublicKey
 from tests.ledger.world import key, public
@@ -133,6 +132,9 @@ WRONG = {
     "params.first_burn is not within min_burn and max_burn": replace(
         SMALL, params=replace(DEVNET, first_burn=1)
     ),
+    "params.unbond is not above two epochs": replace(
+        SMALL, params=replace(DEVNET, unbond=2 * DEVNET.epoch)
+    ),
     f"accounts and stakes come to {CAP + 1} rao, over {CAP}": replace(
         EMPTY, accounts=(Allocation(public("alice"), CAP + 1),)
     ),
@@ -188,7 +190,8 @@ def test_every_constant_has_limits_and_an_explanation() -> None:
 def test_as_many_accounts_as_the_codec_takes_can_begin() -> None:
     keys = (PublicKey(number.to_bytes(32)) for number in range(MAX_ENTRIES))
     genesis = replace(EMPTY, accounts=tuple(Allocation(key, 1) for key in keys))
-    assert read_genesis(write_genesis(genesis)) == genesis
+    assert len(genesis_rows(genesis)) == MAX_ENTRIES + 2
+    assert unpack(Genesis, pack(genesis), 2**20) == genesis
 
 
 # --- the file

@@ -322,6 +322,15 @@ def test_rows_are_those_of_who_is_there_about_who_was_there(
     assert rows_of(state, 7, people) == expected
 
 
+def test_the_last_of_many_neurons_has_a_row() -> None:
+    state = State(MemoryRows())
+    people = [Neuron(PublicKey(bytes(32)), 1, 1)] * 4_096
+    state.put(WEIGHTS, uid_key(32, 4_095), Weights(1, 2, pack([4_095]), pack([65535])))
+    rows = rows_of(state, 32, people)
+    assert rows[4_095] == (pack([4_095]), pack([65535]))
+    assert set(rows[:4_095]) == {(b"", b"")}
+
+
 # --- the root
 
 
@@ -401,13 +410,15 @@ def test_of_equal_voters_the_lower_key_comes_first() -> None:
 
 
 def test_a_vote_says_nothing_of_a_subnet_created_since() -> None:
-    world = assembly("ann")
+    world = assembly("ann", "bob")
     world.apply(node("ann"), root({1: 1, 2: 1}))
     dissolve(world.state, 2)
     assert root_rows(world.state, world.params, 12)[0].values == {1: 65535}
     world.wait(9)
     assert create(world) == 2
-    assert root_rows(world.state, world.params, 21)[0].values == {1: 65535}
+    world.apply(node("bob"), root({1: 1, 2: 1}))  # in the very block
+    bobs, anns = root_rows(world.state, world.params, 21)
+    assert bobs.values == anns.values == {1: 65535}
     world.wait(1)
     world.apply(node("ann"), root({1: 1, 2: 1}))
-    assert root_rows(world.state, world.params, 22)[0].values == {1: 65535, 2: 65535}
+    assert root_rows(world.state, world.params, 22)[1].values == {1: 65535, 2: 65535}

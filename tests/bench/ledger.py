@@ -1,0 +1,145 @@
+"""The ledger: the state's root, commits that are on disk, and how long a large one takes to open.
+
+    python -m tests.bench.ledger [--json] [--quick] [--rounds 15]
+
+* 1,000 of so many rows get new values: the new root alone; the root and the block's commit, synced;
+  and beside them, in the same rounds, appending 4 KB to a file with fdatasync, and hashing all rows
+  in order. Aim at a million rows: at most 100 ms with the commit.
+* a ledger of a million rows: opening it, which makes the tree anew, against the tree alone; and the
+  check of every page, row and block. Aim: at most 0.3 s to open.
+
+Rows have keys of 33 bytes and values of 100.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Any
+
+from ledger.check import check
+from ledger.merkle import empty_tree, leaf_hash
+from ledger.store import DATA, Store
+from tests.bench.common import arguments, milliseconds, show
+from tests.ledger.chain import new_store, next_of
+
+UPDATES = 1000
+SIZES = (10_000, 100_000, 1_000_000)
+QUICK_SIZES = (2_000,)
+KEY_BYTES, VALUE_BYTES = 32, 100
+APPEND_BYTES = 4096
+
+
+def drawn_rows(random: Random, count: int) -> dict[bytes, bytes]:
+    """Random rows."""
+    return {
+        b"\1" + random.randbytes(KEY_BYTES): random.randbytes(VALUE_BYTES) for _ in range(count)
+    }
+
+
+def seconds_of(work: Callable[[], Any]) -> float:
+    """How long something takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+class Appender:
+    """A file that grows, synced: the least that a commit could cost."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def append(self) -> None:
+        """Append to it."""
+        os.write(self._file, bytes(APPEND_BYTES))
+        os.fdatasync(self._file)
+
+
+def hash_all(keys: Sequence[bytes], rows: Mapping[bytes, bytes]) -> bytes:
+    """One hash over all rows in the order of their keys: what the tree saves."""
+    hasher = blake2b(digest_size=32)
+    for key in keys:
+        hasher.update(key)
+        hasher.update(rows[key])
+    return hasher.digest()
+
+
+def updates(
+    store: Store, rows: dict[bytes, bytes], appender: Appender, rounds: int
+) -> Iterator[dict[str, Any]]:
+    """What some updates cost in a ledger of these rows."""
+    random, keys = Random(rounds), sorted(rows)
+    times: dict[str, list[float]] = {
+        name: [] for name in ("root", "root and commit", "append 4 KB", "hash all rows")
+    }
+    for _ in range(rounds + 1):
+        changed = {key: random.randbytes(VALUE_BYTES) for key in random.sample(keys, UPDATES)}
+        rows.update(changed)
+        following = next_of(store, changed)
+
+        def commit(changed: dict[bytes, bytes] = changed, following: Any = following) -> None:
+            draft = store.draft(changed)
+            store.commit(following.block, following.certificate, draft)
+
+        times["append 4 KB"].append(seconds_of(appender.append))
+        times["root"].append(seconds_of(lambda changed=changed: store.draft(changed)))
+        times["root and commit"].append(seconds_of(commit))
+        times["hash all rows"].append(seconds_of(lambda: hash_all(keys, rows)))
+    for name, some in times.items():  # the first of each brings the file into memory
+        yield {"what": f"{name}, {UPDATES} of {len(rows)} rows", **milliseconds(some[1:])}
+    commits, floor = median(times["root and commit"]), median(times["append 4 KB"])
+    what = f"commit / append, {len(rows)} rows"
+    yield {"what": what, "time_x": round(commits / floor, 1)}
+
+
+def opening(path: Path, rounds: int) -> Iterator[dict[str, Any]]:
+    """What it costs to open a ledger, and to check it."""
+    with Store.open(path, readonly=True) as store, store.snapshot() as disk:
+        buckets = list(disk.buckets())
+
+    def build() -> None:
+        empty_tree().after({number: leaf_hash(held) for number, held in buckets})
+
+    times = [seconds_of(lambda: Store.open(path).close()) for _ in range(rounds)]
+    yield {"what": "open, tree made anew", **milliseconds(times)}
+    yield {"what": "the tree alone", **milliseconds([seconds_of(build) for _ in range(rounds)])}
+    began = time.perf_counter()
+    found = check(path, full=True)
+    yield {
+        "what": "check, every page, row and block",
+        "s": round(time.perf_counter() - began, 2),
+        "rows": found.rows,
+        "blocks": found.blocks,
+        "file_mb": round((path / DATA).stat().st_size / 10**6, 1),
+    }
+
+
+def measure(directory: Path, sizes: tuple[int, ...], rounds: int) -> Iterator[dict[str, Any]]:
+    """All rows."""
+    appender = Appender(directory / "appended")
+    for size in sizes:
+        rows = drawn_rows(Random(size), size)
+        path = directory / f"chain-{size}"
+        with new_store(path, rows) as store:
+            yield from updates(store, rows, appender, rounds)
+    yield from opening(path, max(1, rounds // 3))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = arguments(__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    options = parser.parse_args()
+    sizes, rounds = (QUICK_SIZES, 2) if options.quick else (SIZES, options.rounds)
+    with tempfile.TemporaryDirectory() as name:
+        show(list(measure(Path(name), sizes, rounds)), options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
