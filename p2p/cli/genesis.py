@@ -69,7 +69,7 @@ def new(
     begin: str | None,
     as_json: bool,
 ) -> None:
-    """Write a network's genesis to FILE, to be given to all its nodes.
+    """Write the genesis of a network to FILE, for all its nodes.
 
     Everything can be edited in FILE until the first node uses it.
     """
