@@ -2,8 +2,9 @@
 
 A block's reward halves every `halving` blocks and never brings what was issued over CAP. The
 proposer has its share of it and the fees; the rest goes to the subnets' pots by their shares of
-emission, where it waits for their epochs. What the shares leave over, be it dust or everything
-while there is no subnet, is shared out with the next block (CONSENSUS 4.2, 4.11).
+emission, where it waits for their epochs. What the shares leave over is shared out with the next
+block (CONSENSUS 4.2, 4.11). While no subnet has a share the proposer has all of the reward: were it
+kept, whoever makes the first subnet would get it.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -47,7 +48,8 @@ def mint(state: State, params: Params, height: int, proposer: PublicKey, fees: i
     supply = supply_of(state)
     reward = block_reward(params, height, supply.issued)
     state.put(SUPPLY, b"", replace(supply, issued=supply.issued + reward))
-    proposed = reward * params.proposer_share // WHOLE
+    shared = any(pots_of(state).shares)
+    proposed = reward * params.proposer_share // WHOLE if shared else reward
     _pay_proposer(state, proposer, proposed + fees)
     _fill_pots(state, reward - proposed)
 

@@ -8,7 +8,7 @@ it gives out counts as issued: the schedule of rewards then only fills up what i
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Final, TypeVar
@@ -19,7 +19,7 @@ from ledger.codec import MAX_ARRAY_ITEMS, hash_of, pack
 from ledger.emission import equal_shares
 from ledger.errors import Invalid, Reason
 from ledger.limits import check_params
-from ledger.merkle import changed_buckets, empty_tree, leaf_hash
+from ledger.merkle import root_of
 from ledger.params import CAP, SLOTS, Params
 from ledger.pools import deposit, found_pool, pool_at, stake_at
 from ledger.state import MemoryRows, State
@@ -36,7 +36,7 @@ from ledger.tables import (
     Supply,
     netuid_key,
 )
-from ledger.types import ChainId, Hash, KeyField, PublicKey, Size
+from ledger.types import ChainId, KeyField, PublicKey, Size
 
 Entry = TypeVar("Entry")
 
@@ -124,15 +124,10 @@ def genesis_header(genesis: Genesis) -> Header:
         vrf_proof=bytes(80),
         transactions_root=transactions_root(()),
         certificate_hash=NO_CERTIFICATE.hash,
-        state_root=_root_of(genesis_rows(genesis)),
+        state_root=root_of(genesis_rows(genesis)),
         committee_root=NO_HASH,
         next_committee_root=NO_HASH,
     )
-
-
-def _root_of(rows: Mapping[bytes, bytes]) -> Hash:
-    buckets = changed_buckets(rows, lambda _: b"")
-    return empty_tree().after({number: leaf_hash(held) for number, held in buckets.items()}).root
 
 
 def genesis_rows(genesis: Genesis) -> dict[bytes, bytes]:

@@ -180,3 +180,9 @@ def _siblings(part: bytes, place: int) -> Iterator[Hash]:
     while number > 1:
         yield _node(part, number ^ 1)
         number //= 2
+
+
+def root_of(rows: Mapping[bytes, bytes]) -> Hash:
+    """The root over these rows and no others."""
+    buckets = changed_buckets(rows, lambda _: b"")
+    return empty_tree().after({number: leaf_hash(held) for number, held in buckets.items()}).root

@@ -22,7 +22,7 @@ HINTS = {
     Reason.DISK_FULL: "make room, or name a home on another disk",
     Reason.NO_LEDGER: "name a home that holds one: yuma ledger check HOME",
     Reason.LEDGER_LOCKED: "wait until the others have read it",
-    Reason.CORRUPT: "put back a copy, or move it away and let the daemon fetch it from its peers",
+    Reason.CORRUPT: "put back a copy of the whole directory, or make it anew: yuma ledger new",
 }
 """What may help."""
 
@@ -83,13 +83,15 @@ def _keep_genesis(home: Home, made: "Genesis") -> None:
 def check(directory: str | None, full: bool, as_json: bool) -> None:
     """Check that the ledger of a home is whole.
 
-    Every page, row and block is read; of a large ledger, without --full, rows and the last blocks.
+    Every page, row and block is read, and all tokens are counted. Of a large ledger, without
+    --full, only the last blocks are.
     """
     from p2p.ledger import check_ledger
 
     home = home_of(directory, os.environ) if directory else current_home()
     try:
         report = check_ledger(home.chain, full=full)
+        _audit(home)
     except Invalid as error:
         raise Failure(str(error), HINTS.get(error.reason, "")) from None
     if as_json:
@@ -104,6 +106,16 @@ def check(directory: str | None, full: bool, as_json: bool) -> None:
             ("checked", f"{report.blocks} blocks in {report.seconds:.1f} s"),
         ]
     )
+
+
+def _audit(home: Home) -> None:
+    """Whether all tokens are there. Raises Invalid UNBALANCED."""
+    from ledger.emission import audit
+    from ledger.state import State
+    from ledger.store import Store
+
+    with Store.open(home.chain, readonly=True) as store, store.snapshot() as rows:
+        audit(State(rows))
 
 
 COMMANDS = (ledger,)

@@ -7,6 +7,8 @@
   in order. Aim at a million rows: at most 100 ms with the commit.
 * a ledger of a million rows: opening it, which makes the tree anew, against the tree alone; and the
   check of every page, row and block. Aim: at most 0.3 s to open.
+* a block of 500 signed transfers, from its bytes to the disk: unpacked, signatures checked,
+  applied, rooted, committed and synced; against its 500 signatures. Aim: at most 2.5 times that.
 
 Rows have keys of 33 bytes and values of 100.
 """
@@ -16,21 +18,41 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from random import Random
 from statistics import median
 from typing import Any
 
+from consensus.proposal import build_block, next_header
+from consensus.transition import Tip, execute
+from ledger.blocks import NO_CERTIFICATE, Certificate, VoteKind, unpack_block
 from ledger.check import check
+from ledger.codec import pack
+from ledger.genesis import Allocation, Genesis, genesis_header, genesis_rows
+from ledger.keys import KeyPair
 from ledger.merkle import empty_tree, leaf_hash
+from ledger.params import DEVNET, TOKEN
+from ledger.payloads import Transfer
 from ledger.store import DATA, Store
+from ledger.transactions import (
+    SignedTransaction,
+    Transaction,
+    check_signature,
+    sign,
+    unpack_transaction,
+)
 from tests.bench.common import arguments, milliseconds, show
 from tests.ledger.chain import new_store, next_of
 
 UPDATES = 1000
 SIZES = (10_000, 100_000, 1_000_000)
 QUICK_SIZES = (2_000,)
+TRANSFERS = 500
+FEE = 5000
+"""Rao; a transfer of some 170 bytes is due 10 a byte."""
 KEY_BYTES, VALUE_BYTES = 32, 100
 APPEND_BYTES = 4096
 
@@ -120,6 +142,54 @@ def opening(path: Path, rounds: int) -> Iterator[dict[str, Any]]:
     }
 
 
+def blocks(path: Path, rounds: int) -> Iterator[dict[str, Any]]:
+    """What it costs to take blocks of transfers, each from another key to another."""
+    people = [KeyPair.from_seed(number.to_bytes(32)) for number in range(TRANSFERS)]
+    rich = tuple(Allocation(pair.public, 1000 * TOKEN) for pair in people)
+    genesis = Genesis("bench", 0, DEVNET, rich, (), ())
+    parent, certificate = genesis_header(genesis), NO_CERTIFICATE
+    Store.create(path, parent, genesis_rows(genesis))
+    times: dict[str, list[float]] = {"signatures": [], "block": []}
+    with Store.open(path) as store:
+        for number in range(rounds + 1):
+            sent = [transfer(genesis, people, place, number) for place in range(TRANSFERS)]
+            with store.snapshot() as rows:
+                tip = Tip(DEVNET, parent, rows, store.draft)
+                block = build_block(tip, next_header(tip, people[0].public, 0), certificate, sent)
+            assert len(block.transactions) == TRANSFERS
+            data, signed = pack(block), [unpack_transaction(each) for each in sent]
+            parent = block.header
+            certificate = Certificate(VoteKind.FINALISE, parent.height, 0, block.hash, ())
+            times["signatures"].append(seconds_of(partial(check_signatures, signed)))
+            times["block"].append(seconds_of(partial(take_block, store, tip, data, certificate)))
+    for name, some in times.items():
+        yield {"what": f"{name}, {TRANSFERS} transfers", **milliseconds(some[1:])}
+    ratio = median(times["block"][1:]) / median(times["signatures"][1:])
+    yield {"what": "block / signatures", "time_x": round(ratio, 2)}
+
+
+def transfer(genesis: Genesis, people: list[KeyPair], place: int, nonce: int) -> bytes:
+    """A signed transfer from one of them to another."""
+    to = people[(place * 7 + nonce) % len(people)].public
+    payload = Transfer(to, TOKEN // 100)
+    sender = people[place]
+    return sign(Transaction(genesis.chain, sender.public, nonce, FEE, nonce + 10, payload), sender)
+
+
+def check_signatures(signed: list[SignedTransaction]) -> None:
+    """The floor."""
+    for one in signed:
+        check_signature(one)
+
+
+def take_block(store: Store, tip: Tip, data: bytes, certificate: Certificate) -> None:
+    """What a node does with a block's bytes and its certificate."""
+    block = unpack_block(data)
+    with store.snapshot() as rows:
+        draft = execute(replace(tip, rows=rows), block)
+    store.commit(block, certificate, draft)
+
+
 def measure(directory: Path, sizes: tuple[int, ...], rounds: int) -> Iterator[dict[str, Any]]:
     """All rows."""
     appender = Appender(directory / "appended")
@@ -129,6 +199,7 @@ def measure(directory: Path, sizes: tuple[int, ...], rounds: int) -> Iterator[di
         with new_store(path, rows) as store:
             yield from updates(store, rows, appender, rounds)
     yield from opening(path, max(1, rounds // 3))
+    yield from blocks(directory / "blocks", rounds)
 
 
 def main() -> None:

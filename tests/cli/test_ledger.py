@@ -21,7 +21,7 @@ def chain(home: Path) -> Path:
     """A ledger of three blocks in a home."""
     home.mkdir()
     place = Home(home).chain
-    with new_store(place, {b"a": b"1"}) as store:
+    with new_store(place, {b"z": b"1"}) as store:
         for number in range(3):
             commit(store, {b"row %d" % number: b"value"})
     return place
@@ -72,7 +72,7 @@ def test_damage_is_said_in_one_sentence(yuma: Yuma, chain: Path) -> None:
 def test_a_ledger_that_is_written_to(yuma: Yuma, chain: Path) -> None:
     with Store.open(chain) as store:
         assert json.loads(yuma("ledger", "check", "--json").out)["height"] == 3
-        commit(store, {b"a": b"2"})
+        commit(store, {b"z": b"2"})
         assert json.loads(yuma("ledger", "check", "--json").out)["height"] == 4
 
 

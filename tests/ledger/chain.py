@@ -22,20 +22,14 @@ from ledger.blocks import (
 )
 from ledger.codec import hash_of, unpack
 from ledger.errors import Invalid, Reason
-from ledger.merkle import changed_buckets, empty_tree, leaf_hash
+from ledger.merkle import root_of
 from ledger.snapshot import Head
 from ledger.store import Draft, Store
-from ledger.types import ChainId, Hash, PublicKey, Signature
+from ledger.types import ChainId, PublicKey, Signature
 
 Changes = Mapping[bytes, bytes | None]
 ROOT = Path(__file__).parents[2]
 CHAIN = ChainId(b"a chain of tests")
-
-
-def root_of(rows: Mapping[bytes, bytes]) -> Hash:
-    """The root of rows, made at once."""
-    buckets = changed_buckets(rows, lambda number: b"")
-    return empty_tree().after({number: leaf_hash(held) for number, held in buckets.items()}).root
 
 
 def genesis_of(rows: Mapping[bytes, bytes], chain: ChainId = CHAIN) -> Header:

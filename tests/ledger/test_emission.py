@@ -88,18 +88,34 @@ def test_the_last_reward_is_what_is_left() -> None:
 # --- who has it
 
 
-def test_the_proposer_has_its_share_and_the_fees() -> None:
+def with_a_subnet() -> World:
+    """One subnet that has all of emission's shares."""
     world = World(MAIN)
+    world.state.put(POTS, b"", Pots(shares=equal_shares({1})))
+    return world
+
+
+def test_without_subnets_the_proposer_has_all() -> None:
+    world = World(MAIN)
+    assert equal_shares(()) == (0,) * (SLOTS + 1)
+    mint(world.state, MAIN, 1, public("proposer"), 0)
+    assert world.balance("proposer") == TOKEN
+    assert not any(pots_of(world.state).amounts)
+    audit(world.state)
+
+
+def test_the_proposer_has_its_share_and_the_fees() -> None:
+    world = with_a_subnet()
     world.fund("sender", 7)
     world.state.put(ACCOUNTS, public("sender"), Account())  # 7 rao of fees, not paid to anyone yet
     mint(world.state, MAIN, 1, public("proposer"), fees=7)
     assert world.balance("proposer") == TOKEN // 10 + 7
-    assert pots_of(world.state).amounts[0] == TOKEN - TOKEN // 10
+    assert pots_of(world.state).amounts[1] == TOKEN - TOKEN // 10
     audit(world.state)
 
 
 def test_a_bound_proposer_earns_for_its_stakers() -> None:
-    world = World(MAIN)
+    world = with_a_subnet()
     world.bind("validator", "node")
     world.stake("validator", "node", 100 * TOKEN)
     world.stake("delegator", "node", 300 * TOKEN)
@@ -122,14 +138,6 @@ def test_pots_fill_by_the_shares_and_what_is_left_waits_for_the_next_block() -> 
         found = pots_of(world.state).amounts
         amounts.append((found[0], found[1], found[2], found[5], sum(found)))
     assert amounts == [(1, 3, 3, 3, 10), (2, 6, 6, 6, 20)]
-
-
-def test_everything_waits_while_there_is_no_subnet() -> None:
-    world = World(replace(MAIN, proposer_share=0))
-    assert equal_shares(()) == (0,) * (SLOTS + 1)
-    for height in (1, 2):
-        mint(world.state, world.params, height, public("proposer"), 0)
-    assert pots_of(world.state).amounts == (2 * TOKEN,) + (0,) * SLOTS
 
 
 def test_the_owners_cut_is_that_of_the_reference() -> None:

@@ -18,7 +18,7 @@ from ledger.blocks import NO_HASH, unpack_block
 from ledger.check import check
 from ledger.codec import pack
 from ledger.errors import Reason
-from ledger.merkle import verify_proof
+from ledger.merkle import root_of, verify_proof
 from ledger.snapshot import BLOCKS, ROWS, Snapshot
 from ledger.state import MemoryRows
 from ledger.store import DATA, MAX_KEY_BYTES, MAX_READERS, Store
@@ -32,7 +32,6 @@ from tests.ledger.chain import (
     new_store,
     next_of,
     refusal,
-    root_of,
     rows_in,
 )
 from tests.test_layers import ROOT
