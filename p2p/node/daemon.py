@@ -11,9 +11,11 @@ import trio
 
 from ledger.errors import Invalid
 from ledger.keys import load_seed
+from ledger.store import Store
 from p2p.config import ConfigError, Home, Settings
 from p2p.http.api import Control
 from p2p.http.app import serve_control
+from p2p.ledger import check_ledger
 from p2p.node.logs import log_to_stderr
 from p2p.node.node import Node
 
@@ -33,7 +35,7 @@ def run_daemon(home: Home, settings: Settings) -> int:
     """Run a daemon on a home until it is told to stop; gives the exit status."""
     log_to_stderr(settings.log_level)
     try:
-        with _lock(home):
+        with _lock(home), _ledger(home):
             trio.run(_main, home, settings)
     except (ConfigError, Invalid, OSError, BaseExceptionGroup) as error:
         reason = _first(error)
@@ -58,6 +60,20 @@ def _lock(home: Home) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OSError(f"another daemon runs on {home.path}") from None
+        yield
+
+
+@contextmanager
+def _ledger(home: Home) -> Iterator[None]:
+    """Check the ledger of a home that has one, and keep other writers off it.
+
+    Raises Invalid: CORRUPT, LEDGER_LOCKED, DISK_FULL; OSError.
+    """
+    if not home.chain.exists():
+        yield
+        return
+    check_ledger(home.chain)
+    with Store.open(home.chain):
         yield
 
 

@@ -10,10 +10,13 @@ import torch
 import trio
 
 from ledger.errors import Invalid, Reason
+from ledger.keys import KeyPair
+from ledger.types import ChainId, Height
 from models.backends.exported import export_tensor_model
 from models.pipe import Done, Part
 from models.types import Kind, Query, Sampling, Tensor, input_hash
 from p2p.node import workers
+from p2p.node.miner import Miner
 from p2p.node.workers import Recipe, Worker
 
 
@@ -125,3 +128,11 @@ async def test_a_model_that_cannot_be_loaded_says_why(tmp_path) -> None:
         assert isinstance(error, Invalid)
         assert error.reason == Reason.BAD_MODEL
         nursery.cancel_scope.cancel()
+
+
+async def test_what_is_not_served_cannot_be_stopped() -> None:
+    pair = KeyPair.generate()
+    miner = Miner(pair, ChainId(bytes(16)), lambda: 0, lambda: Height(0), lambda: None)
+    with pytest.raises(Invalid) as caught:
+        await miner.stop("nothing")
+    assert caught.value.reason == Reason.NO_MODEL

@@ -11,13 +11,16 @@ import pytest
 import ledger.store
 from ledger.check import check
 from ledger.errors import Invalid, Reason
+from ledger.merkle import root_of
 from ledger.state import MemoryRows
 from ledger.store import DATA, Store
+from p2p.config import Home
 from p2p.ledger import check_ledger
-from tests.ledger.chain import CHAIN, commit, everything, new_store, root_of
+from tests.ledger.chain import CHAIN, commit, everything, new_store
 from tests.test_layers import ROOT
 
 from .committer import changes_at
+from .swarm import Swarm
 
 BLOCKS = 40
 PAGE = 4096
@@ -226,3 +229,24 @@ def test_a_full_disk(
 def check_beside(place: Path) -> int:
     """The height of a ledger that is open here and checked by another process."""
     return check_ledger(place, CHAIN).height
+
+
+# --- a daemon
+
+
+def test_a_daemon_looks_at_its_ledger_before_it_starts(swarm: Swarm) -> None:
+    """Given a home with a ledger, a daemon holds it; given a damaged one, it says so and ends."""
+    daemon = swarm.make()
+    place = Home(daemon.home).chain
+    daemon.home.mkdir(parents=True, exist_ok=True)
+    new_store(place, {b"z": b"1"}).close()
+    daemon.start().ready()
+    with pytest.raises(Invalid) as caught:
+        Store.open(place)
+    assert caught.value.reason == Reason.LEDGER_LOCKED
+    assert daemon.stop() == 0
+
+    (place / DATA).write_bytes((place / DATA).read_bytes()[:-PAGE])
+    assert daemon.start().wait() == 1
+    assert daemon.err().startswith("the ledger's data is damaged: ")
+    assert daemon.err().count("\n") == 1
