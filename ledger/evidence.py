@@ -6,18 +6,31 @@
 * E4: different blocks proposed in one view.
 
 All of one height (CONSENSUS 4.8). Such a pair costs the share `max(5 %, min(100 %, 3 f))` of the
-stake that answers for it, where f is the part of all stake that was convicted of late: a fault of
-one is cheap, an attack by a third costs everything. A tenth of it is the reporter's, but no more
-than the pool's owner loses there, so that no owner reports himself to have a part of what others
-staked with him; the rest is burned. The pool's hotkey is jailed: it votes no more until the offence
-is too old to be shown.
+stake that answers for it, where f is the part of the voting stake that was convicted of late: a
+fault of one is cheap, an attack by a third costs everything. It costs as much however the third is
+split: each conviction has those of the last `unbond` blocks pay up to its share, out of what still
+answers for them. Whoever stakes on a jailed pool pays with the others.
+
+A tenth of what a conviction takes from the pool is the reporter's, but no more than half of what
+the pool's owner loses there, so that an owner who reports himself loses half of it at least,
+whatever others staked with him. The rest is burned, and so is all that earlier ones pay up.
 
 What answers: the stake in the pool, and what left it while it counted for votes of that height. A
-committee votes by the stake that it had up to two epochs ago, so that begins two epochs before the
-offence. Of stake in the pool each delegator loses the same part.
+committee votes by the stake and the hotkeys of up to two epochs ago, so that begins two epochs
+before the offence, and a retired hotkey answers for two epochs more. Of stake in the pool each
+delegator loses the same part. An offence can be shown as long as all that answers for it is held:
+for `unbond` blocks less these two epochs.
 
-A pool is convicted once for all that it did up to then. It takes the stake of a voter to commit an
-offence, so each conviction costs somebody a bond's twentieth at least, and needs no fee.
+A pool pays once a jail term, of `unbond` blocks from its conviction: for all that it did until
+then, and for the two epochs in which a committee may still have it. Later it is in none, and what
+its key signs is nobody's vote. So whoever first shows an offence, a friend perhaps, settles all
+others. Those would cost the pool the same share, as that depends on stake, not on what was done;
+but what left it more than two epochs before the offence that was shown is free, even where it
+answered for an earlier one. An attack is to be reported within two epochs.
+
+It takes the stake of a voter to commit an offence, so each conviction costs somebody a bond's
+fortieth at least, and needs no fee. Half a bond is enough to be convicted: what was moved into the
+pool may have been taken there since, for what the pool that it left did.
 """
 
 from collections.abc import Iterator
@@ -30,18 +43,17 @@ from ledger.call import Call
 from ledger.errors import Invalid, Reason
 from ledger.keys import verify
 from ledger.payloads import Evidence
-from ledger.pools import grow, pool_at, seize, stake_at, worth
+from ledger.pools import grow, is_jailed, pool_at, seize, stake_at, worth
 from ledger.state import State
 from ledger.tables import (
     CONVICTIONS,
     HOTKEYS,
     MOVES,
     POOLS,
-    SUPPLY,
     UNBONDING,
     Conviction,
+    Hotkey,
     Move,
-    Supply,
     Unbonding,
     height_key,
 )
@@ -51,9 +63,11 @@ WHOLE: Final = 10_000
 """One, as a share that is taken."""
 LEAST_SHARE: Final = 500
 CORRELATION: Final = 3
-"""With a third of all stake convicted, the share is the whole."""
+"""With a third of the voting stake convicted, the share is the whole."""
 REPORTER: Final = 10
 """The reporter has one part in so many of what is taken, rounded down."""
+OWNER: Final = 2
+"""But at most one part in so many of what the owner loses, rounded down."""
 LOOKBACK: Final = 2
 """Epochs from the selection of a committee to the last vote by the stake it had then."""
 
@@ -72,9 +86,14 @@ class Liable:
         return sum(row.amount for _, row in self.unbonding)
 
     @property
+    def moved(self) -> int:
+        """Rao in other pools."""
+        return sum(row.amount for _, row in self.moves)
+
+    @property
     def amount(self) -> int:
         """Rao in all."""
-        return self.pool + self.gone + sum(row.amount for _, row in self.moves)
+        return self.pool + self.gone + self.moved
 
 
 def convict(call: Call, payload: Evidence) -> None:
@@ -90,15 +109,16 @@ def convict(call: Call, payload: Evidence) -> None:
     offender = call.state.get(HOTKEYS, payload.offender)
     if offender is None:
         raise Invalid(Reason.NO_HOTKEY)
-    pool = offender.pool
-    earlier = dict(_convictions(call))
-    _check_age(call, pool, height, earlier)
+    _check_height(call, offender, height)
     verify(payload.offender, payload.first.digest(call.place.chain), payload.first_signature)
     verify(payload.offender, payload.second.digest(call.place.chain), payload.second_signature)
-    liable = _liable(call, pool, height)
-    if liable.amount < call.params.min_bond:
+    liable = _liable(call, offender.pool, height)
+    if 2 * liable.amount < call.params.min_bond:
         raise Invalid(Reason.LITTLE_STAKE, f"{call.params.min_bond} rao let a hotkey vote")
-    _punish(call, pool, liable, _share(call.state, pool, liable, earlier))
+    earlier = dict(_convictions(call))
+    share = _share(call, offender.pool, liable, earlier)
+    _punish(call, offender.pool, liable, Conviction(liable.amount, share, height))
+    _top_up(call, earlier, share)
 
 
 def is_offence(first: Vote, second: Vote) -> bool:
@@ -126,12 +146,20 @@ def _convictions(call: Call) -> Iterator[tuple[bytes, Conviction]]:
     return call.state.rows(CONVICTIONS, start=start)
 
 
-def _check_age(call: Call, pool: PublicKey, height: int, earlier: dict[bytes, Conviction]) -> None:
-    """Raises Invalid OLD_OFFENCE."""
-    if height <= call.height - call.params.unbond:
-        raise Invalid(Reason.OLD_OFFENCE, f"{call.params.unbond} blocks at most")
-    if any(key[8:] == pool and key[:8] >= height_key(height) for key in earlier):
-        raise Invalid(Reason.OLD_OFFENCE, "the pool was convicted since")
+def _check_height(call: Call, offender: Hotkey, height: int) -> None:
+    """Whether a hotkey's pool answers now for what the hotkey signed at a height.
+
+    Raises Invalid: NO_OFFENCE, OLD_OFFENCE.
+    """
+    grace = LOOKBACK * call.params.epoch
+    if offender.retired and height > offender.retired + grace:
+        raise Invalid(Reason.NO_OFFENCE, f"the hotkey retired at block {offender.retired}")
+    shown = call.params.unbond - grace
+    if height <= call.height - shown:
+        raise Invalid(Reason.OLD_OFFENCE, f"{shown} blocks at most")
+    row = pool_at(call.state, offender.pool)
+    if is_jailed(row, height):
+        raise Invalid(Reason.OLD_OFFENCE, f"the pool was jailed until block {row.jailed_until}")
 
 
 def _liable(call: Call, pool: PublicKey, height: int) -> Liable:
@@ -143,35 +171,57 @@ def _liable(call: Call, pool: PublicKey, height: int) -> Liable:
     return Liable(pool_at(call.state, pool).stake, tuple(unbonding), tuple(moves))
 
 
-def _share(state: State, pool: PublicKey, liable: Liable, earlier: dict[bytes, Conviction]) -> int:
-    """The share (of 10,000, rounded down) to take: three times the part of all stake convicted.
+def _share(call: Call, pool: PublicKey, liable: Liable, earlier: dict[bytes, Conviction]) -> int:
+    """The share (of 10,000, rounded down) to take: three times the part of voting stake convicted.
 
-    All stake is what is staked now, with what left the offender and what was slashed of late. A
-    pool that was convicted before counts once, with the most stake it had.
+    None of the earlier convictions is of the same pool, which was jailed for it until it was too
+    old to be among them.
     """
-    convicted = {pool: liable.amount}
-    for key, row in earlier.items():
-        name = PublicKey(key[8:])
-        convicted[name] = max(convicted.get(name, 0), row.stake)
-    lost = sum(row.stake * row.share // WHOLE for row in earlier.values())
-    staked = (state.get(SUPPLY) or Supply()).staked
-    part = CORRELATION * WHOLE * sum(convicted.values()) // max(1, staked + liable.gone + lost)
-    return max(LEAST_SHARE, min(WHOLE, part))
+    convicted = liable.amount + sum(row.stake for row in earlier.values())
+    voting = _voting(call, pool, liable, earlier)
+    return max(LEAST_SHARE, min(WHOLE, CORRELATION * WHOLE * convicted // max(1, voting)))
 
 
-def _punish(call: Call, pool: PublicKey, liable: Liable, share: int) -> None:
+def _voting(call: Call, pool: PublicKey, liable: Liable, earlier: dict[bytes, Conviction]) -> int:
+    """Rao that vote, or did before they were convicted of late, about.
+
+    Of other pools that could vote now, whether or not a committee has them; what convicted pools
+    had, but for what was moved from them, which counts where it is.
+    """
+    others = sum(
+        row.stake
+        for key, row in call.state.rows(POOLS)
+        if key != pool and row.stake >= call.params.min_bond and not is_jailed(row, call.height)
+    )
+    known = sum(
+        max(0, row.stake - _liable(call, PublicKey(key[8:]), row.offence).moved)
+        for key, row in earlier.items()
+    )
+    return others + liable.pool + liable.gone + known
+
+
+def _punish(call: Call, pool: PublicKey, liable: Liable, conviction: Conviction) -> None:
     owned = _owned(call.state, pool)
-    taken = _slash_pool(call.state, pool, share)
+    taken = _slash(call.state, pool, liable, conviction.share, WHOLE)
     lost = owned - _owned(call.state, pool)
-    taken += sum(_slash_unbonding(call.state, key, row, share) for key, row in liable.unbonding)
-    taken += sum(_slash_move(call.state, key, row, share) for key, row in liable.moves)
-    reward = min(taken // REPORTER, lost)
+    reward = min(taken // REPORTER, lost // OWNER)
     pay(call.state, call.sender, reward)
     burn(call.state, taken - reward)
     row = pool_at(call.state, pool)
     row = replace(row, jailed_until=call.height + call.params.unbond, heartbeat=0)
     call.state.put(POOLS, pool, row)
-    call.state.put(CONVICTIONS, height_key(call.height) + pool, Conviction(liable.amount, share))
+    call.state.put(CONVICTIONS, height_key(call.height) + pool, conviction)
+
+
+def _top_up(call: Call, earlier: dict[bytes, Conviction], share: int) -> None:
+    """Have those convicted of late pay as much as one does now, as far as they have it."""
+    for key, row in earlier.items():
+        if row.share < share:
+            pool = PublicKey(key[8:])
+            liable = _liable(call, pool, row.offence)
+            due = min(_part(row.stake, share - row.share, WHOLE), liable.amount)
+            burn(call.state, _slash(call.state, pool, liable, due, max(1, liable.amount)))
+            call.state.put(CONVICTIONS, key, replace(row, share=share))
 
 
 def _owned(state: State, pool: PublicKey) -> int:
@@ -180,23 +230,22 @@ def _owned(state: State, pool: PublicKey) -> int:
     return worth(row, stake_at(state, row.owner, pool).shares)
 
 
-def _part(amount: int, share: int) -> int:
-    """A share of rao, rounded up."""
-    return -(-amount * share // WHOLE)
+def _part(amount: int, part: int, whole: int) -> int:
+    """A part of rao, rounded up."""
+    return -(-amount * part // whole)
 
 
-def _slash_pool(state: State, pool: PublicKey, share: int) -> int:
-    """Take a share of what is staked in a pool; the rao taken."""
-    taken = _part(pool_at(state, pool).stake, share)
+def _slash(state: State, pool: PublicKey, liable: Liable, part: int, whole: int) -> int:
+    """Take a part of all that answers, of each row alike; the rao taken."""
+    taken = _part(liable.pool, part, whole)
     grow(state, pool, -taken, 0)
-    return taken
-
-
-def _slash_unbonding(state: State, key: bytes, row: Unbonding, share: int) -> int:
-    """Take a share of what a coldkey is unbonding; the rao taken."""
-    taken = _part(row.amount, share)
-    _reduce(state, key, row, taken)
-    return taken
+    for key, unbonding in liable.unbonding:
+        gone = _part(unbonding.amount, part, whole)
+        _reduce(state, key, unbonding, gone)
+        taken += gone
+    return taken + sum(
+        _slash_move(state, key, move, _part(move.amount, part, whole)) for key, move in liable.moves
+    )
 
 
 def _reduce(state: State, key: bytes, row: Unbonding, amount: int) -> None:
@@ -206,13 +255,12 @@ def _reduce(state: State, key: bytes, row: Unbonding, amount: int) -> None:
         state.delete(UNBONDING, key)
 
 
-def _slash_move(state: State, key: bytes, row: Move, share: int) -> int:
-    """Take a share of what a coldkey moved away, from where it is now; the rao taken.
+def _slash_move(state: State, key: bytes, row: Move, wanted: int) -> int:
+    """Take rao of what a coldkey moved away, from where it is now; the rao taken.
 
     It is in the pool entered, or on its way out of it since.
     """
     coldkey, due, entered = PublicKey(key[32:64]), key[64:72], PublicKey(key[72:])
-    wanted = _part(row.amount, share)
     state.put(MOVES, key, Move(row.amount - wanted))
     taken = seize(state, entered, coldkey, wanted)
     for place, unbonding in list(state.rows(UNBONDING, entered + coldkey, entered + coldkey + due)):

@@ -1,7 +1,8 @@
 """What each constant of a genesis means, for people, and what it may be.
 
 Durations are blocks. Limits keep out what would stop a chain (a division by zero, a price that
-nobody could pay) and values beyond 64 bits on the way, not what is merely unwise.
+nobody could pay), prices that rounding would keep from moving, and values beyond 64 bits on the
+way, not what is merely unwise.
 """
 
 from dataclasses import asdict, dataclass
@@ -45,7 +46,7 @@ LIMITS: Final = {
     "owner_cut": Limit("A subnet owner's part of its emission, of 65,535", 0, ONE),
     "tempo": Limit("Blocks between epochs of a new subnet", 1, LONG),
     "first_burn": Limit("A new subnet's price of registration", 1, CAP, tokens=True),
-    "min_burn": Limit("The least price of registration", 1, CAP, tokens=True),
+    "min_burn": Limit("The least price of registration", 100, CAP, tokens=True),
     "max_burn": Limit("The highest price of registration", 1, CAP, tokens=True),
     "burn_half_life": Limit("Blocks in which the price of registration halves", 1, 36_100),
     "burn_rise": Limit("The price's factor with each registration, in hundredths", 100, 300),
@@ -74,5 +75,7 @@ def check_params(params: Params) -> None:
             )
     if not params.min_burn <= params.first_burn <= params.max_burn:
         raise Invalid(Reason.BAD_GENESIS, "params.first_burn is not within min_burn and max_burn")
+    if params.min_lock < params.lock_interval:  # a price falls by whole rao a block
+        raise Invalid(Reason.BAD_GENESIS, "params.min_lock is below a rao for each lock_interval")
     if params.unbond <= 2 * params.epoch:  # stake votes for two epochs after it was counted
         raise Invalid(Reason.BAD_GENESIS, "params.unbond is not above two epochs")

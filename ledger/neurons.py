@@ -65,7 +65,8 @@ def burn_price(params: Params, price: int, at: int, height: int) -> int:
 
     Every block takes a little off, down to the least price, so that half is left after each half
     life (`update_registration_prices_for_networks`). A price reaches the least one in some twenty
-    half lives, however long ago it was set.
+    half lives, however long ago it was set; in forty, a tenth of a second, at the limits of
+    `ledger.limits`.
     """
     factor = decay_factor(params.burn_half_life)
     for _ in range(height - at):

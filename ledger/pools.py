@@ -9,12 +9,17 @@
 """
 
 from dataclasses import replace
+from typing import Final
 
 from ledger.codec import MAX_INTEGER
 from ledger.errors import Invalid, Reason
 from ledger.state import State
 from ledger.tables import POOLS, STAKES, SUPPLY, Pool, Stake, Supply
 from ledger.types import PublicKey
+
+ROUNDING: Final = 10**6
+"""A deposit may lose one part in so many, and a rao, to rounding; else it is refused. An owner
+alone in his pool could make a share dear by earning on few, and gain what others lose."""
 
 
 def worth(pool: Pool, shares: int) -> int:
@@ -74,6 +79,9 @@ def deposit(state: State, pool: PublicKey, coldkey: PublicKey, amount: int, leas
     there = worth(row, stake_at(state, coldkey, pool).shares)
     if not shares or there + amount < least:
         raise Invalid(Reason.LITTLE_STAKE, f"{least} rao at least")
+    after = replace(row, stake=row.stake + amount, shares=row.shares + shares)
+    if worth(after, shares) < amount - amount // ROUNDING - 1:
+        raise Invalid(Reason.LITTLE_STAKE, f"a share is {row.stake // row.shares} rao by now")
     change(state, pool, coldkey, amount, shares)
 
 

@@ -121,13 +121,13 @@ def bind_hotkey(call: Call, payload: BindHotkey) -> None:
 def rotate_hotkey(call: Call, payload: RotateHotkey) -> None:
     """Let a new hotkey speak for a pool; the old one only answers for what it did.
 
-    Raises Invalid: NO_HOTKEY, NOT_OWNER, JAILED, BOUND, BAD_SIGNATURE.
+    A jailed pool stays jailed; its owner may need this, as the hotkey may have been stolen.
+    Raises Invalid: NO_HOTKEY, NOT_OWNER, BOUND, BAD_SIGNATURE.
     """
     pool = owned_pool(call, payload.hotkey)
     row = pool_at(call.state, pool)
-    _check_free(row, call.height)
     _check_consent(call, payload.successor, payload.consent)
-    call.state.put(HOTKEYS, payload.hotkey, Hotkey(pool, retired=1))
+    call.state.put(HOTKEYS, payload.hotkey, Hotkey(pool, retired=call.height))
     call.state.put(HOTKEYS, payload.successor, Hotkey(pool))
     call.state.put(POOLS, pool, replace(row, hotkey=payload.successor))
 
@@ -238,9 +238,10 @@ def move_stake(call: Call, payload: MoveStake) -> None:
     key = left + call.sender + _remember(call, left) + entered
     row = call.state.get(MOVES, key) or Move(0)
     call.state.put(MOVES, key, Move(row.amount + payload.amount))
+    there = stake_of(call.state, call.sender, entered)
     stake = replace(
         stake_at(call.state, call.sender, entered),
-        moved=_moved(call, entered) + payload.amount,
+        moved=min(_moved(call, entered) + payload.amount, there),
         moved_until=call.height + call.params.unbond,
     )
     call.state.put(STAKES, call.sender + entered, stake)

@@ -4,9 +4,11 @@ A `State` never changes what lies under it. The same code runs over a dict, a sn
 or another State; what it wrote is merged into that State or, as bytes, committed to the disk.
 """
 
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from heapq import merge
+from itertools import islice, takewhile
 from operator import itemgetter
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -76,6 +78,7 @@ class State:
     def __init__(self, base: "Rows | State") -> None:
         self.base = base
         self._written: dict[bytes, Any] = {}  # a record, or None for a deleted row
+        self._order: list[bytes] = []  # the keys written, ascending
 
     def get(self, table: Table[Row], key: bytes = b"") -> Row | None:
         """The row of a key, if there is one."""
@@ -83,11 +86,11 @@ class State:
 
     def put(self, table: Table[Row], key: bytes, row: Row) -> None:
         """Write a row."""
-        self._written[table.tag + key] = row
+        self._write(table.tag + key, row)
 
     def delete(self, table: Table[Any], key: bytes) -> None:
         """Remove a row; nothing if there is none."""
-        self._written[table.tag + key] = None
+        self._write(table.tag + key, None)
 
     def rows(
         self, table: Table[Row], prefix: bytes = b"", start: bytes = b""
@@ -103,17 +106,22 @@ class State:
     def merge(self, later: "State") -> None:
         """Take over what a State over this one has written."""
         assert later.base is self
-        self._written.update(later._written)
+        for key, row in later._written.items():
+            self._write(key, row)
 
     def changes(self) -> dict[bytes, bytes | None]:
         """What was written, as rows of bytes ascending by key; None for deleted rows."""
-        return {
-            key: None if row is None else pack(row) for key, row in sorted(self._written.items())
-        }
+        rows = ((key, self._written[key]) for key in self._order)
+        return {key: None if row is None else pack(row) for key, row in rows}
 
     def written(self) -> Iterator[tuple[bytes, Any]]:
         """The rows written, tag and key first; None for deleted ones."""
         return iter(self._written.items())
+
+    def _write(self, key: bytes, row: Any) -> None:
+        if key not in self._written:
+            insort(self._order, key)
+        self._written[key] = row
 
     def _find(self, table: Table[Row], key: bytes) -> Row | None:
         if key in self._written:
@@ -131,8 +139,12 @@ class State:
             below = self.base._scan(table, prefix, start)
         else:
             below = ((key, table.read(value)) for key, value in self.base.scan(prefix, start))
-        ours = sorted(key for key in written if key.startswith(prefix) and key >= start)
+        ours = list(takewhile(lambda key: key.startswith(prefix), self._order_from(prefix, start)))
         if not ours:
             return below
         unchanged = ((key, row) for key, row in below if key not in written)
         return merge(unchanged, ((key, written[key]) for key in ours), key=itemgetter(0))
+
+    def _order_from(self, prefix: bytes, start: bytes) -> Iterator[bytes]:
+        """The keys written from a prefix and a start on."""
+        return islice(self._order, bisect_left(self._order, max(prefix, start)), None)

@@ -118,7 +118,7 @@ def set_subnet(call: Call, payload: SetSubnet) -> None:
     if payload.name not in SETTINGS:
         raise Invalid(Reason.NO_SETTING, f"settings are {', '.join(SETTINGS)}")
     changed = _changed(call.params, subnet, payload)
-    _check_time(call, subnet.hyperparameters.tempo, payload)
+    _check_time(call, payload, subnet.hyperparameters.tempo, changed.tempo)
     key = netuid_key(payload.netuid)
     call.state.put(SUBNETS, key, replace(subnet, hyperparameters=changed))
     call.state.put(CHANGES, key + payload.name.encode(), Change(call.height))
@@ -136,9 +136,9 @@ def is_epoch(netuid: int, tempo: int, height: int) -> bool:
     return (height + netuid) % tempo == 0
 
 
-def next_epoch(netuid: int, tempo: int, height: int) -> int:
-    """The height of the subnet's first epoch after a height."""
-    return height + tempo - (height + netuid) % tempo
+def tempo_end(netuid: int, tempo: int, height: int) -> int:
+    """The height of the epoch that ends a height's tempo: a block is of the tempo that it ends."""
+    return height + -(height + netuid) % tempo
 
 
 def subnet_of(state: State, netuid: int) -> Subnet:
@@ -255,14 +255,17 @@ def _check_fit(settings: Hyperparameters) -> None:
         raise Invalid(Reason.BAD_SETTING, "alpha_low is above alpha_high")
 
 
-def _check_time(call: Call, tempo: int, payload: SetSubnet) -> None:
+def _check_time(call: Call, payload: SetSubnet, tempo: int, new_tempo: int) -> None:
     """Whether a setting can change in this block, an epoch's own block being the last before it.
 
+    The next epoch is far enough by the tempo that was and by the one that will be, or else a new
+    tempo would bring on at once an epoch for which settings have just changed. So where the tempo
+    changes two epochs may be closer than either tempo, but they are more than `freeze` blocks apart.
     Raises Invalid: FROZEN, TOO_SOON.
     """
-    epoch = next_epoch(payload.netuid, tempo, call.height - 1)
+    epoch = min(tempo_end(payload.netuid, each, call.height) for each in (tempo, new_tempo))
     if epoch - call.height < call.params.freeze:
-        raise Invalid(Reason.FROZEN, f"until block {epoch}")
+        raise Invalid(Reason.FROZEN, f"block {epoch} would end with an epoch")
     last = call.state.get(CHANGES, netuid_key(payload.netuid) + payload.name.encode())
     tempos = SETTINGS[payload.name].interval or call.params.change_tempos
     if last and call.height - last.height < tempos * tempo:

@@ -45,6 +45,7 @@ class Hotkey:
 
     pool: KeyField
     retired: int = 0
+    """The height at which another replaced it; 0 for one that speaks."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class Uid:
 
 @dataclass(frozen=True)
 class Commit:
-    """A vector that will be revealed at a height within [opens, closes); `opens` is in the key."""
+    """A vector that will be revealed at a height within (opens, closes]; `opens` is in the key."""
 
     hash: HashField
     registered: int
@@ -252,10 +253,13 @@ class Channel:
 
 @dataclass(frozen=True)
 class Conviction:
-    """The stake that a pool had when it was slashed, and the share taken (of 10,000)."""
+    """The stake that answered when a pool was slashed, and the share taken (of 10,000)."""
 
     stake: int
     share: int
+    """It rises with later convictions of other pools."""
+    offence: int
+    """The height of what the pool did."""
 
 
 ACCOUNTS = Table(b"a", Account)  # public key
@@ -268,7 +272,7 @@ DUE = Table(b"d", Due)  # height, pool (of MOVES: the one left), coldkey
 SUBNETS = Table(b"n", Subnet)  # netuid
 NEURONS = Table(b"e", Neuron)  # netuid, uid
 UIDS = Table(b"i", Uid)  # netuid, pool
-COMMITS = Table(b"c", Commit)  # netuid, uid, height of opening
+COMMITS = Table(b"c", Commit)  # netuid, uid, height after which it opens
 WEIGHTS = Table(b"w", Weights)  # netuid, uid
 BONDS = Table(b"b", Bonds)  # netuid, uid
 SCORES = Table(b"r", Scores)  # netuid

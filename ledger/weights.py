@@ -1,8 +1,12 @@
 """Weights: what validators say of a subnet's neurons, and voters of the subnets.
 
-* A validator commits to a vector in one tempo and reveals it in a later one, when a copy is stale
-  (CONSENSUS 7). A commitment names its uid and the registration of that uid, so nobody else can
-  reveal it.
+* A validator commits to a vector in one tempo and reveals it in a later one, whose epoch takes all
+  that was revealed in it together (CONSENSUS 7). A block is of the tempo that it ends. Who copies
+  what was revealed can only commit to it in that same tempo, and counts at the next epoch at the
+  earliest, when the copy is a tempo old. So a node gives its reveal to nobody before the block that
+  ends the tempo of its commitment is final: others could still commit to it in that block.
+* A commitment names its uid and the registration of that uid, so nobody else can reveal it. Who
+  does not reveal in time loses the vector that it showed before, too.
 * A vector is u16 uids in ascending order and a u16 value for each, stored so that the largest value
   is 65535. It says nothing of a neuron registered since it was committed.
 * A voter's weights on subnets say nothing of a subnet created since they were set.
@@ -24,7 +28,7 @@ from ledger.payloads import CommitWeights, RevealWeights, SetRootWeights, SetWei
 from ledger.pools import pool_at
 from ledger.stakes import pool_of
 from ledger.state import State
-from ledger.subnets import next_epoch, subnet_of
+from ledger.subnets import subnet_of, tempo_end
 from ledger.tables import (
     COMMITS,
     NEURONS,
@@ -63,6 +67,8 @@ def commitment(chain: ChainId, uid: int, registered: int, reveal: RevealWeights)
 def commit_weights(call: Call, payload: CommitWeights) -> None:
     """Keep the hash of a vector for the tempo in which it can be revealed; one for each tempo.
 
+    With reveal_tempos of 1 it is the tempo after this one, from the block after this one's epoch to
+    that of the next epoch.
     Raises Invalid: NO_SUBNET, NO_HOTKEY, NOT_REGISTERED, LITTLE_STAKE, NO_PERMIT, NO_COMMITS,
     TOO_SOON.
     """
@@ -71,18 +77,18 @@ def commit_weights(call: Call, payload: CommitWeights) -> None:
     uid, neuron = _validator(call, netuid)
     if not settings.commit_reveal:
         raise Invalid(Reason.NO_COMMITS)
-    epoch = next_epoch(netuid, settings.tempo, call.height)
+    epoch = tempo_end(netuid, settings.tempo, call.height)
     opens = epoch + (settings.reveal_tempos - 1) * settings.tempo
     key = uid_key(netuid, uid) + height_key(opens)
     if call.state.get(COMMITS, key):
-        raise Invalid(Reason.TOO_SOON, f"in block {epoch}")
+        raise Invalid(Reason.TOO_SOON, f"in block {epoch + 1}")
     closes = opens + settings.tempo
     call.state.put(COMMITS, key, Commit(payload.hash, neuron.registered, call.height, closes))
     call.state.put(NEURONS, uid_key(netuid, uid), replace(neuron, updated=call.height))
 
 
 def reveal_weights(call: Call, payload: RevealWeights) -> None:
-    """Show the vector that was committed; from the next epoch on it counts.
+    """Show the vector that was committed; it counts from the epoch that ends this tempo on.
 
     Raises Invalid: NO_SUBNET, NO_HOTKEY, NOT_REGISTERED, NO_COMMIT, WRONG_REVEAL, and as
     `set_weights` does for the vector.
@@ -153,10 +159,15 @@ def rows_of(state: State, netuid: int, neurons: Sequence[Neuron]) -> list[tuple[
 
 
 def drop_expired_commits(state: State, netuid: int, height: int) -> None:
-    """Delete the commitments of a subnet that cannot be revealed any more."""
+    """Delete the commitments of a subnet that can no longer be revealed after a block.
+
+    With each goes the vector that its validator showed before: to choose what to show costs a
+    tempo. A later vector stays, such as one set in the open since the subnet takes no commitments.
+    """
     for key, commit in list(state.rows(COMMITS, netuid_key(netuid))):
         if commit.closes <= height:
             state.delete(COMMITS, key)
+            _drop_earlier(state, key[:4], commit)
 
 
 def root_rows(state: State, params: Params, height: int) -> list[RootVote]:
@@ -165,11 +176,18 @@ def root_rows(state: State, params: Params, height: int) -> list[RootVote]:
     votes = [
         RootVote(PublicKey(pool), stake, _votes(row, created))
         for pool, row in state.rows(ROOT_WEIGHTS)
-        if height - row.updated <= params.root_cutoff
+        if not _is_old(row, params, height)
         and (stake := pool_at(state, PublicKey(pool)).stake) >= params.min_bond
     ]
     votes.sort(key=lambda vote: (-vote.stake, vote.pool))
     return votes[: params.root_voters]
+
+
+def drop_old_root_weights(state: State, params: Params, height: int) -> None:
+    """Delete the votes on subnets that are too old to count at a height and ever after."""
+    for pool, row in list(state.rows(ROOT_WEIGHTS)):
+        if _is_old(row, params, height):
+            state.delete(ROOT_WEIGHTS, pool)
 
 
 # --- checks
@@ -216,7 +234,7 @@ def _open_commit(
     commits = [
         (key, commit)
         for key, commit in call.state.rows(COMMITS, uid_key(payload.netuid, uid))
-        if int.from_bytes(key[4:]) <= call.height < commit.closes
+        if int.from_bytes(key[4:]) < call.height <= commit.closes
         and commit.registered == neuron.registered
     ]
     if not commits:
@@ -261,6 +279,18 @@ def _of_known(row: Weights, registered: Sequence[int]) -> tuple[bytes, bytes]:
     if all(known):
         return row.uids, row.values
     return pack(list(compress(uids, known))), pack(list(compress(unpack(row.values), known)))
+
+
+def _drop_earlier(state: State, key: bytes, commit: Commit) -> None:
+    """Delete the vector of a neuron, by its key, that a commitment was to replace."""
+    row = state.get(WEIGHTS, key)
+    if row and row.registered == commit.registered and row.committed < commit.committed:
+        state.delete(WEIGHTS, key)
+
+
+def _is_old(row: RootWeights, params: Params, height: int) -> bool:
+    """Whether a vote on subnets does not count any more at a height."""
+    return height - row.updated > params.root_cutoff
 
 
 def _created(state: State) -> dict[int, int]:

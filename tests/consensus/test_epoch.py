@@ -258,11 +258,24 @@ def test_commitments_end_with_their_tempo() -> None:
     world = market("mia")
     turn(world, 18)  # at 19
     world.height = 20
-    world.apply(node("ann"), CommitWeights(1, Hash(bytes(32))))  # to be revealed in 39..58
+    world.apply(node("ann"), CommitWeights(1, Hash(bytes(32))))  # to be revealed in 40..59
     turn(world, 19)
     assert len(list(world.state.rows(COMMITS))) == 1
     turn(world, 20)
     assert list(world.state.rows(COMMITS)) == []
+
+
+def test_who_does_not_reveal_earns_no_more_by_what_was_shown_before() -> None:
+    world = market("mia", bonds_moving_average=0)  # bonds of the last epoch alone
+    turn(world, 18)  # at 19
+    world.wait(1)
+    for uid in (1, 2):
+        weigh(world, uid, {3: ONE})
+    world.apply(node("ben"), CommitWeights(1, Hash(bytes(32))))  # to be revealed in 40..59
+    assert unpack(turn(world, 19).dividends) == (0, ONE * 3 // 4, ONE // 4, 0)  # at 39
+    last = turn(world)
+    assert (last.height, unpack(last.dividends)) == (59, (0, ONE, 0, 0))
+    assert [key for key, _ in world.state.rows(WEIGHTS)] == [uid_key(1, 1)]
 
 
 def test_a_newcomer_inherits_nothing() -> None:
@@ -310,10 +323,17 @@ def vote(stake: int, values: dict[int, int]) -> RootVote:
     return RootVote(public("voter"), stake, values)
 
 
-def shares(*votes: RootVote) -> dict[int, float]:
-    """Shares of emission by netuid, of 1."""
-    found = agreed_shares(votes, SMALL.kappa)
+NETUIDS = (1, 2, 3)
+
+
+def shares(*votes: RootVote, silent: int = 0) -> dict[int, float]:
+    """Shares of emission by netuid, of 1, where so much stake has said nothing."""
+    staked = sum(vote.stake for vote in votes) + silent
+    found = agreed_shares(votes, NETUIDS, staked, SMALL.kappa)
     return {netuid: share / 2**32 for netuid, share in enumerate(found) if share}
+
+
+ALIKE = pytest.approx(dict.fromkeys(NETUIDS, 1 / 3))
 
 
 def test_a_majority_shares_emission_out() -> None:
@@ -328,20 +348,28 @@ def test_a_minority_cannot_make_its_subnet_rich() -> None:
     assert shares(honest, greedy) == {1: 1.0}
 
 
-def test_votes_for_nothing_do_not_count() -> None:
-    assert shares(vote(90, {}), vote(90, {1: 0}), vote(10, {2: 5})) == {2: 1.0}
+def test_nor_can_it_while_the_others_are_silent() -> None:
+    assert shares(vote(1, {3: ONE}), silent=10**6) == ALIKE
+    loud = shares(vote(45, {3: ONE}), silent=55)  # what is above a third is cut off
+    assert loud == pytest.approx({1: 55 / 210, 2: 55 / 210, 3: 100 / 210})
+
+
+def test_votes_for_nothing_are_silence() -> None:
+    assert shares(vote(90, {}), vote(90, {1: 0})) == ALIKE
+    assert shares(vote(5, {}), vote(6, {2: 5})) == {2: 1.0}
 
 
 @pytest.mark.parametrize(
     "votes", [(), (vote(1, {1: 1}), vote(1, {2: 1}), vote(1, {3: 1})), (vote(0, {1: 1}),)]
 )
 def test_where_no_majority_agrees_all_have_the_same(votes: tuple[RootVote, ...]) -> None:
-    assert agreed_shares(votes, SMALL.kappa) == ()
+    assert shares(*votes) == ALIKE
 
 
 def test_shares_never_come_to_more_than_the_whole() -> None:
     votes = [vote(7 + number, {1 + number % 5: 3, 6: 1}) for number in range(33)]
-    assert 2**32 - 33 <= sum(agreed_shares(votes, 1)) <= 2**32
+    staked = sum(vote.stake for vote in votes)
+    assert 2**32 - 33 <= sum(agreed_shares(votes, range(1, 7), staked, 1)) <= 2**32
 
 
 def test_votes_are_stored_and_standings_follow() -> None:

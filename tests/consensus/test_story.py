@@ -8,6 +8,7 @@ import struct
 from dataclasses import replace
 from random import Random
 
+import numpy as np
 import pytest
 
 from ledger.accounts import account_of
@@ -82,16 +83,27 @@ def join(chain: Chain, name: str) -> None:
         chain.send(name, payload, fee=FEE)
 
 
-def played() -> Chain:
-    """The story up to block 58, the last before the pay."""
+def commit(chain: Chain, name: str) -> None:
+    """Commit to a validator's weights, in the next block."""
+    uid, neuron = neuron_of(chain.state, 1, pool(name))
+    digest = commitment(chain.header.chain, uid, neuron.registered, weights(name))
+    chain.send(node(name), CommitWeights(1, digest))
+
+
+def begun() -> Chain:
+    """The story up to block 19, after which there are validators."""
     chain = Chain(GENESIS, proposer=node("val"))
     for name in (*VALIDATORS, *MINERS):
         join(chain, name)
     chain.reach(19)
+    return chain
+
+
+def played() -> Chain:
+    """The story up to block 58, the last before the pay."""
+    chain = begun()
     for name in VALIDATORS:
-        uid, neuron = neuron_of(chain.state, 1, pool(name))
-        digest = commitment(chain.header.chain, uid, neuron.registered, weights(name))
-        chain.send(node(name), CommitWeights(1, digest))
+        commit(chain, name)
     chain.reach(39)
     for name in VALIDATORS:
         chain.send(node(name), weights(name))
@@ -156,6 +168,25 @@ def test_delegators_have_their_share_after_the_take() -> None:
         held = held * (row.stake + earned - kept) / row.stake
         row = replace(row, stake=row.stake + earned)
     assert stake_of(chain.state, public("dora"), pool("val")) == pytest.approx(held, abs=2)
+
+
+def test_a_copy_counts_an_epoch_later() -> None:
+    chain = begun()
+    commit(chain, "val")
+    chain.reach(39)
+    chain.send(node("val"), weights("val"))
+    chain.step()
+    commit(chain, "vic")  # who has seen in block 40 what val said
+    chain.reach(58)
+    chain.send(node("vic"), weights("vic"))
+    block = chain.propose()
+    assert (block.header.height, block.transactions) == (59, ())  # it is too soon to reveal
+    chain.take(block)
+    chain.send(node("vic"), weights("vic"))
+    trusted = [set(np.flatnonzero(unpack(scores_of(chain).trust)))]
+    chain.reach(79)
+    trusted.append(set(np.flatnonzero(unpack(scores_of(chain).trust))))
+    assert trusted == [{UIDS["val"]}, {UIDS["val"], UIDS["vic"]}]
 
 
 def test_another_order_of_transactions_is_another_block() -> None:

@@ -130,6 +130,7 @@ class Model:
             self.moved.pop((sender, hot), None)
         entered = self.liable(sender, to) + rao
         self.staked[sender, to] += rao
+        entered = min(entered, self.staked[sender, to])
         self.moved[sender, to] = (entered, self.height + SMALL.unbond)
         return True
 

@@ -8,12 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ledger.accounts import burn
 from ledger.blocks import Vote, VoteKind
 from ledger.emission import audit
 from ledger.errors import Invalid, Reason
 from ledger.evidence import is_offence
 from ledger.params import TOKEN
 from ledger.payloads import AddStake, Evidence, Heartbeat, MoveStake, RemoveStake, RotateHotkey
+from ledger.pools import grow
+from ledger.state import State
 from ledger.tables import CONVICTIONS, MOVES, UNBONDING, Conviction, height_key
 from ledger.types import ChainId
 from tests.ledger.world import CHAIN, SMALL, World, consent, key, public
@@ -21,6 +24,7 @@ from tests.ledger.world import CHAIN, SMALL, World, consent, key, public
 START = 50
 UNBOND = SMALL.unbond
 LOOKBACK = 2 * SMALL.epoch
+SHOWN = UNBOND - LOOKBACK
 X, Y = bytes(31) + b"x", bytes(31) + b"y"
 
 
@@ -173,7 +177,7 @@ def test_a_fault_of_one(world: World) -> None:
     assert world.pool("small").heartbeat == 0
     assert world.pool("small").jailed_until == START + UNBOND
     found = world.state.get(CONVICTIONS, height_key(START) + public("small"))
-    assert found == Conviction(TOKEN, 500)
+    assert found == Conviction(TOKEN, 500, START)
     world.refuses(Reason.JAILED, "small", Heartbeat())
     world.audit()
 
@@ -194,12 +198,71 @@ def test_each_kind_of_offence_is_punished(world: World, payload: Evidence) -> No
 
 
 def test_what_many_do_together_costs_everything(world: World) -> None:
-    """Tenth by tenth: 30 %, 60 %, 90 %, all; whoever was first is not charged again."""
-    for place, share in enumerate((30, 60, 90, 100)):
-        world.apply("reporter", double_vote(f"h{place}", START))
-        assert world.pool(f"h{place}").stake == 10 * TOKEN * (100 - share) // 100
+    """Tenth by tenth: 30 %, 60 %, 90 %, all; whoever was convicted before pays up to that."""
+    for last, share in enumerate((30, 60, 90, 100)):
+        world.apply("reporter", double_vote(f"h{last}", START))
+        for place in range(last + 1):
+            assert world.pool(f"h{place}").stake == 10 * TOKEN * (100 - share) // 100
+            found = world.state.get(CONVICTIONS, height_key(START) + public(f"h{place}"))
+            assert found == Conviction(10 * TOKEN, 100 * share, START)
         world.audit()
+
+
+def test_a_third_loses_as_much_in_many_pools_as_in_one() -> None:
+    for pools in (1, 33):
+        world = World(height=START)
+        world.bind("ann", "honest", *[f"bad{place}" for place in range(pools)])
+        world.stake("ann", "honest", 670 * TOKEN)
+        for place in range(pools):
+            world.stake("ann", f"bad{place}", 330 * TOKEN // pools)
+        for place in range(pools):
+            world.apply("reporter", double_vote(f"bad{place}", START))
+        left = sum(world.pool(f"bad{place}").stake for place in range(pools))
+        assert left == 330 * TOKEN // 100  # it lost 99 %
+        world.audit()
+
+
+def test_stake_that_does_not_vote_makes_no_attack_cheaper(world: World) -> None:
+    world.bind("cid", *[f"small{place}" for place in range(50)])
+    for place in range(50):
+        world.stake("cid", f"small{place}", SMALL.min_bond - 1)
+    world.apply("reporter", double_vote("h0", START))
     assert world.pool("h0").stake == 7 * TOKEN
+
+
+def test_only_a_conviction_is_rewarded_and_not_what_earlier_ones_pay_up(world: World) -> None:
+    world.apply("reporter", double_vote("h0", START))
+    world.apply("friend", double_vote("h1", START))
+    assert world.balance("reporter") == 3 * TOKEN // 10  # of 30 %
+    assert world.balance("friend") == 6 * TOKEN // 10  # of 60 %
+    assert world.supply.burned == 12 * TOKEN - 9 * TOKEN // 10
+
+
+def test_who_was_convicted_pays_up_from_wherever_his_stake_went(world: World) -> None:
+    """A part of h0's stake left before its conviction, one after it, one was moved away."""
+    world.apply("ann", RemoveStake(public("h0"), 2 * TOKEN))
+    world.wait(1)
+    world.apply("reporter", double_vote("h0", START))
+    world.wait(1)
+    world.apply("ann", RemoveStake(public("h0"), 14 * TOKEN // 10))
+    world.apply("ann", MoveStake(public("h0"), public("h9"), 14 * TOKEN // 10))
+    world.apply("reporter", double_vote("h1", START))
+    gone = [row.amount for _, row in world.state.rows(UNBONDING)]
+    assert gone == [8 * TOKEN // 10] * 2
+    assert world.staked("ann", "h9") == 8 * TOKEN // 10
+    assert world.pool("h0").stake == 16 * TOKEN // 10  # 40 % is left of each of them
+    world.audit()
+
+
+def test_nobody_pays_up_more_than_he_has(world: World) -> None:
+    world.apply("reporter", double_vote("h0", START))
+    grow(world.state, public("h0"), TOKEN - 7 * TOKEN, 0)
+    burn(world.state, 6 * TOKEN)
+    world.apply("reporter", double_vote("h1", START))
+    assert world.pool("h0").stake == 0  # of 3 tokens that were due
+    world.apply("reporter", double_vote("h2", START))
+    assert world.pool("h2").stake == TOKEN
+    world.audit()
 
 
 def test_old_convictions_count_no_more(world: World) -> None:
@@ -207,11 +270,13 @@ def test_old_convictions_count_no_more(world: World) -> None:
         world.apply("reporter", double_vote(f"h{place}", START))
     world.wait(UNBOND - 1)
     world.apply("reporter", double_vote("h2", world.height))
-    assert world.pool("h2").stake == TOKEN  # three tenths
+    assert [world.pool(f"h{place}").stake for place in range(3)] == [TOKEN] * 3  # three tenths
     world.wait(1)
     world.apply("reporter", double_vote("h3", world.height))
-    share = 30_000 * 20 // (82 + 9)  # of what is staked, and h2 lost
+    share = 30_000 * 20 // (2 + 10 + 70)  # h0 and h1 are free, with what they have left
     assert world.pool("h3").stake == 10 * TOKEN - 10 * TOKEN * share // 10_000
+    assert world.pool("h2").stake == TOKEN  # nobody is paid back
+    world.audit()
 
 
 def test_the_same_part_of_everybodys_stake_is_taken(world: World) -> None:
@@ -227,12 +292,11 @@ def test_the_same_part_of_everybodys_stake_is_taken(world: World) -> None:
     world.audit()
 
 
-def test_an_owner_gains_nothing_from_his_delegators_loss(world: World) -> None:
+def test_an_owner_loses_by_a_report_of_his_own_whatever_others_lose(world: World) -> None:
     world.stake("delegator", "h0", 90 * TOKEN)  # beside 10 of ann's, the owner's
-    before = world.staked("ann", "h0") + world.balance("ann")
     world.apply("ann", double_vote("h0", START))
-    assert world.balance("ann") == 10 * TOKEN - world.staked("ann", "h0") > 0
-    assert world.staked("ann", "h0") + world.balance("ann") == before
+    assert world.staked("ann", "h0") == 0
+    assert world.balance("ann") == 5 * TOKEN
     world.audit()
 
 
@@ -242,29 +306,59 @@ def test_nobody_gains_by_a_report_of_his_own(world: World) -> None:
     assert world.staked("ann", "h0") + world.balance("ann") == 10 * TOKEN - 27 * TOKEN // 10
 
 
-def test_one_conviction_covers_all_until_then(world: World) -> None:
+def test_a_pool_pays_once_a_jail_term(world: World) -> None:
     world.wait(10)
     world.apply("reporter", double_vote("h0", START))
+    free = START + 10 + UNBOND
     for height in (START - 10, START, START + 10):
         world.refuses(Reason.OLD_OFFENCE, "reporter", double_vote("h0", height))
+    for blocks in (1, LOOKBACK, SHOWN - 2):  # no committee has it after the second
+        world.wait(blocks)
+        world.refuses(Reason.OLD_OFFENCE, "reporter", double_vote("h0", world.height))
+    assert world.height == free - 1
     world.wait(1)
-    world.refuses(Reason.OLD_OFFENCE, "reporter", double_vote("h0", START + 10))
-    world.apply("reporter", double_vote("h0", START + 11))  # it went on while it could
-    assert world.pool("h0").jailed_until == START + 11 + UNBOND
-    assert world.pool("h0").stake == 7 * TOKEN - 7 * TOKEN * 3 // 10  # it counts once
+    for height in (free - SHOWN + 1, free - 1):  # what its key signed meanwhile was no vote
+        world.refuses(Reason.OLD_OFFENCE, "reporter", double_vote("h0", height))
+    assert world.pool("h0").stake == 7 * TOKEN
+    world.apply("reporter", double_vote("h0", free))
+    assert world.pool("h0").jailed_until == free + UNBOND
     world.audit()
 
 
 def test_an_offence_can_be_shown_until_stake_would_be_gone(world: World) -> None:
-    world.wait(UNBOND)
-    world.refuses(Reason.OLD_OFFENCE, "reporter", double_vote("h0", START))
-    world.apply("reporter", double_vote("h0", START + 1))
+    """What left two epochs before the offence is paid in the first block that is too late."""
+    world.apply("ann", RemoveStake(public("h0"), 10 * TOKEN))
+    world.wait(LOOKBACK)
+    offence = double_vote("h0", world.height)
+    world.wait(SHOWN - 1)
+    assert world.balance("ann") == 0
+    untried = world.state
+    world.state = State(untried)
+    world.apply("reporter", offence)
+    [left] = [row.amount for _, row in world.state.rows(UNBONDING)]
+    assert left == 7 * TOKEN
+    world.state = untried
+    world.wait(1)
+    assert world.balance("ann") == 10 * TOKEN
+    world.refuses(Reason.OLD_OFFENCE, "reporter", offence)
 
 
 def test_who_has_no_bond_is_no_voter(world: World) -> None:
     world.bind("cid", "small")
-    world.stake("cid", "small", SMALL.min_bond - 1)
+    world.stake("cid", "small", SMALL.min_bond // 2 - 1)
     world.refuses(Reason.LITTLE_STAKE, "reporter", double_vote("small", START))
+
+
+def test_a_voter_does_not_escape_by_what_another_pool_did(world: World) -> None:
+    """A part of its bare bond was moved from h0, and is taken there for what h0 did."""
+    world.bind("cid", "small")
+    world.stake("cid", "small", SMALL.min_bond // 2)
+    world.apply("ann", MoveStake(public("h0"), public("small"), SMALL.min_bond // 2))
+    world.apply("reporter", double_vote("h0", START))
+    assert world.pool("small").stake < SMALL.min_bond
+    world.apply("reporter", double_vote("small", START))
+    assert world.pool("small").jailed_until == START + UNBOND
+    world.audit()
 
 
 def test_a_retired_hotkey_answers_for_what_it_did(world: World) -> None:
@@ -272,8 +366,24 @@ def test_a_retired_hotkey_answers_for_what_it_did(world: World) -> None:
     world.apply("reporter", double_vote("h0", START))
     assert world.pool("h0").stake == 7 * TOKEN
     world.refuses(Reason.OLD_OFFENCE, "reporter", double_vote("new", START))
-    successor = RotateHotkey(public("new"), public("h0"), consent("h0", "ann"))
-    world.refuses(Reason.JAILED, "ann", successor)
+
+
+def test_a_retired_hotkey_answers_no_longer_than_a_committee_has_it(world: World) -> None:
+    world.apply("ann", RotateHotkey(public("h0"), public("new"), consent("new", "ann")))
+    world.wait(LOOKBACK + 1)
+    world.refuses(Reason.NO_OFFENCE, "thief", double_vote("h0", world.height))
+    world.apply("reporter", double_vote("h0", world.height - 1))
+
+
+def test_an_owner_ends_with_a_new_hotkey_what_a_stolen_one_costs(world: World) -> None:
+    world.apply("thief", double_vote("h0", START))
+    world.apply("ann", RotateHotkey(public("h0"), public("new"), consent("new", "ann")))
+    world.refuses(Reason.JAILED, "new", Heartbeat())
+    world.wait(UNBOND)
+    world.apply("new", Heartbeat())
+    for height in (world.height - SHOWN + 1, world.height):
+        world.refuses(Reason.NO_OFFENCE, "thief", double_vote("h0", height))
+    assert world.pool("h0").stake == 7 * TOKEN
 
 
 # --- what has left the pool
@@ -306,7 +416,7 @@ def test_taking_all_out_helps_nothing(world: World) -> None:
     [left] = [row.amount for _, row in world.state.rows(UNBONDING)]
     assert left == 7 * TOKEN
     assert world.state.get(CONVICTIONS, height_key(START) + public("h0")) == Conviction(
-        10 * TOKEN, 3_000
+        10 * TOKEN, 3_000, START
     )
 
 

@@ -132,6 +132,9 @@ WRONG = {
     "params.first_burn is not within min_burn and max_burn": replace(
         SMALL, params=replace(DEVNET, first_burn=1)
     ),
+    "params.min_lock is below a rao for each lock_interval": replace(
+        SMALL, params=replace(DEVNET, min_lock=DEVNET.lock_interval - 1)
+    ),
     "params.unbond is not above two epochs": replace(
         SMALL, params=replace(DEVNET, unbond=2 * DEVNET.epoch)
     ),

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.errors import Invalid, Reason
+from ledger.limits import LIMITS
 from ledger.neurons import (
     burn_price,
     decay_factor,
@@ -139,6 +140,14 @@ def test_a_price_stays_within_its_bounds() -> None:
     assert burn_price(params, params.min_burn, 0, 1) == params.min_burn
     assert raised(params, params.max_burn) == params.max_burn
     assert raised(params, 0) == params.min_burn
+
+
+def test_the_least_price_that_a_network_may_have_still_moves() -> None:
+    least = LIMITS["min_burn"].least
+    slow = replace(Params(), min_burn=least, burn_rise=101, burn_half_life=36_100)
+    assert raised(slow, least) == least + 1
+    assert burn_price(slow, least + 1, 0, 1) == least
+    assert raised(replace(slow, burn_rise=100), least) == least
 
 
 @given(st.integers(500_000, 100 * TOKEN), st.lists(st.integers(0, 200), max_size=5))

@@ -278,3 +278,15 @@ def test_whatever_happens_nothing_is_made_or_lost(events: list[tuple]) -> None:
     books.check()
     losers = [who for who in PEOPLE if stake_at(books.state, who, POOL).shares]  # by slashes
     assert pool_at(books.state, POOL).stake < max(1, len(losers))
+
+
+def test_nobody_buys_shares_that_are_too_dear_to_divide() -> None:
+    """An owner alone in a pool of 3 shares who lets them earn would have what others lose."""
+    state = a_pool(owner=3)
+    grow(state, POOL, 3 * 10**12, 0)
+    price = 10**12 + 1
+    with pytest.raises(Invalid) as caught:
+        deposit(state, POOL, ANN, 2 * price - 10, 1)
+    assert caught.value.reason == Reason.LITTLE_STAKE
+    deposit(state, POOL, ANN, 2 * price, 1)  # whole shares lose nothing
+    assert holdings(state)[1] == 2 * price

@@ -103,6 +103,7 @@ def test_only_a_free_hotkey_that_agrees_is_bound(
 
 
 def test_a_successor_speaks_for_the_pool_and_the_old_hotkey_for_nothing(world: World) -> None:
+    world.wait(10)
     world.stake("cid", "one", 5 * TOKEN)
     world.apply("one", Heartbeat())
     world.apply("ann", rotate("ann", "one", "four"))
@@ -110,7 +111,7 @@ def test_a_successor_speaks_for_the_pool_and_the_old_hotkey_for_nothing(world: W
     assert pool_of(world.state, public("one")) is None
     retired = world.state.get(HOTKEYS, public("one"))
     assert retired is not None
-    assert (retired.pool, retired.retired) == (public("one"), 1)
+    assert (retired.pool, retired.retired) == (public("one"), world.height)
     assert world.pool("one").hotkey == public("four")
     assert world.pool("one").heartbeat == world.height
     assert world.staked("cid", "one") == 5 * TOKEN
@@ -143,10 +144,16 @@ def test_who_may_rotate_what(world: World) -> None:
     world.refuses(Reason.BOUND, "bob", rotate("bob", "three", "one"))
     world.refuses(Reason.BOUND, "bob", rotate("bob", "three", "three"))
     world.refuses(Reason.BAD_SIGNATURE, "bob", rotate("ann", "three", "four"))
-    jail(world, "three", 10)
-    world.refuses(Reason.JAILED, "bob", rotate("bob", "three", "four"))
-    world.wait(10)
     world.apply("bob", rotate("bob", "three", "four"))
+
+
+def test_a_jailed_pool_has_a_new_hotkey_and_stays_jailed(world: World) -> None:
+    world.stake("bob", "three", SMALL.min_bond)
+    jail(world, "three", 10)
+    world.apply("bob", rotate("bob", "three", "four"))
+    world.refuses(Reason.JAILED, "four", Heartbeat())
+    world.wait(10)
+    world.apply("four", Heartbeat())
 
 
 def test_a_take_falls_at_any_time_and_rises_once_in_a_while(world: World) -> None:
@@ -351,3 +358,15 @@ def test_moves_are_remembered_as_long_as_they_answer(world: World) -> None:
     assert len(list(world.state.rows(MOVES))) == 2
     world.wait(1)
     assert not list(world.state.rows(MOVES)) + list(world.state.rows(DUE))
+
+
+def test_no_more_is_liable_than_is_there(world: World) -> None:
+    """However often a stake is moved in, taken out and moved in again."""
+    world.stake("ann", "one", TOKEN)
+    for _ in range(5):
+        world.apply("ann", move("one", "two", TOKEN))
+        row = world.state.get(STAKES, public("ann") + public("two"))
+        assert row is not None
+        assert row.moved <= world.staked("ann", "two")
+        world.apply("ann", remove("two", TOKEN // 2))
+        world.stake("ann", "one", TOKEN)

@@ -20,9 +20,9 @@ from ledger.subnets import (
     is_epoch,
     lock_price,
     new_subnet,
-    next_epoch,
     slot,
     subnet_of,
+    tempo_end,
 )
 from ledger.tables import (
     BONDS,
@@ -117,6 +117,14 @@ def test_the_first_slot_costs_the_least() -> None:
     assert lock_price(Params(), LockPrice(5_000 * TOKEN, 0), 0) == 5_000 * TOKEN
 
 
+@given(st.integers(1, 10**9), st.integers(0, 10**6))
+def test_the_price_of_a_slot_always_falls_to_the_least(interval: int, more: int) -> None:
+    params = replace(Params(), min_lock=interval, lock_interval=interval)  # as far as limits allow
+    last = LockPrice(interval + more, height=5)
+    assert lock_price(params, last, 6) < lock_price(params, last, 5)
+    assert lock_price(params, last, 5 + 4 * (interval + more)) == interval
+
+
 ROWS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=4)
 
 
@@ -199,13 +207,13 @@ def test_nothing_of_a_dissolved_subnet_is_left() -> None:
 
 
 @given(st.integers(1, SLOTS), st.integers(1, 50), st.integers(0, 500))
-def test_the_next_epoch_is_the_first_one_after_a_height(
+def test_a_tempo_ends_with_the_first_epoch_from_a_height_on(
     netuid: int, tempo: int, height: int
 ) -> None:
-    following = next(h for h in range(height + 1, 600) if (h + netuid) % tempo == 0)
-    assert next_epoch(netuid, tempo, height) == following
-    assert is_epoch(netuid, tempo, following)
-    assert not any(is_epoch(netuid, tempo, h) for h in range(height + 1, following))
+    end = next(h for h in range(height, 600) if (h + netuid) % tempo == 0)
+    assert tempo_end(netuid, tempo, height) == end
+    assert is_epoch(netuid, tempo, end)
+    assert not any(is_epoch(netuid, tempo, h) for h in range(height, end))
 
 
 # --- settings
@@ -339,6 +347,28 @@ def test_settings_are_frozen_before_an_epoch_and_in_its_own_block() -> None:
             assert error.reason == Reason.FROZEN
             frozen.append(height)
     assert frozen == [37, 38, 39, 57, 58, 59]
+
+
+@pytest.mark.parametrize(("new", "end"), [(61, 121), (62, 123), (63, 125)])
+def test_a_new_tempo_brings_on_no_epoch_that_is_frozen(new: int, end: int) -> None:
+    world = World(replace(SMALL, freeze=3), height=100)
+    netuid = arena(world)
+    world.height = 121  # the epochs are at 119 and 139, and with the new tempo at `end`
+    assert tempo_end(netuid, new, world.height) == end
+    world.apply("owner", SetSubnet(netuid, "bonds_penalty", 0))
+    change = SetSubnet(netuid, "tempo", new)
+    if end < 121 + 3:
+        world.refuses(Reason.FROZEN, "owner", change)
+    else:
+        world.apply("owner", change)
+
+
+def test_a_new_tempo_does_not_put_off_an_epoch_that_is_frozen() -> None:
+    world = World(replace(SMALL, freeze=3))
+    netuid = arena(world)
+    world.height = 37
+    assert tempo_end(netuid, 30, world.height) == 59
+    world.refuses(Reason.FROZEN, "owner", SetSubnet(netuid, "tempo", 30))
 
 
 def test_a_root_is_no_subnet() -> None:

@@ -39,7 +39,14 @@ from ledger.tables import (
 )
 from ledger.types import Hash, PublicKey
 from ledger.vectors import pack, unpack
-from ledger.weights import RootVote, commitment, drop_expired_commits, root_rows, rows_of
+from ledger.weights import (
+    RootVote,
+    commitment,
+    drop_expired_commits,
+    drop_old_root_weights,
+    root_rows,
+    rows_of,
+)
 from tests.ledger.arena import arena, arrive, create, join, node, pool, score, subnet
 from tests.ledger.world import CHAIN, SMALL, World, consent, public
 
@@ -94,10 +101,10 @@ def test_weights_are_committed_in_one_tempo_and_revealed_in_the_next() -> None:
     assert neuron_of(world.state, 1, pool("ann")) == (1, Neuron(pool("ann"), 1, updated=21))
     assert row(world, 1) == {}
 
-    for height in (21, 38, 59):
+    for height in (21, 39, 60):
         world.height = height
         world.refuses(Reason.NO_COMMIT, node("ann"), payload)
-    world.height = 58
+    world.height = 59
     world.apply(node("ann"), payload)
     assert world.state.get(WEIGHTS, uid_key(1, 1)) == Weights(
         registered=1, committed=21, uids=pack([0, 2]), values=pack([32768, 65535])
@@ -111,9 +118,9 @@ def test_weights_are_committed_in_one_tempo_and_revealed_in_the_next() -> None:
 def test_one_vector_is_committed_in_a_tempo() -> None:
     world = club()
     commit(world, "ann", reveal({0: 1}))
-    world.height = 38
-    world.refuses(Reason.TOO_SOON, node("ann"), CommitWeights(1, Hash(SALT)))
     world.height = 39
+    world.refuses(Reason.TOO_SOON, node("ann"), CommitWeights(1, Hash(SALT)))
+    world.height = 40
     commit(world, "ann", reveal({0: 2}))
     world.apply(node("ann"), reveal({0: 1}))
 
@@ -130,7 +137,7 @@ def test_a_later_change_of_tempo_does_not_move_the_time_to_reveal() -> None:
     commit(world, "ann", reveal({0: 1}))
     settings = replace(subnet(world, 1).hyperparameters, tempo=1_000)
     world.state.put(SUBNETS, netuid_key(1), replace(subnet(world, 1), hyperparameters=settings))
-    world.height = 39
+    world.height = 40
     world.apply(node("ann"), reveal({0: 1}))
 
 
@@ -161,7 +168,7 @@ def test_a_new_hotkey_reveals_what_the_one_before_it_committed() -> None:
     commit(world, "ann", reveal({0: 1}))
     word = consent("new node", "ann")
     world.apply("ann", RotateHotkey(pool("ann"), public("new node"), word))
-    world.height = 39
+    world.height = 40
     world.refuses(Reason.NO_HOTKEY, node("ann"), reveal({0: 1}))
     world.apply("new node", reveal({0: 1}))
     assert row(world, 1) == {0: 65535}
@@ -180,7 +187,7 @@ def test_a_new_hotkey_reveals_what_the_one_before_it_committed() -> None:
 def test_only_what_was_committed_can_be_revealed(other: RevealWeights) -> None:
     world = club()
     commit(world, "ann", reveal({0: 1, 2: 2}))
-    world.height = 39
+    world.height = 40
     world.refuses(Reason.WRONG_REVEAL, node("ann"), other)
     world.apply(node("ann"), reveal({0: 1, 2: 2}))
 
@@ -189,7 +196,7 @@ def test_a_copied_commitment_cannot_be_revealed() -> None:
     world = club()
     commit(world, "ann", reveal({0: 1}))
     world.apply(node("owner"), CommitWeights(1, commitment(CHAIN, 1, 1, reveal({0: 1}))))
-    world.height = 39
+    world.height = 40
     world.apply(node("ann"), reveal({0: 1}))
     world.refuses(Reason.WRONG_REVEAL, node("owner"), reveal({0: 1}))
 
@@ -197,7 +204,7 @@ def test_a_copied_commitment_cannot_be_revealed() -> None:
 def test_a_commitment_of_an_earlier_registration_is_nobody_s() -> None:
     world = club()
     commit(world, "ann", reveal({0: 1}))
-    world.height = 39
+    world.height = 40
     key = uid_key(1, 1)
     world.state.put(NEURONS, key, Neuron(pool("ann"), registered=30, updated=30))
     world.refuses(Reason.NO_COMMIT, node("ann"), reveal({0: 1}))
@@ -213,6 +220,65 @@ def test_commitments_that_were_not_revealed_in_time_go() -> None:
     drop_expired_commits(world.state, 1, 59)
     [(key, _)] = list(world.state.rows(COMMITS))
     assert key == uid_key(1, 1) + height_key(59)
+
+
+def test_the_block_of_an_epoch_is_the_last_of_its_tempo() -> None:
+    world = club()
+    world.height = 39
+    commit(world, "ann", reveal({0: 1}))
+    world.refuses(Reason.NO_COMMIT, node("ann"), reveal({0: 1}))
+    world.height = 40
+    commit(world, "ann", reveal({0: 2}))
+    world.apply(node("ann"), reveal({0: 1}))
+    world.height = 59
+    world.refuses(Reason.NO_COMMIT, node("ann"), reveal({0: 2}))
+    world.height = 60
+    world.apply(node("ann"), reveal({0: 2}))
+
+
+def shown() -> World:
+    """At height 40 ann has revealed a first vector, and committed to a second one."""
+    world = club()
+    commit(world, "ann", reveal({0: 1}))
+    world.height = 40
+    world.apply(node("ann"), reveal({0: 1}))
+    commit(world, "ann", reveal({2: 1}))
+    return world
+
+
+def test_who_does_not_reveal_loses_the_vector_that_was_shown_before() -> None:
+    world = shown()
+    drop_expired_commits(world.state, 1, 59)
+    assert row(world, 1) == {0: 65535}
+    drop_expired_commits(world.state, 1, 79)
+    assert list(world.state.rows(WEIGHTS)) == list(world.state.rows(COMMITS)) == []
+
+
+def test_who_reveals_in_the_last_block_has_the_new_vector() -> None:
+    world = shown()
+    world.height = 79
+    world.apply(node("ann"), reveal({2: 1}))
+    drop_expired_commits(world.state, 1, 79)
+    assert row(world, 1) == {2: 65535}
+
+
+def test_a_vector_later_than_the_commitment_stays() -> None:
+    world = shown()
+    open_ = replace(subnet(world, 1).hyperparameters, **OPEN)
+    world.state.put(SUBNETS, netuid_key(1), replace(subnet(world, 1), hyperparameters=open_))
+    world.height = 50
+    world.apply(node("ann"), vector({1: 1}))
+    drop_expired_commits(world.state, 1, 79)
+    assert row(world, 1) == {1: 65535}
+
+
+def test_a_commitment_of_an_earlier_registration_takes_nothing_away() -> None:
+    world = shown()
+    key, later = uid_key(1, 1), Weights(30, 35, pack([0]), pack([65535]))
+    world.state.put(NEURONS, key, Neuron(pool("ann"), registered=30, updated=35))
+    world.state.put(WEIGHTS, key, later)
+    drop_expired_commits(world.state, 1, 79)
+    assert world.state.get(WEIGHTS, key) == later
 
 
 # --- weights in the open
@@ -257,7 +323,7 @@ def test_what_is_no_vector(payload: SetWeights) -> None:
     secret = RevealWeights(1, SALT, payload.uids, payload.values, 0)
     world = club()
     commit(world, "ann", secret)
-    world.height = 39
+    world.height = 40
     world.refuses(Reason.BAD_WEIGHTS, node("ann"), secret)
 
 
@@ -397,6 +463,19 @@ def test_votes_grow_old_and_only_the_largest_count() -> None:
     assert voters(12 + cutoff) == [pool("cid"), pool("bob"), pool("ann")]
     assert voters(13 + cutoff) == [pool("cid"), pool("bob")]
     assert voters(15 + cutoff) == []
+
+
+def test_votes_that_grew_old_are_deleted() -> None:
+    world = assembly("ann", "bob")
+    for name in ("ann", "bob"):
+        world.apply(node(name), root({1: 1}))
+        world.wait(1)
+    for height, left in ((12, {"ann", "bob"}), (13, {"bob"}), (14, set())):
+        at = height + SMALL.root_cutoff
+        counted = root_rows(world.state, world.params, at)
+        drop_old_root_weights(world.state, world.params, at)
+        assert {key for key, _ in world.state.rows(ROOT_WEIGHTS)} == set(map(pool, left))
+        assert root_rows(world.state, world.params, at) == counted
 
 
 def test_of_equal_voters_the_lower_key_comes_first() -> None:
