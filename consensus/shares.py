@@ -20,7 +20,7 @@ from ledger.emission import equal_shares, pots_of, supply_of
 from ledger.params import SLOTS, Params
 from ledger.state import State
 from ledger.tables import POTS, SUBNETS, netuid_key
-from ledger.weights import RootVote, root_rows
+from ledger.weights import RootVote, drop_old_root_weights, root_rows
 
 NO_OWNER: Final = -1
 INERTIA: Final = 7
@@ -30,6 +30,7 @@ INERTIA: Final = 7
 def renew_shares(state: State, params: Params, height: int) -> None:
     """Write the shares of emission that hold from this height on, and let standings follow."""
     subnets = {int.from_bytes(key): subnet for key, subnet in state.rows(SUBNETS)}
+    drop_old_root_weights(state, params, height)
     votes = root_rows(state, params, height)
     shares = agreed_shares(votes, subnets, supply_of(state).staked, params.kappa)
     state.put(POTS, b"", replace(pots_of(state), shares=shares))

@@ -11,7 +11,7 @@ fault of one is cheap, an attack by a third costs everything. It costs as much h
 split: each conviction has those of the last `unbond` blocks pay up to its share, out of what still
 answers for them. Whoever stakes on a jailed pool pays with the others.
 
-A tenth of what a conviction takes from the pool is the reporter's, but no more than half of what
+A tenth of what a conviction takes is the reporter's, but no more than half of what
 the pool's owner loses there, so that an owner who reports himself loses half of it at least,
 whatever others staked with him. The rest is burned, and so is all that earlier ones pay up.
 

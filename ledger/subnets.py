@@ -259,8 +259,8 @@ def _check_time(call: Call, payload: SetSubnet, tempo: int, new_tempo: int) -> N
     """Whether a setting can change in this block, an epoch's own block being the last before it.
 
     The next epoch is far enough by the tempo that was and by the one that will be, or else a new
-    tempo would bring on at once an epoch for which settings have just changed. So where the tempo
-    changes two epochs may be closer than either tempo, but they are more than `freeze` blocks apart.
+    tempo would bring on at once an epoch for which settings have just changed. Where the tempo
+    changes, two epochs may be closer than either tempo, but are more than `freeze` blocks apart.
     Raises Invalid: FROZEN, TOO_SOON.
     """
     epoch = min(tempo_end(payload.netuid, each, call.height) for each in (tempo, new_tempo))

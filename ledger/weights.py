@@ -284,7 +284,7 @@ def _of_known(row: Weights, registered: Sequence[int]) -> tuple[bytes, bytes]:
 def _drop_earlier(state: State, key: bytes, commit: Commit) -> None:
     """Delete the vector of a neuron, by its key, that a commitment was to replace."""
     row = state.get(WEIGHTS, key)
-    if row and row.registered == commit.registered and row.committed < commit.committed:
+    if row and row.registered == commit.registered and row.committed <= commit.committed:
         state.delete(WEIGHTS, key)
 
 

@@ -241,7 +241,7 @@ def test_only_a_conviction_is_rewarded_and_not_what_earlier_ones_pay_up(world: W
 def test_who_was_convicted_pays_up_from_wherever_his_stake_went(world: World) -> None:
     """A part of h0's stake left before its conviction, one after it, one was moved away."""
     world.apply("ann", RemoveStake(public("h0"), 2 * TOKEN))
-    world.wait(1)
+    world.wait(LOOKBACK + 1)
     world.apply("reporter", double_vote("h0", START))
     world.wait(1)
     world.apply("ann", RemoveStake(public("h0"), 14 * TOKEN // 10))
