@@ -23,10 +23,10 @@ for `unbond` blocks less these two epochs.
 
 A pool pays once a jail term, of `unbond` blocks from its conviction: for all that it did until
 then, and for the two epochs in which a committee may still have it. Later it is in none, and what
-its key signs is nobody's vote. So whoever first shows an offence, a friend perhaps, settles all
-others. Those would cost the pool the same share, as that depends on stake, not on what was done;
-but what left it more than two epochs before the offence that was shown is free, even where it
-answered for an earlier one. An attack is to be reported within two epochs.
+its key signs is nobody's vote. Whoever first shows an offence, a friend perhaps, settles all
+others: they would cost the pool the same share, as that depends on stake, not on what was done.
+Only what left it in time to be free of the offence that was shown can be made to pay the share by
+showing an earlier one, for which it answers; that is burned.
 
 It takes the stake of a voter to commit an offence, so each conviction costs somebody a bond's
 fortieth at least, and needs no fee. Half a bond is enough to be convicted: what was moved into the
@@ -95,6 +95,12 @@ class Liable:
         """Rao in all."""
         return self.pool + self.gone + self.moved
 
+    def beside(self, known: "Liable") -> "Liable":
+        """What of this left the pool too early to be among what is known."""
+        keys = {key for key, _ in (*known.unbonding, *known.moves)}
+        unbonding = tuple(pair for pair in self.unbonding if pair[0] not in keys)
+        return Liable(0, unbonding, tuple(pair for pair in self.moves if pair[0] not in keys))
+
 
 def convict(call: Call, payload: Evidence) -> None:
     """Slash and jail the pool of a voter that is shown to have broken the rules.
@@ -110,15 +116,44 @@ def convict(call: Call, payload: Evidence) -> None:
     if offender is None:
         raise Invalid(Reason.NO_HOTKEY)
     _check_height(call, offender, height)
+    earlier = dict(_convictions(call))
+    served = next((key for key in earlier if key[8:] == offender.pool), None)
+    _check_jail(call, offender.pool, height, earlier[served] if served else None)
     verify(payload.offender, payload.first.digest(call.place.chain), payload.first_signature)
     verify(payload.offender, payload.second.digest(call.place.chain), payload.second_signature)
-    liable = _liable(call, offender.pool, height)
+    if served:
+        _extend(call, served, earlier.pop(served), earlier, height)
+    else:
+        _sentence(call, offender.pool, earlier, height)
+
+
+def _sentence(call: Call, pool: PublicKey, others: dict[bytes, Conviction], height: int) -> None:
+    """Convict a pool of an offence of a height. Raises Invalid LITTLE_STAKE."""
+    liable = _liable(call, pool, height)
     if 2 * liable.amount < call.params.min_bond:
         raise Invalid(Reason.LITTLE_STAKE, f"{call.params.min_bond} rao let a hotkey vote")
-    earlier = dict(_convictions(call))
-    share = _share(call, offender.pool, liable, earlier)
-    _punish(call, offender.pool, liable, Conviction(liable.amount, share, height))
-    _top_up(call, earlier, share)
+    share = _share(call, pool, liable.amount, liable.moved, others)
+    _punish(call, pool, liable, Conviction(liable.amount, share, height))
+    _top_up(call, others, share)
+
+
+def _extend(
+    call: Call, key: bytes, served: Conviction, others: dict[bytes, Conviction], height: int
+) -> None:
+    """Have what left a convicted pool pay too, where it answers for an earlier offence only.
+
+    Raises Invalid OLD_OFFENCE where nothing does.
+    """
+    pool = PublicKey(key[8:])
+    known, whole = _liable(call, pool, served.offence), _liable(call, pool, height)
+    more = whole.beside(known)
+    if not more.amount:
+        raise Invalid(Reason.OLD_OFFENCE, "all that answers for it has paid")
+    stake = served.stake + more.amount
+    share = max(served.share, _share(call, pool, stake, whole.moved, others))
+    _top_up(call, {**others, key: served}, share)
+    burn(call.state, _slash(call.state, pool, more, share, WHOLE))
+    call.state.put(CONVICTIONS, key, Conviction(stake, share, height))
 
 
 def is_offence(first: Vote, second: Vote) -> bool:
@@ -157,8 +192,16 @@ def _check_height(call: Call, offender: Hotkey, height: int) -> None:
     shown = call.params.unbond - grace
     if height <= call.height - shown:
         raise Invalid(Reason.OLD_OFFENCE, f"{shown} blocks at most")
-    row = pool_at(call.state, offender.pool)
-    if is_jailed(row, height):
+
+
+def _check_jail(call: Call, pool: PublicKey, height: int, served: Conviction | None) -> None:
+    """Whether an offence of a height is not settled by the pool's last conviction.
+
+    Raises Invalid OLD_OFFENCE.
+    """
+    row = pool_at(call.state, pool)
+    settled = served.offence <= height if served else is_jailed(row, height)
+    if settled:
         raise Invalid(Reason.OLD_OFFENCE, f"the pool was jailed until block {row.jailed_until}")
 
 
@@ -171,33 +214,34 @@ def _liable(call: Call, pool: PublicKey, height: int) -> Liable:
     return Liable(pool_at(call.state, pool).stake, tuple(unbonding), tuple(moves))
 
 
-def _share(call: Call, pool: PublicKey, liable: Liable, earlier: dict[bytes, Conviction]) -> int:
+def _share(
+    call: Call, pool: PublicKey, stake: int, moved: int, others: dict[bytes, Conviction]
+) -> int:
     """The share (of 10,000, rounded down) to take: three times the part of voting stake convicted.
 
-    None of the earlier convictions is of the same pool, which was jailed for it until it was too
-    old to be among them.
+    Of the pool that is, `stake` rao answer, `moved` of them in other pools by now.
     """
-    convicted = liable.amount + sum(row.stake for row in earlier.values())
-    voting = _voting(call, pool, liable, earlier)
+    convicted = stake + sum(row.stake for row in others.values())
+    voting = stake - moved + _voting(call, pool, others)
     return max(LEAST_SHARE, min(WHOLE, CORRELATION * WHOLE * convicted // max(1, voting)))
 
 
-def _voting(call: Call, pool: PublicKey, liable: Liable, earlier: dict[bytes, Conviction]) -> int:
-    """Rao that vote, or did before they were convicted of late, about.
+def _voting(call: Call, pool: PublicKey, others: dict[bytes, Conviction]) -> int:
+    """Rao beside a pool's that vote, or did before they were convicted of late, about.
 
     Of other pools that could vote now, whether or not a committee has them; what convicted pools
     had, but for what was moved from them, which counts where it is.
     """
-    others = sum(
+    free = sum(
         row.stake
         for key, row in call.state.rows(POOLS)
         if key != pool and row.stake >= call.params.min_bond and not is_jailed(row, call.height)
     )
     known = sum(
         max(0, row.stake - _liable(call, PublicKey(key[8:]), row.offence).moved)
-        for key, row in earlier.items()
+        for key, row in others.items()
     )
-    return others + liable.pool + liable.gone + known
+    return free + known
 
 
 def _punish(call: Call, pool: PublicKey, liable: Liable, conviction: Conviction) -> None:

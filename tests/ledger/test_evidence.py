@@ -507,3 +507,21 @@ def test_nothing_is_ever_made_or_lost(events: list[int | tuple]) -> None:
                 world.apply(*event)
         world.audit()
         audit(world.state)
+
+
+def test_what_left_between_two_offences_pays_for_the_first(world: World) -> None:
+    """A third attacks and leaves but for a bond; a friend shows a trifle of two epochs later; who
+    shows the attack then has what left pay its share as well, once."""
+    world.stake("ann", "h0", 40 * TOKEN)  # 50 of 140, with 10 of nine others
+    attack = double_vote("h0", world.height)
+    world.apply("ann", RemoveStake(public("h0"), 49 * TOKEN))
+    world.wait(2 * SMALL.epoch + 1)
+    world.apply("friend", double_vote("h0", world.height))
+    assert world.supply.burned < TOKEN
+    world.apply("reporter", attack)
+    assert world.supply.burned >= 49 * TOKEN  # three times a third and more
+    assert world.balance("reporter") == 0
+    world.refuses(Reason.OLD_OFFENCE, "reporter", attack)
+    world.audit()
+    world.wait(SMALL.unbond)
+    assert world.balance("ann") == 0
