@@ -125,8 +125,9 @@ def _total(state: State, table: Table[Any], worth: Callable[[Any], int]) -> int:
     return sum(worth(row) for _, row in state.rows(table))
 
 
-def check_change(state: State) -> None:
-    """Whether what was written since the base has made or lost no rao but those issued.
+def check_change(state: State, fee: int = 0) -> None:
+    """Whether what was written since the base has made or lost no rao but those issued, and a fee
+    that was taken and not paid to anyone yet.
 
     Raises Invalid UNBALANCED.
     """
@@ -138,7 +139,7 @@ def check_change(state: State) -> None:
             worth, old = _WORTH[table], before.get(table, key[1:])
             gained[table] += (worth(row) if row else 0) - (worth(old) if old else 0)
     then, now = supply_of(before), supply_of(state)
-    _compare("gained", sum(gained.values()), "newly issued", now.issued - then.issued)
+    _compare("gained", sum(gained.values()) + fee, "newly issued", now.issued - then.issued)
     _compare("gained by pools", gained[POOLS], "newly staked", now.staked - then.staked)
 
 

@@ -151,8 +151,8 @@ def _extend(
         raise Invalid(Reason.OLD_OFFENCE, "all that answers for it has paid")
     stake = served.stake + more.amount
     share = max(served.share, _share(call, pool, stake, whole.moved, others))
+    burn(call.state, _slash(call.state, pool, more, share, WHOLE))  # before others change its rows
     _top_up(call, {**others, key: served}, share)
-    burn(call.state, _slash(call.state, pool, more, share, WHOLE))
     call.state.put(CONVICTIONS, key, Conviction(stake, share, height))
 
 
@@ -283,9 +283,9 @@ def _slash(state: State, pool: PublicKey, liable: Liable, part: int, whole: int)
     """Take a part of all that answers, of each row alike; the rao taken."""
     taken = _part(liable.pool, part, whole)
     grow(state, pool, -taken, 0)
-    for key, unbonding in liable.unbonding:
-        gone = _part(unbonding.amount, part, whole)
-        _reduce(state, key, unbonding, gone)
+    for key, row in liable.unbonding:
+        gone = _part(row.amount, part, whole)
+        _reduce(state, key, row, gone)
         taken += gone
     return taken + sum(
         _slash_move(state, key, move, _part(move.amount, part, whole)) for key, move in liable.moves

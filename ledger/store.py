@@ -277,6 +277,8 @@ def _lmdb_errors(path: Path) -> Iterator[None]:
         yield
     except lmdb.Error as error:
         if error.code == 0:
+            if "data format" in str(error):  # the binding's own look at the file's first page
+                raise Invalid(Reason.CORRUPT, str(error)) from error
             raise
         full = error.code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         short = error.code == errno.EIO and _free(path) < RESERVE_BYTES  # a write cut short

@@ -12,6 +12,7 @@ from ledger import channels, evidence, neurons, stakes, subnets, weights
 from ledger.accounts import account_of, transfer
 from ledger.call import Call, Place
 from ledger.codec import hash_of, pack, unpack
+from ledger.emission import check_change
 from ledger.errors import Invalid, Reason
 from ledger.keys import KeyPair, verify
 from ledger.params import Params
@@ -100,7 +101,8 @@ def apply_transaction(state: State, place: Place, signed: SignedTransaction, siz
     """Apply a transaction of `size` bytes, whose signature the caller has checked.
 
     The fee is taken from the sender; paying it to the proposer is the caller's.
-    Raises Invalid: WRONG_CHAIN, EXPIRED, LOW_FEE, WRONG_NONCE, NO_BALANCE, and the kind's own.
+    Raises Invalid: WRONG_CHAIN, EXPIRED, LOW_FEE, WRONG_NONCE, NO_BALANCE, and the kind's own;
+    UNBALANCED, which none should be able to bring about.
     """
     transaction = signed.transaction
     check_envelope(place, transaction, size)
@@ -108,6 +110,7 @@ def apply_transaction(state: State, place: Place, signed: SignedTransaction, siz
     _open_account(draft, transaction)
     payload = transaction.payload
     KINDS[type(payload)](Call(draft, place, transaction.sender, transaction.id), payload)
+    check_change(draft, transaction.fee)
     state.merge(draft)
 
 

@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, TypeVar
 
 from ledger.types import ChainId
@@ -18,6 +19,8 @@ from ledger.types import ChainId
 Value = str | int | bool | tuple[str, ...]
 Checked = TypeVar("Checked", bound=Value)
 
+MODULES = Path(__file__).parents[1]
+"""Where the packages are: a Python that is started elsewhere would import what lies there."""
 MAX_SOCKET_BYTES = 103
 """The shortest limit on a unix socket's path among the systems we run on (macOS; Linux has 107)."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -315,8 +318,8 @@ def template(values: Mapping[str, Value]) -> str:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that it is there whole or not at all, for its owner only. Raises OSError."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    beside = path.with_name(f".{path.name}.{token_hex(8)}")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -326,6 +329,16 @@ def write_whole(path: Path, data: bytes) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    """Have the names in a directory on disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def chain_of(network: str) -> ChainId:

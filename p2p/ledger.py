@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from ledger.errors import Invalid, Reason
 from ledger.types import ChainId
+from p2p.config import MODULES
 
 DAMAGE: Final = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
 """How a process ends that follows damaged pages."""
@@ -41,11 +42,13 @@ def check_ledger(path: Path, chain: ChainId | None = None, *, full: bool = False
     The pages and blocks of a large one are looked at in part, unless in `full`.
     Raises Invalid: NO_LEDGER, CORRUPT, WRONG_CHAIN, LEDGER_LOCKED; OSError.
     """
-    command = [sys.executable, "-m", "ledger.check", str(path)]
+    command = [sys.executable, "-m", "ledger.check", str(path.absolute())]
     command += ["--chain", chain.hex()] if chain is not None else []
     command += ["--full"] if full else []
     began = time.monotonic()
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, check=False, cwd=MODULES
+    )
     seconds = time.monotonic() - began
     match _said(done.stdout):
         case {"reason": reason, "detail": detail}:

@@ -16,14 +16,13 @@ from typing import Any
 
 import click
 
-import p2p
 from p2p.cli.answers import Question, ask, print_statistics
 from p2p.cli.client import Client
 from p2p.cli.command import Command, note
 from p2p.cli.failure import Failure
 from p2p.cli.models import SHIPPED
 from p2p.cli.swarm import draw
-from p2p.config import Home
+from p2p.config import MODULES, Home
 
 PROMPT = "An exception is raised when"
 READY = "Daemon is ready"
@@ -103,7 +102,7 @@ def _start(directory: Path, name: str, flags: Sequence[str], nodes: list[Node]) 
             stdout=output,
             stderr=subprocess.STDOUT,
             env=_environment(directory),
-            cwd=Path(p2p.__file__).parent.parent,  # -m takes the package that lies here
+            cwd=MODULES,
             start_new_session=True,
         )
     node = Node(name, home, log, process)

@@ -53,7 +53,7 @@ def _document(file: str) -> Any:
 def _data(file: str) -> bytes:
     """What is in a file, and a byte more than the most that is taken if it is larger."""
     if file == STDIN:
-        return sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+        return b"" if sys.stdin is None else sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
     try:
         with Path(file).open("rb") as source:
             return source.read(MAX_FILE_BYTES + 1)

@@ -123,6 +123,7 @@ def load(file: Path) -> "Genesis":
 
 def _milliseconds(begin: str | None) -> int:
     """Unix milliseconds of a time, UTC where it names no zone. Raises Failure."""
+    from ledger.errors import Invalid
     from ledger.genesis_file import milliseconds_of
 
     if begin is None:
@@ -131,7 +132,10 @@ def _milliseconds(begin: str | None) -> int:
         time = datetime.fromisoformat(begin)
     except ValueError:
         raise Failure(f"--time {begin}: not a time", "such as 2026-01-01T12:00:00Z") from None
-    return milliseconds_of(time if time.tzinfo else time.replace(tzinfo=UTC))
+    try:
+        return milliseconds_of(time if time.tzinfo else time.replace(tzinfo=UTC))
+    except Invalid as error:
+        raise Failure(f"--time {begin}: {error.detail}", "such as 2026-01-01T12:00:00Z") from None
 
 
 def _parsed(

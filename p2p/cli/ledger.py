@@ -45,13 +45,13 @@ def ledger() -> None:
 def new(file: Path, as_json: bool) -> None:
     """Make the ledger of this home, at the beginning of a network."""
     from ledger.genesis import genesis_header, genesis_rows
-    from ledger.store import Store
+    from ledger.store import DATA, Store
 
     made, home = load(file), current_home()
     header, rows = genesis_header(made), genesis_rows(made)
     home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        if not home.chain.exists():
+        if not (home.chain / DATA).exists():
             _keep_genesis(home, made)
         Store.create(home.chain, header, rows)
     except Invalid as error:

@@ -181,10 +181,12 @@ def balance(owner: str, as_json: bool) -> None:
     from ledger.amounts import tokens_text
     from ledger.errors import Invalid
     from ledger.store import Store
+    from p2p.ledger import check_ledger
 
     try:
         public = public_key_of_address(owner) if owner[:5].lower() == "yuma1" else load(
             check_name(owner)).public  # fmt: skip
+        check_ledger(current_home().chain)  # a damaged file may end the process that reads it
         with Store.open(current_home().chain, readonly=True) as store, store.snapshot() as rows:
             height, held = rows.head.height, _holdings(rows, public)
     except Invalid as error:

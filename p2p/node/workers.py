@@ -21,6 +21,7 @@ from trio_typing import TaskStatus
 from ledger.errors import Invalid, Reason
 from models.pipe import Cancel, Done, Failed, FrameReader, Part, Ready, Refused, Submit, frame_bytes
 from models.types import ModelCard, Query
+from p2p.config import MODULES
 from p2p.net.scopes import acquire, briefly
 
 log = logging.getLogger("yuma.worker")
@@ -57,7 +58,8 @@ class Recipe:
         """The worker's command line, given the number of its end of the pipe."""
         return [
             sys.executable, "-m", "models.worker",
-            "--fd", str(descriptor), "--directory", str(self.directory), "--name", self.name,
+            "--fd", str(descriptor), "--directory", str(self.directory.absolute()),
+            "--name", self.name,
             "--slots", str(self.slots), "--threads", str(self.threads),
         ]  # fmt: skip
 
@@ -174,6 +176,7 @@ class Worker:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C in the terminal is the daemon's to handle
+                cwd=MODULES,
             )
         self.pid = process.pid
         self._socket = ours  # trio makes it non-blocking

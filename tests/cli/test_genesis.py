@@ -161,3 +161,20 @@ def test_a_ledger_is_never_made_anew(yuma: Yuma, home: Path, file: Path, tmp_pat
     (home / "chain").rename(home / "gone")
     another = yuma("ledger", "new", "--genesis", str(other))
     refused(another, f"{home}/genesis.toml is that of another network")
+
+
+@pytest.mark.parametrize(
+    "line", ["block_ms = " + "9" * 5000, ".".join("a" * 50_000) + " = 1", "name = nan"]
+)
+def test_a_hostile_file_is_refused_at_once(within: Yuma, file: Path, line: str) -> None:
+    file.write_text(line)
+    said = within("genesis", "show", str(file))
+    assert (said.code, said.out) == (1, "")
+    assert said.err.count("\n") == 2
+    assert len(said.err) < 1000
+
+
+def test_a_time_is_of_milliseconds(within: Yuma, file: Path) -> None:
+    said = within("genesis", "new", str(file), "--time", "2026-01-01T00:00:00.1234567")
+    assert said.code == 1
+    assert said.err.startswith("--time 2026-01-01T00:00:00.1234567: ")

@@ -125,3 +125,42 @@ def test_a_check_that_ends_otherwise_says_nothing_of_the_ledger(
     ended(how)
     with pytest.raises(OSError, match=f"the check of the ledger failed: {said}"):
         check_ledger(chain)
+
+
+def test_what_lies_in_the_current_directory_is_not_run(
+    chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    assert check_ledger(chain, CHAIN).height == 3
+
+
+@pytest.mark.parametrize("byte", [20, 8217])
+def test_no_balance_is_read_from_damaged_data(yuma: Yuma, chain: Path, byte: int) -> None:
+    yuma("wallet", "new", "--no-password")
+    data = bytearray((chain / DATA).read_bytes())
+    data[byte] ^= 0xFC
+    (chain / DATA).write_bytes(data)
+    said = yuma("wallet", "balance")
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith("the ledger's data is damaged: ")
+
+
+def test_a_balance_is_the_ledgers(yuma: Yuma, home: Path, tmp_path: Path) -> None:
+    made = yuma("wallet", "new", "--no-password", "--json")
+    address = json.loads(made.out)["address"]
+    file = str(tmp_path / "genesis.toml")
+    node = "12D3KooWKnLihH8JwvytUbupH5hpcYxKcDz3z1zJEfLSmRe1WvtL"
+    assert yuma("genesis", "new", file, "--account", f"{address}=10.5",
+                "--stake", f"{address}:{node}=2").code == 0  # fmt: skip
+    none = yuma("wallet", "balance")
+    assert none.err.startswith("there is no ledger: ")
+    assert yuma("ledger", "new", "--genesis", file).code == 0
+    for owner in ("default", address):
+        assert json.loads(yuma("wallet", "balance", owner, "--json").out) == {
+            "address": address, "height": 0, "balance": 10_500_000_000, "nonce": 0,
+            "stakes": [{"hotkey": node, "rao": 2_000_000_000}], "unbonding": [],
+        }  # fmt: skip
+    assert yuma("wallet", "balance").out.splitlines()[2].split() == ["balance", "10.5"]
+    stranger = yuma("wallet", "balance", "yuma1nonsense")
+    assert stranger.err.startswith("the text is not an address")

@@ -525,3 +525,16 @@ def test_what_left_between_two_offences_pays_for_the_first(world: World) -> None
     world.audit()
     world.wait(SMALL.unbond)
     assert world.balance("ann") == 0
+
+
+def test_what_pays_twice_pays_no_more_than_there_is(world: World) -> None:
+    """What was moved from h0 to h1 and is leaving h1 answers for both; the last of three
+    convictions has it pay for an earlier offence of h1, and h0's moved stake pay up."""
+    world.stake("cid", "h0", 10 * TOKEN)
+    world.apply("cid", MoveStake(public("h0"), public("h1"), 10 * TOKEN))
+    world.wait(1)
+    world.apply("cid", RemoveStake(public("h1"), 10 * TOKEN))
+    world.wait(34)
+    for hotkey, height in (("h0", 60), ("h1", 80), ("h1", 60)):
+        world.apply("reporter", double_vote(hotkey, height))
+        world.audit()
