@@ -163,7 +163,7 @@ def by_whom(kind: type, draw: Draw) -> str:
     return str(draw(st.sampled_from(names)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_no_transaction_breaks_a_block(data: st.DataObject) -> None:
     world = started()

@@ -234,7 +234,7 @@ PROLOGUE: list[tuple[Any, ...]] = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.sampled_from([PROLOGUE, []]), WIDE | NARROW)
 def test_the_ledger_does_what_plain_dicts_do(
     prologue: list[tuple[Any, ...]], story: list[tuple[Any, ...]]
