@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from consensus.fixed import Bits, to_u16
 from consensus.rows import Rows
-from consensus.yuma import NO_COMMIT, EpochInput, EpochOutput, Mask, epoch
+from consensus.yuma import NO_COMMIT, NO_OWNER, EpochInput, EpochOutput, Mask, epoch
 from ledger.accounts import pay
 from ledger.emission import pots_of
 from ledger.neurons import neurons
@@ -38,7 +38,6 @@ from ledger.tables import (
 )
 from ledger.weights import drop_expired_commits, rows_of
 
-NO_OWNER: Final = -1
 NOTHING: Final = (b"", b"")
 """A row without entries."""
 

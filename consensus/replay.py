@@ -8,8 +8,9 @@ import numpy as np
 from consensus.fixed import to_u16
 from consensus.rows import Rows
 from consensus.weights import prerank, row_shares
-from consensus.yuma import MAX_UIDS, EpochInput, epoch
+from consensus.yuma import NO_OWNER, EpochInput, epoch
 from ledger.errors import Invalid, Reason
+from ledger.params import MAX_UIDS
 
 Document = Mapping[str, Any]
 
@@ -22,7 +23,7 @@ NUMBERS: Final = {
     "lms": (0, U64),
     "min_stake": (0, U64),
     "max_allowed_validators": (0, U16),
-    "owner_uid": (-1, MAX_UIDS - 1),
+    "owner_uid": (NO_OWNER, MAX_UIDS - 1),
     "kappa": (0, U16),
     "bonds_penalty": (0, U16),
     "bonds_moving_average": (0, 1_000_000),

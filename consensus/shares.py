@@ -15,14 +15,13 @@ import numpy as np
 
 from consensus.fixed import divide, normalised, proportion
 from consensus.weights import agree
-from consensus.yuma import stake_shares
+from consensus.yuma import NO_OWNER, stake_shares
 from ledger.emission import equal_shares, pots_of, supply_of
 from ledger.params import SLOTS, Params
 from ledger.state import State
 from ledger.tables import POTS, SUBNETS, netuid_key
 from ledger.weights import RootVote, drop_old_root_weights, root_rows
 
-NO_OWNER: Final = -1
 INERTIA: Final = 7
 """Of 8: how much of a subnet's standing stays when its share is renewed."""
 

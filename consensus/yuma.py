@@ -32,7 +32,8 @@ from consensus.weights import Uids, agree, clip, interpolate, matrix_of, parts, 
 Mask = NDArray[np.bool_]
 Blocks = NDArray[np.uint64]
 
-MAX_UIDS: Final = 4096
+NO_OWNER: Final = -1
+"""The uid of an owner without a neuron."""
 NO_COMMIT: Final = 2**64 - 1
 """The commit block of a uid that has no commitment open."""
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from ledger.accounts import pay
 from ledger.errors import Invalid, Reason
-from ledger.params import CAP, SLOTS, Params
+from ledger.params import CAP, SLOTS, WHOLE, Params
 from ledger.stakes import earn, pool_of
 from ledger.state import State, Table
 from ledger.tables import (
@@ -34,8 +34,6 @@ from ledger.types import PublicKey
 
 SHARE_BITS: Final = 32
 """Shares of emission are integers of 2**-32."""
-WHOLE: Final = 10_000
-"""One, as a proposer's share."""
 
 
 def block_reward(params: Params, height: int, issued: int) -> int:

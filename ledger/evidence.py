@@ -42,6 +42,7 @@ from ledger.blocks import Vote, VoteKind
 from ledger.call import Call
 from ledger.errors import Invalid, Reason
 from ledger.keys import verify
+from ledger.params import WHOLE
 from ledger.payloads import Evidence
 from ledger.pools import grow, is_jailed, pool_at, seize, stake_at, worth
 from ledger.state import State
@@ -59,8 +60,6 @@ from ledger.tables import (
 )
 from ledger.types import PublicKey
 
-WHOLE: Final = 10_000
-"""One, as a share that is taken."""
 LEAST_SHARE: Final = 500
 CORRELATION: Final = 3
 """With a third of the voting stake convicted, the share is the whole."""

@@ -13,6 +13,8 @@ CAP: Final = 21_000_000 * TOKEN
 """What may ever be issued, genesis included."""
 ONE: Final = 65_535
 """One, as a u16 proportion."""
+WHOLE: Final = 10_000
+"""One, as a share of emission to a proposer or of a slashed stake."""
 SLOTS: Final = 32
 """Slots for subnets: netuids 1 to 32; netuid 0 is the root."""
 MAX_UIDS: Final = 4096

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from ledger.codec import hash_of, unpack
 from ledger.errors import Invalid, Reason
+from ledger.tables import height_key
 from ledger.types import ChainField, Hash, HashField, Height
 
 ROWS: Final = b"rows"
@@ -135,11 +136,6 @@ def read_tip(transaction: Any, tables: Mapping[bytes, Any]) -> Tip:
 def seal(data: bytes) -> bytes:
     """Bytes with their hash before them, where no other hash covers them."""
     return hash_of("poi/seal", data) + data
-
-
-def height_key(height: int) -> bytes:
-    """What a block, and its certificate, is found under."""
-    return height.to_bytes(8)
 
 
 def bucket_key(number: int) -> bytes:

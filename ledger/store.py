@@ -52,10 +52,10 @@ from ledger.snapshot import (
     Snapshot,
     Tip,
     bucket_key,
-    height_key,
     read_tip,
     seal,
 )
+from ledger.tables import height_key
 from ledger.types import ChainId, Hash, Height
 
 DATA: Final = "data.mdb"
