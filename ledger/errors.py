@@ -24,6 +24,9 @@ class Reason(StrEnum):
     # --- blocks and the ledger's disk
     WRONG_ROOT = "a root in the header is not that of what it stands for"
     WRONG_BLOCK = "the block does not follow the head"
+    NOT_LEADER = "it was not the proposer's turn"
+    BAD_CERTIFICATE = "the certificate does not show a quorum"
+    BAD_RANDOMNESS = "the randomness is not the proposer's"
     UNBALANCED = "what is owned is not what was issued"
     BAD_GENESIS = "the genesis is not usable"
     BAD_PROOF = "the proof does not show that under its root"
@@ -33,6 +36,8 @@ class Reason(StrEnum):
     DISK_FULL = "the disk has no room for the ledger"
     CORRUPT = "the ledger's data is damaged"
     # --- any transaction
+    KNOWN = "the transaction is known already"
+    MEMPOOL_FULL = "too many transactions wait already"
     EXPIRED = "the transaction is not valid at this height"
     LOW_FEE = "the fee is lower than the size asks"
     WRONG_NONCE = "the transaction is not the sender's next"

@@ -8,8 +8,9 @@ way, not what is merely unwise.
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from ledger.blocks import MAX_SIGNERS
 from ledger.errors import Invalid, Reason
-from ledger.params import CAP, MAX_UIDS, ONE, Params
+from ledger.params import CAP, MAX_PROPOSERS, MAX_UIDS, ONE, Params
 
 LONG: Final = 10**9
 """Blocks: some four centuries of main network."""
@@ -31,6 +32,12 @@ LIMITS: Final = {
     "halving": Limit("Blocks between halvings of the reward", 1, LONG),
     "proposer_share": Limit("The proposer's part of a reward, of 10,000", 0, 10_000),
     "epoch": Limit("Blocks for which a committee and the subnets' shares hold", 1, LONG),
+    "view_ms": Limit("Milliseconds that a block may take before a view fails", 100, 3_600_000),
+    "max_view_ms": Limit("The most that this grows to", 100, 3_600_000),
+    "resend_ms": Limit("Milliseconds until what was said is said again", 100, 3_600_000),
+    "drift_ms": Limit("Milliseconds that a block's time may be ahead", 0, 3_600_000),
+    "max_voters": Limit("Hotkeys in a committee at most", 1, MAX_SIGNERS),
+    "max_proposers": Limit("Hotkeys that may draw the lot to propose", 1, MAX_PROPOSERS),
     "fee_per_byte": Limit("The least fee for a byte of transaction, in rao", 0, 10**9),
     "validity": Limit("How far ahead a transaction's last block may lie", 1, LONG),
     "min_bond": Limit("The stake from which a hotkey votes", 1, CAP, tokens=True),
@@ -75,6 +82,8 @@ def check_params(params: Params) -> None:
             )
     if not params.min_burn <= params.first_burn <= params.max_burn:
         raise Invalid(Reason.BAD_GENESIS, "params.first_burn is not within min_burn and max_burn")
+    if params.max_view_ms < params.view_ms:
+        raise Invalid(Reason.BAD_GENESIS, "params.max_view_ms is below view_ms")
     if params.min_lock < params.lock_interval:  # a price falls by whole rao a block
         raise Invalid(Reason.BAD_GENESIS, "params.min_lock is below a rao for each lock_interval")
     if params.unbond <= 2 * params.epoch:  # stake votes for two epochs after it was counted

@@ -19,6 +19,8 @@ SLOTS: Final = 32
 """Slots for subnets: netuids 1 to 32; netuid 0 is the root."""
 MAX_UIDS: Final = 4096
 """Neurons that a subnet can have at most."""
+MAX_PROPOSERS: Final = 256
+"""Hotkeys that can take part in one lottery."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,16 @@ class Params:
     """Of 10,000: what a block's proposer has of its reward."""
     epoch: int = 60
     """How long a committee and the subnets' shares hold."""
+    # --- agreement; times in milliseconds
+    view_ms: int = 6_000
+    """How long a block may take after its time, before the first view fails; half more each view"""
+    max_view_ms: int = 60_000
+    """up to this."""
+    resend_ms: int = 2_000
+    drift_ms: int = 2_000
+    """How far ahead of a voter's clock a block's time may be."""
+    max_voters: int = 100
+    max_proposers: int = 256
     # --- transactions
     fee_per_byte: int = 10
     validity: int = 256
@@ -84,6 +96,7 @@ DEVNET: Final = replace(
     Params(),
     block_ms=1_000,
     epoch=10,
+    view_ms=1_500,
     min_bond=TOKEN,
     unbond=100,
     take_interval=100,
