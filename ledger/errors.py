@@ -21,6 +21,7 @@ class Reason(StrEnum):
     WRONG_PASSWORD = "the password is not that of the wallet"
     # --- meaning
     WRONG_CHAIN = "the record belongs to another network"
+    NOT_MEMBER = "the node is not let into this swarm"
     # --- blocks and the ledger's disk
     WRONG_ROOT = "a root in the header is not that of what it stands for"
     WRONG_BLOCK = "the block does not follow the head"

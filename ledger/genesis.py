@@ -89,6 +89,8 @@ class Genesis:
     accounts: Annotated[tuple[Allocation, ...], Size(MAX_ENTRIES)]
     stakes: Annotated[tuple[Bond, ...], Size(MAX_ENTRIES)]
     subnets: Annotated[tuple[FirstSubnet, ...], Size(SLOTS)]
+    admin: Annotated[tuple[KeyField, ...], Size(1)] = ()
+    """Who says which nodes are let in; where nobody does, all are."""
 
     @cached_property
     def chain(self) -> ChainId:

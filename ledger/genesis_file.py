@@ -59,6 +59,7 @@ def read_genesis(text: str) -> Genesis:
         accounts=_entries(table, "account", _account),
         stakes=_entries(table, "stake", _bond),
         subnets=_entries(table, "subnet", lambda keys: _subnet(keys, params)),
+        admin=(public_key_of_address(table.take("admin", str)),) if "admin" in table else (),
     )
     table.end()
     genesis_state(genesis)
@@ -184,6 +185,7 @@ def write_genesis(genesis: Genesis) -> str:
         "# Amounts are tokens; durations are blocks.",
         f'name = "{genesis.name}"',
         f"time = {time_text(genesis.time)}",
+        *(f'admin = "{address_of(key)}"  # says which nodes are let in' for key in genesis.admin),
         "\n[params]",
         *(_constant_lines(genesis.params, name, limit) for name, limit in LIMITS.items()),
         *map(_account_lines, genesis.accounts),

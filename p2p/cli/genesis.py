@@ -57,6 +57,9 @@ def genesis() -> None:
     multiple=True,
     help="A subnet of a wallet, with a node of that wallet as its first neuron.",
 )
+@click.option(
+    "--admin", metavar="ADDRESS", help="Make the swarm private: this wallet lets nodes in."
+)
 @click.option("--time", "begin", metavar="TIME", help="When it begins, in UTC; else now.")
 @json_option
 def new(
@@ -66,6 +69,7 @@ def new(
     accounts: tuple[str, ...],
     stakes: tuple[str, ...],
     subnets: tuple[str, ...],
+    admin: str | None,
     begin: str | None,
     as_json: bool,
 ) -> None:
@@ -73,6 +77,7 @@ def new(
 
     Everything can be edited in FILE until the first node uses it.
     """
+    from ledger.address import public_key_of_address
     from ledger.genesis import FirstSubnet, Genesis
     from ledger.genesis_file import write_genesis
     from ledger.params import DEVNET, Params
@@ -90,6 +95,7 @@ def new(
             FirstSubnet(netuid, owner, hotkey, first_settings(params))
             for netuid, (owner, hotkey) in enumerate(owners, start=1)
         ),
+        _parsed("--admin", (admin,) if admin else (), public_key_of_address),
     )
     said = _said(made)
     _write(file, write_genesis(made))
@@ -200,6 +206,7 @@ def _said(made: "Genesis") -> dict[str, Any]:
         "voters": voters_of(made),
         "staked": sum(row.amount for row in made.stakes),
         "supply": made.supply,
+        "private": bool(made.admin),
     }
 
 
@@ -222,6 +229,7 @@ def _print(said: dict[str, Any], as_json: bool) -> None:
         print_json(said)
     else:
         tokens = {name: f"{tokens_text(said[name])} tokens" for name in ("staked", "supply")}
+        tokens["private"] = "yes" if said["private"] else "no"
         print_pairs((name.replace("_", " "), str(value)) for name, value in (said | tokens).items())
     if not said["voters"]:
         note("no node has the stake to vote, so that nobody could decide on a block")

@@ -2,6 +2,7 @@
 
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,16 @@ def refused(outcome: Outcome, sentence: str) -> None:
     assert len(hints) <= 1
 
 
+def test_the_genesis_of_a_private_swarm_names_its_admin(yuma: Yuma, file: Path) -> None:
+    admin = address_of(public("admin"))
+    assert yuma("genesis", "new", str(file), *ENTRIES, "--admin", admin).code == 0
+    made = read_genesis(file.read_text())
+    assert made.admin == (public("admin"),)
+    assert made.chain != replace(made, admin=()).chain
+    assert json.loads(yuma("genesis", "show", str(file), "--json").out)["private"] is True
+    refused(yuma("genesis", "new", str(file) + "2", "--admin", "me"), "--admin me: ")
+
+
 def test_a_genesis_is_written_and_shown(yuma: Yuma, file: Path) -> None:
     outcome = yuma("genesis", "new", str(file), *ENTRIES)
     assert (outcome.code, outcome.err) == (0, "")
@@ -69,6 +80,7 @@ def test_a_genesis_is_written_and_shown(yuma: Yuma, file: Path) -> None:
         "voters": "1",
         "staked": "2 tokens",
         "supply": "1002.5 tokens",
+        "private": "no",
     }
     assert yuma("genesis", "show", str(file)) == outcome
     said = json.loads(yuma("genesis", "show", str(file), "--json").out)
