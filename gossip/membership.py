@@ -5,13 +5,13 @@ revocation takes back all memberships that were issued to a node up to a time, s
 lets it in again. Both are statements of the admin that anyone can pass on.
 """
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 from ledger.codec import encode, hash_of, pack, unpack
 from ledger.errors import Invalid, Reason
-from ledger.keys import KeyPair, verify
+from ledger.keys import KeyPair, PeerId, verify
 from ledger.types import ChainId, Hash, KeyField, PublicKey, SignatureField, Size
 
 MAX_STATEMENT_BYTES: Final = 256
@@ -40,6 +40,8 @@ class Revocation:
     signature: SignatureField
 
 
+Admission = Callable[[PeerId], Awaitable[None]]
+"""Returns once a peer is let in. Raises Invalid NOT_MEMBER if it is not."""
 Revocations = Annotated[tuple[Revocation, ...], Size(MAX_REVOKED)]
 
 
@@ -92,10 +94,14 @@ class Register:
             return False
         if len(self.revoked) >= MAX_REVOKED and revocation.member not in self.revoked:
             raise Invalid(Reason.NOT_MEMBER, f"more than {MAX_REVOKED} nodes were revoked")
-        digest = _digest("revocation", self.chain, revocation.member, revocation.until)
-        verify(self.admin, digest, revocation.signature)
+        self.verify(revocation)
         self.revoked[revocation.member] = revocation
         return True
+
+    def verify(self, revocation: Revocation) -> None:
+        """Whether a revocation is the admin's. Raises Invalid BAD_SIGNATURE."""
+        digest = _digest("revocation", self.chain, revocation.member, revocation.until)
+        verify(self.admin, digest, revocation.signature)
 
     def take_all(self, revocations: Iterable[Revocation]) -> list[Revocation]:
         """Keep revocations; those that are news. Raises Invalid as `take` does."""

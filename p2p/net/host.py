@@ -32,6 +32,7 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as Noise
 from multiaddr import Multiaddr
 
+from gossip.membership import Admission
 from ledger.keys import PEER_ID_HEAD, KeyPair, PeerId
 from p2p.net.addresses import address_text, can_listen, dialable, why_of
 from p2p.net.scopes import briefly
@@ -95,6 +96,8 @@ class Host:
         self.peer_id = pair.peer_id
         self._listen = [Multiaddr(address) for address in listen]
         self._bans: dict[PeerId, float] = {}
+        self.admission: Admission | None = None
+        """Where not everyone is let in."""
         self.libp2p = _libp2p_host(
             pair, [Multiaddr(address) for address in announce], connections_max
         )
@@ -121,10 +124,11 @@ class Host:
                 with briefly(5):
                     await self.libp2p.close()  # leaving run() alone leaks the sockets
 
-    def handle(self, protocol: str, handler: StreamHandler) -> None:
+    def handle(self, protocol: str, handler: StreamHandler, *, strangers: bool = False) -> None:
         """Serve a protocol: `handler(stream)` runs as a task for each stream that a peer opens.
 
-        A peer with MAX_STREAMS of them open is refused another.
+        A peer with MAX_STREAMS of them open is refused another. Where not everyone is let in, a
+        stream waits until the peer is, unless the protocol is for strangers.
         """
         open_streams: Counter[bytes] = Counter()
 
@@ -134,6 +138,8 @@ class Host:
                 raise ConnectionRefusedError(f"more than {MAX_STREAMS} streams of {protocol}")
             open_streams[peer] += 1
             try:
+                if self.admission is not None and not strangers:
+                    await self.admission(_name(stream.muxed_conn.peer_id))
                 await handler(stream)
             finally:
                 open_streams[peer] -= 1
