@@ -7,12 +7,11 @@ ends. Revocations are said to everyone, kept in a file, and handed over at each 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import trio
 
-from gossip.membership import MAX_REVOKED, Membership, Register, Revocation
+from gossip.membership import Membership, Revocation
 from gossip.pubsub import Gossip
 from gossip.topics import REVOCATIONS
 from gossip.validation import Ignore
@@ -20,8 +19,8 @@ from ledger.codec import pack, unpack
 from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId, peer_id_of, public_key_of
 from ledger.types import PublicKey
-from p2p.config import ConfigError, Home, write_whole
-from p2p.membership import read_home
+from p2p.config import write_whole
+from p2p.membership import Pass
 from p2p.net.host import Host, NotConnected
 from p2p.net.protocols import MEMBERS, Credentials
 from p2p.net.scopes import briefly
@@ -41,39 +40,21 @@ CHECK_EVERY_S = 30.0
 class Members:
     """Who is let in, as far as this node knows."""
 
-    register: Register
-    membership: Membership
+    own: Pass
     host: Host
     gossip: Gossip
-    file: Path
-    """Keeps the revocations, one line each in hexadecimal."""
     unix_ms: Callable[[], int]
     _shown: dict[PeerId, Membership] = field(default_factory=dict)
     """The memberships of connected peers."""
     _events: dict[PeerId, trio.Event] = field(default_factory=dict)
     _leaving: trio.Event = field(default_factory=trio.Event)
 
-    @classmethod
-    def of(
-        cls, register: Register, home: Home, host: Host, gossip: Gossip, unix_ms: Callable[[], int]
-    ) -> "Members":
-        """The door of a node whose membership and revocations are in its home.
-
-        Raises ConfigError where it has no membership that lets it in.
-        """
-        found = read_home(register, home)
-        try:
-            if found is None:
-                raise ConfigError(
-                    "this swarm is private, and this node has no membership: its admin gives one "
-                    "for its peer id with yuma member admit, and yuma member install keeps it"
-                )
-            register.check(found, public_key_of(host.peer_id), unix_ms())
-        except Invalid as error:
-            raise ConfigError(
-                f"{home.membership}: {error}; ask the admin of this swarm for another"
-            ) from None
-        return cls(register, found, host, gossip, home.revocations, unix_ms)
+    def attach(self) -> None:
+        """Stand at the door: of streams, and of gossip."""
+        self.host.admission = self.admitted
+        self.gossip.admit_by(self.admitted)
+        self.host.handle(MEMBERS.id, self.serve, strangers=True)
+        self.gossip.handle(REVOCATIONS, self.hear)
 
     # --- meeting
 
@@ -81,7 +62,7 @@ class Members:
         """Wait until a peer has shown its membership. Raises Invalid NOT_MEMBER if it does not."""
         if peer not in self._shown:
             event = self._events.setdefault(peer, trio.Event())
-            with briefly(SHOW_S):
+            with trio.move_on_after(SHOW_S):
                 await event.wait()
         if peer not in self._shown:
             raise Invalid(Reason.NOT_MEMBER, peer)
@@ -125,12 +106,12 @@ class Members:
 
     def credentials(self) -> Credentials:
         """What this node shows."""
-        return Credentials(self.membership, tuple(self.register.revoked.values())[-MAX_REVOKED:])
+        return Credentials(self.own.membership, tuple(self.own.register.revoked.values()))
 
     def _take(self, peer: PeerId, shown: Credentials) -> None:
         """Let a peer in, with the revocations that it knows. Raises Invalid."""
         self._keep(shown.revocations)
-        self.register.check(shown.membership, public_key_of(peer), self.unix_ms())
+        self.own.register.check(shown.membership, public_key_of(peer), self.unix_ms())
         self._shown[peer] = shown.membership
         self._events.setdefault(peer, trio.Event()).set()
 
@@ -148,16 +129,16 @@ class Members:
 
     async def revoke(self, revocation: Revocation) -> None:
         """Say a revocation to everyone, ourselves first. Raises Invalid BAD_SIGNATURE."""
-        self.register.verify(revocation)
+        self.own.register.verify(revocation)
         await self.gossip.publish(REVOCATIONS, pack(revocation))
 
     def _keep(self, revocations: tuple[Revocation, ...]) -> bool:
         """Keep revocations, on disk too; whether any is news. Raises Invalid."""
-        news = self.register.take_all(revocations)
+        news = self.own.register.take_all(revocations)
         if not news:
             return False
-        lines = (pack(one).hex() for one in self.register.revoked.values())
-        write_whole(self.file, "\n".join(lines).encode())
+        lines = (pack(one).hex() for one in self.own.register.revoked.values())
+        write_whole(self.own.file, "\n".join(lines).encode())
         for one in news:
             log.warning("the admin revoked the membership of %s", peer_id_of(one.member))
         self._leaving.set()
@@ -171,7 +152,7 @@ class Members:
             self._leaving = trio.Event()
             for peer, shown in list(self._shown.items()):
                 try:
-                    self.register.check(shown, public_key_of(peer), self.unix_ms())
+                    self.own.register.check(shown, public_key_of(peer), self.unix_ms())
                 except Invalid as error:
                     log.warning("peer %s is no longer let in: %s", peer, error)
                     await self._cut_off(peer)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,12 @@ from gossip.membership import (
 from gossip.pubsub import Gossip
 from gossip.topics import REVOCATIONS, OpenCall, Topic
 from ledger.errors import Invalid, Reason
+from ledger.genesis import Genesis
+from ledger.params import DEVNET
 from ledger.types import PublicKey
 from p2p.config import ConfigError, Home
+from p2p.membership import Pass, pass_of
 from p2p.net.host import Host
-from p2p.net.protocols import MEMBERS
 from p2p.node.members import Members
 from tests.ledger.world import CHAIN, key, public
 
@@ -48,16 +51,13 @@ class Node:
         self.host = Host(self.pair, LISTEN)
         self.gossip = Gossip(self.host.libp2p, CHAIN, (TOPIC, REVOCATIONS))
         register = Register(CHAIN, public("admin"))
-        file = directory / f"{name}.revocations"
-        self.members = Members(register, shown, self.host, self.gossip, file, now_ms)
+        held = Pass(register, shown, directory / f"{name}.revocations")
+        self.members = Members(held, self.host, self.gossip, now_ms)
         self.heard: list[bytes] = []
         self.served = 0
-        self.host.admission = self.members.admitted
-        self.gossip.admit_by(self.members.admitted)
-        self.host.handle(MEMBERS.id, self.members.serve, strangers=True)
+        self.members.attach()
         self.host.handle(SECRET, self.serve)
         self.gossip.handle(TOPIC, self.hear)
-        self.gossip.handle(REVOCATIONS, self.members.hear)
 
     async def serve(self, stream) -> None:
         self.served += 1
@@ -161,7 +161,7 @@ async def test_a_revocation_is_handed_to_who_was_away(tmp_path: Path) -> None:
         await alice.members.revoke(read_revocation(data.hex()))
         await bob.join(alice)
         with trio.fail_after(10):
-            while public("mallory") not in bob.members.register.revoked:
+            while public("mallory") not in bob.members.own.register.revoked:
                 await trio.sleep(0.02)
 
 
@@ -171,22 +171,27 @@ async def test_nobody_but_the_admin_revokes(tmp_path: Path) -> None:
     with pytest.raises(Invalid) as caught:
         await alice.members.revoke(read_revocation(data.hex()))
     assert caught.value.reason == Reason.BAD_SIGNATURE
-    assert not alice.members.register.revoked
+    assert not alice.members.own.register.revoked
 
 
-async def test_a_node_without_a_membership_does_not_start(tmp_path: Path) -> None:
-    host = Host(key("alice"), LISTEN)
-    gossip = Gossip(host.libp2p, CHAIN, (REVOCATIONS,))
-    home, register = Home(tmp_path), Register(CHAIN, public("admin"))
+def test_a_node_without_a_membership_does_not_start(tmp_path: Path) -> None:
+    genesis = Genesis("lab", 0, DEVNET, (), (), (), (public("admin"),))
+    alice, home = "alice", Home(tmp_path)
+
+    def taken() -> Pass | None:
+        return pass_of(home, genesis, public(alice), 2)
+
+    assert pass_of(home, replace(genesis, admin=()), public(alice), 2) is None
     with pytest.raises(ConfigError, match="this swarm is private"):
-        Members.of(register, home, host, gossip, now_ms)
+        taken()
     home.membership.write_text("nonsense")
     with pytest.raises(ConfigError, match="damaged"):
-        Members.of(register, home, host, gossip, now_ms)
-    home.membership.write_text(admit(CHAIN, key("eve"), public("alice"), 1, FOR_EVER).hex())
+        taken()
+    home.membership.write_text(admit(genesis.chain, key("eve"), public(alice), 1, 3).hex())
     with pytest.raises(ConfigError, match="ask the admin"):
-        Members.of(register, home, host, gossip, now_ms)
-    home.membership.write_text(admit(CHAIN, key("admin"), public("alice"), 1, FOR_EVER).hex())
-    home.revocations.write_text(revoke(CHAIN, key("admin"), public("bob"), 5).hex())
-    members = Members.of(register, home, host, gossip, now_ms)
-    assert set(members.register.revoked) == {public("bob")}
+        taken()
+    home.membership.write_text(admit(genesis.chain, key("admin"), public(alice), 1, 3).hex())
+    home.revocations.write_text(revoke(genesis.chain, key("admin"), public("bob"), 5).hex())
+    held = taken()
+    assert held is not None
+    assert set(held.register.revoked) == {public("bob")}
