@@ -4,7 +4,7 @@ A quorum is more than two thirds of the weight, so that any two share an honest 
 less than a third is not (CONSENSUS 4.4, 5).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -12,6 +12,10 @@ from itertools import pairwise
 from ledger.blocks import Certificate, Vote, VoteKind
 from ledger.errors import Invalid, Reason
 from ledger.keys import verify
+from ledger.params import Params
+from ledger.state import State
+from ledger.tables import Share
+from ledger.terms import term_at
 from ledger.types import ChainId, PublicKey
 from ledger.votes import TimeoutCertificate
 
@@ -78,3 +82,16 @@ class Committee:
             raise Invalid(Reason.BAD_CERTIFICATE, "a signer who is not in the committee")
         if self.weight_of(indices) < self.quorum:
             raise Invalid(Reason.BAD_CERTIFICATE, "no quorum")
+
+
+def committee_of(voters: Sequence[Share]) -> Committee:
+    """The committee of a term's voters."""
+    return Committee(tuple(voter.key for voter in voters), tuple(voter.amount for voter in voters))
+
+
+def committee_at(state: State, params: Params, height: int) -> Committee:
+    """Who votes on the block of a height. Raises Invalid WRONG_BLOCK where the state has no word.
+
+    The state after a block knows it for that block, for the next one, and an epoch from there.
+    """
+    return committee_of(term_at(state, params, height).voters)

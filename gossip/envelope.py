@@ -37,7 +37,7 @@ def open_sealed(chain: ChainId, topic: Topic, data: bytes) -> Said:
     Raises Invalid: TOO_LARGE, NOT_CANONICAL, WRONG_TYPE, BAD_SIGNATURE.
     """
     envelope = unpack(Envelope, data, topic.size)
-    record = topic.unpack(envelope.body)
+    record: Said = topic.unpack(envelope.body)
     if record.key != envelope.key:
         raise Invalid(Reason.BAD_SIGNATURE, "the record names another key than its envelope")
     verify(envelope.key, _digest(chain, topic, envelope.body), envelope.signature)

@@ -31,6 +31,7 @@ from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.tools.anyio_service import background_trio_service
 
 from gossip import scoring
+from gossip.membership import Admission
 from gossip.topics import Topic, topic_id
 from gossip.validation import Bucket, Ignore, Reject
 from ledger.errors import Invalid
@@ -43,7 +44,7 @@ PROTOCOL = TProtocol("/meshsub/1.1.0")
 """1.2 sends an IDONTWANT for each message to each peer: twice the CPU for small messages."""
 SIGNING_PREFIX = b"libp2p-pubsub:"
 MAX_RPC_BYTES = 256 * 2**10
-"""Four of the largest records we gossip (60 KB)."""
+"""Four of the largest records we gossip (64 KiB); what answers an IWANT is cut to it."""
 QUEUE_RPCS = 512
 """RPCs waiting for one peer (the library's 32 lose a burst); beyond it the peer misses some and
 IHAVE repairs it."""
@@ -151,8 +152,11 @@ class SafePubsub(Pubsub):
         self.handlers: dict[str, Handler] = {}
         self._guests: OrderedDict[ID, _Guest] = OrderedDict()
         self.invalid: Callable[[PeerId], None] = _no_one
+        self.admission: Admission | None = None
 
     async def _handle_new_peer(self, peer_id: ID) -> None:
+        if not await self._is_admitted(peer_id):
+            return
         held = self.peers.get(peer_id)
         if held is not None and held.muxed_conn.is_closed:
             self._handle_dead_peer(peer_id)  # the peer came back before its old stream was missed
@@ -160,6 +164,7 @@ class SafePubsub(Pubsub):
         queue: RpcQueue | None = self.peer_queues.get(peer_id)
         if queue is not None:
             queue._queue.max_size = QUEUE_RPCS
+            queue.max_message_size = MAX_RPC_BYTES
 
     def _handle_dead_peer(self, peer_id: ID) -> None:
         """Forget a peer's outgoing stream; while it stays connected, what it subscribed to stands.
@@ -182,6 +187,8 @@ class SafePubsub(Pubsub):
         guest.streams += 1
         reader = _RpcReader(stream)
         try:
+            if not await self._is_admitted(peer):
+                raise ParseError("gossip of a peer that is not let in")
             while self.manager.is_running:
                 data = await reader.next()
                 if data is None:
@@ -191,6 +198,16 @@ class SafePubsub(Pubsub):
             log.debug("gossip stream of %s: %r", peer, error)
         finally:
             guest.streams -= 1
+
+    async def _is_admitted(self, peer: ID) -> bool:
+        """Whether we gossip with a peer; waits where that is still being found out."""
+        if self.admission is None:
+            return True
+        try:
+            await self.admission(PeerId(peer.to_base58()))
+        except Invalid:
+            return False
+        return True
 
     def _guest(self, peer: ID) -> _Guest:
         """What we count of a peer, over all its streams and for some time after they ended."""
@@ -385,6 +402,10 @@ class Gossip:
         """Set who takes in a topic's messages; before `run`."""
         self._pubsub.handlers[self._ids[topic.name]] = handler
 
+    def admit_by(self, admission: Admission) -> None:
+        """Set what tells whom we gossip with, where that is not everyone; before `run`."""
+        self._pubsub.admission = admission
+
     def on_graylisted(self, listener: Callable[[PeerId], None]) -> None:
         """Set who is told when a peer's score has fallen below use."""
         self._pubsub.invalid = listener
@@ -398,9 +419,9 @@ class Gossip:
                 await self._pubsub.subscribe(topic)
             yield self
 
-    async def publish(self, topic: Topic, data: bytes) -> None:
-        """Say a sealed record; waits while a peer's queue is long."""
-        queues = self._pubsub.peer_queues
+    async def publish(self, topic: Topic, data: bytes, *, urgent: bool = False) -> None:
+        """Say something; unless it is urgent, waits while a peer's queue is long."""
+        queues = {} if urgent else self._pubsub.peer_queues
         with trio.move_on_after(PUBLISH_WAIT_S):  # a peer that does not read must not silence us
             while any(len(queue) > QUEUE_HIGH for queue in queues.values()):  # noqa: ASYNC110
                 await trio.sleep(0.005)  # the library's queues have no event for this

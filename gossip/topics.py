@@ -1,10 +1,21 @@
 """The table of topics: what is said to everyone, how large, how often; and the records said."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
-from ledger.codec import unpack
-from ledger.types import ChainId, HashField, KeyField, Size, exactly
+from gossip.membership import MAX_STATEMENT_BYTES, Revocation
+from ledger.blocks import Block, Certificate, Header
+from ledger.codec import Tagged, unpack
+from ledger.payloads import (
+    MAX_TRANSACTION_BYTES,
+    CommitWeights,
+    RevealWeights,
+    SetRootWeights,
+    SetWeights,
+)
+from ledger.transactions import SignedTransaction, Transaction
+from ledger.types import ChainId, Hash, HashField, KeyField, SignatureField, Size, exactly
+from ledger.votes import Ballot, Proposal, TimeoutCertificate
 
 MAX_MODELS = 32
 """Models that one node may announce; keeps a presence under its size limit."""
@@ -75,31 +86,96 @@ class OpenCall:
 
 
 Said = PeerRecord | OpenCall
+"""What is said in an envelope that names its author; the rest is signed in itself."""
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """A proposal too large to be said whole: who hears it fetches the block by its hash."""
+
+    view: int
+    header: Header
+    leader: KeyField
+    signature: SignatureField
+    timeout: Annotated[tuple[TimeoutCertificate, ...], Size(1)] = ()
+    notarisation: Annotated[tuple[Certificate, ...], Size(1)] = ()
+
+    @property
+    def block(self) -> Hash:
+        """The hash of the block."""
+        return self.header.hash
+
+    def of(self, block: Block) -> Proposal:
+        """The proposal, with its block."""
+        return Proposal(
+            self.view, block, self.leader, self.signature, self.timeout, self.notarisation
+        )
+
+
+def announce(proposal: Proposal) -> Announcement:
+    """A proposal without its block."""
+    return Announcement(
+        proposal.view, proposal.block.header, proposal.leader, proposal.signature,
+        proposal.timeout, proposal.notarisation,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Topic:
-    """One row: the name, the record type, and the limits that every node enforces."""
+    """One row: the name, what is said, and the limits that every node enforces."""
 
     name: str
-    record: type[PeerRecord] | type[OpenCall]
+    record: type | Tagged
     size: int
-    """Bytes of a sealed record at most."""
+    """Bytes of what is said at most, sealed where it is."""
     rate: float
     """Records a second that one author may say, on average."""
     burst: int
     """Records that one author may say at once."""
 
-    def unpack(self, body: bytes) -> Said:
+    def unpack(self, body: bytes) -> Any:
         """The record that a body encodes. Raises Invalid."""
-        if self.record is PeerRecord:
-            return unpack(PeerRecord, body, self.size)
-        return unpack(OpenCall, body, self.size)
+        if isinstance(self.record, Tagged):
+            return self.record.decode(body)
+        return unpack(self.record, body, self.size)
 
+
+MAX_WHOLE_BYTES = 48 * 2**10
+"""A proposal up to this is said whole: each hop costs its bytes several times. The certificates of
+an announcement, of MAX_SIGNERS each, come to 36 KiB."""
+MAX_VOTE_BYTES = 24 * 2**10
+"""A certificate of MAX_SIGNERS has 18 KiB; a vote may carry one."""
 
 PRESENCE = Topic("presence", PeerRecord, size=16 * 2**10, rate=1.0, burst=10)
 QUERIES = Topic("queries", OpenCall, size=2**10, rate=5.0, burst=20)
-TOPICS = (PRESENCE, QUERIES)
+BLOCKS = Topic(
+    "blocks",
+    Tagged(Proposal, Announcement, limit=MAX_WHOLE_BYTES),
+    size=MAX_WHOLE_BYTES,
+    rate=10.0,
+    burst=40,
+)
+VOTES = Topic(
+    "votes",
+    Tagged(Ballot, Certificate, TimeoutCertificate, limit=MAX_VOTE_BYTES),
+    size=MAX_VOTE_BYTES,
+    rate=50.0,
+    burst=200,
+)
+TRANSACTIONS = Topic("transactions", SignedTransaction, size=2 * 2**10, rate=50.0, burst=500)
+WEIGHTS = Topic("weights", SignedTransaction, size=MAX_TRANSACTION_BYTES, rate=2.0, burst=20)
+"""Apart from other transactions, which are thirty times smaller."""
+REVOCATIONS = Topic("revocations", Revocation, MAX_STATEMENT_BYTES, rate=5.0, burst=100)
+"""Of a private swarm, where the admin signs them."""
+SWARM_TOPICS = (PRESENCE, QUERIES)
+LEDGER_TOPICS = (BLOCKS, VOTES, TRANSACTIONS, WEIGHTS)
+TOPICS = (*SWARM_TOPICS, *LEDGER_TOPICS, REVOCATIONS)
+
+
+def topic_of(transaction: Transaction) -> Topic:
+    """Where a transaction is said."""
+    of_weights = CommitWeights | RevealWeights | SetWeights | SetRootWeights
+    return WEIGHTS if isinstance(transaction.payload, of_weights) else TRANSACTIONS
 
 
 def topic_id(chain: ChainId, topic: Topic) -> str:

@@ -10,12 +10,25 @@ What was already seen and the time are arguments, so that a rule can be tested w
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from gossip.topics import OpenCall, PeerRecord, Topic
-from ledger.types import PublicKey
+from consensus.replica import Standing
+from gossip.topics import Announcement, OpenCall, PeerRecord, Topic, topic_of
+from ledger.blocks import Certificate, VoteKind
+from ledger.call import Place
+from ledger.errors import Invalid, Reason
+from ledger.keys import verify
+from ledger.transactions import SignedTransaction, check_envelope
+from ledger.types import PublicKey, Signature
+from ledger.votes import NO_LOCK, Ballot, Proposal, TimeoutCertificate, proposal_vote
 
 MAX_AUTHORS = 4096
 """Authors remembered at once: about 1 MB. The one silent longest is forgotten first."""
 MAX_CALLS = 4096
+MAX_CERTIFICATES = 256
+CERTIFICATE_EVERY_S = 1.0
+"""Of certificates that show the same all voters say one each; this often one is passed on, which
+serves those who missed the last."""
+Shown = tuple[int, int, int, bytes]
+"""Kind, height, view and block of a certificate."""
 MAX_AHEAD_MS = 10 * 60_000
 """How far clocks may differ (= 10 minutes): a record dated further ahead would shadow its author's
 later ones, one dated further back is somebody's who brings back the past."""
@@ -25,6 +38,14 @@ MAX_CALL_MS = 60_000
 
 class Ignore(Exception):  # noqa: N818 - the words of the gossipsub specification
     """Dropped without blame."""
+
+
+class Ahead(Ignore):
+    """Dropped without blame: it is of a height that is not being decided here yet."""
+
+    def __init__(self, height: int) -> None:
+        super().__init__(f"of height {height}, which is yet to come here")
+        self.height = height
 
 
 class Reject(Exception):  # noqa: N818
@@ -56,6 +77,8 @@ class Seen:
 
     seqs: OrderedDict[PublicKey, int] = field(default_factory=OrderedDict)
     calls: OrderedDict[bytes, int] = field(default_factory=OrderedDict)
+    certificates: OrderedDict[Shown, float] = field(default_factory=OrderedDict)
+    """When one that shows the same was heard last."""
     buckets: OrderedDict[tuple[str, PublicKey], Bucket] = field(default_factory=OrderedDict)
 
     def author_may_speak(self, topic: Topic, key: PublicKey, now: float) -> bool:
@@ -112,3 +135,120 @@ def validate_call(seen: Seen, call: OpenCall, author: PublicKey, now_ms: int) ->
         raise Ignore("a call we know")
     seen.calls[call.call] = call.expires_ms
     _trim(seen.calls, MAX_CALLS)
+
+
+# --- the chain
+
+
+def validate_proposal(standing: Standing, said: Proposal | Announcement, author: PublicKey) -> None:
+    """Check a proposal, or what announces one. Raises Ignore, Ahead, Reject."""
+    header = said.block.header if isinstance(said, Proposal) else said.header
+    # [REJECT] The message's author is the leader who signed.
+    if said.leader != author:
+        raise Reject("a proposal said by another node")
+    # [REJECT] The block is of this chain.
+    if header.chain != standing.chain:
+        raise Reject("a proposal of another network")
+    # [REJECT] A view above 0 comes with the timeout certificate of the one before, no other does.
+    if bool(said.timeout) != (said.view > 0):
+        raise Reject("a proposal of a view that nothing leads to")
+    # [IGNORE] The height is being decided.
+    _check_height(standing, header.height)
+    # [REJECT] It is the leader's turn.
+    if said.leader != standing.lottery.leader(header.height, said.view):
+        raise Reject("a proposal out of turn")
+    # [REJECT] The leader signed it.
+    vote = proposal_vote(header.height, said.view, header.hash)
+    _check_signature(said.leader, vote.digest(standing.chain), said.signature)
+
+
+def validate_ballot(standing: Standing, ballot: Ballot, author: PublicKey) -> None:
+    """Check a voter's vote. Raises Ignore, Ahead, Reject."""
+    vote = ballot.vote
+    # [REJECT] The message's author is the voter.
+    if ballot.signer != author:
+        raise Reject("a vote said by another node")
+    # [REJECT] The vote is of a kind that voters cast, with what belongs to that kind.
+    if vote.kind == VoteKind.TIMEOUT:
+        fits = not vote.block and NO_LOCK <= vote.locked <= vote.view
+        fits = fits and bool(ballot.lock) == (vote.locked > NO_LOCK)
+    else:
+        fits = vote.kind in (VoteKind.NOTARISE, VoteKind.FINALISE) and len(vote.block) == 32
+        fits = fits and vote.locked == NO_LOCK and not ballot.lock
+    if not fits:
+        raise Reject("a vote that nobody casts")
+    # [IGNORE] The height is being decided, or was a moment ago: who was slow is counted too.
+    late = 0 < vote.height == standing.height - 1
+    if not late:
+        _check_height(standing, vote.height)
+    # [REJECT] The voter is of the committee.
+    committee = standing.before if late else standing.committee
+    if committee.index_of(ballot.signer) is None:
+        raise Reject("a vote of a node that has none")
+    # [REJECT] The voter signed it.
+    _check_signature(ballot.signer, vote.digest(standing.chain), ballot.signature)
+
+
+def validate_certificate(
+    seen: Seen, standing: Standing, said: Certificate | TimeoutCertificate, now: float
+) -> None:
+    """Check a certificate, which anyone may say; `now` in seconds. Raises Ignore, Ahead, Reject."""
+    # [IGNORE] The height is being decided.
+    _check_height(standing, said.height)
+    # [IGNORE] None that shows the same was heard a moment ago.
+    shown = shown_by(said)
+    if now - seen.certificates.get(shown, -CERTIFICATE_EVERY_S) < CERTIFICATE_EVERY_S:
+        raise Ignore("a certificate we know")
+    # [REJECT] It shows a quorum's signatures.
+    try:
+        if isinstance(said, Certificate):
+            standing.committee.check(standing.chain, said)
+        else:
+            standing.committee.check_timeout(standing.chain, said)
+    except Invalid as error:
+        raise Reject(str(error)) from None
+    seen.certificates[shown] = now
+    seen.certificates.move_to_end(shown)
+    _trim(seen.certificates, MAX_CERTIFICATES)
+
+
+def shown_by(said: Certificate | TimeoutCertificate) -> Shown:
+    """What a certificate shows, whoever signed it."""
+    if isinstance(said, Certificate):
+        return said.kind, said.height, said.view, said.block
+    return VoteKind.TIMEOUT, said.height, said.view, b""
+
+
+def validate_transaction(
+    standing: Standing, topic: Topic, signed: SignedTransaction, size: int
+) -> None:
+    """Check a transaction of `size` bytes, but for what the state says. Raises Ignore, Reject."""
+    # [REJECT] It is said on the topic for its kind.
+    if topic_of(signed.transaction) != topic:
+        raise Reject("a transaction on another topic than its own")
+    place = Place(standing.params, standing.chain, standing.height)
+    try:
+        check_envelope(place, signed.transaction, size)
+    except Invalid as error:
+        # [IGNORE] It is valid at this height; where others are, it may be.
+        if error.reason == Reason.EXPIRED:
+            raise Ignore(str(error)) from None
+        # [REJECT] It is of this chain, and its fee is what its size asks.
+        raise Reject(str(error)) from None
+    # [REJECT] The sender signed it.
+    _check_signature(signed.transaction.sender, signed.transaction.id, signed.signature)
+
+
+def _check_height(standing: Standing, height: int) -> None:
+    """Raises Ahead, Ignore."""
+    if height > standing.height:
+        raise Ahead(height)
+    if height < standing.height:
+        raise Ignore("of a height that is decided")
+
+
+def _check_signature(key: PublicKey, digest: bytes, signature: Signature) -> None:
+    try:
+        verify(key, digest, signature)
+    except Invalid as error:
+        raise Reject(str(error)) from None

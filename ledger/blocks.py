@@ -146,3 +146,22 @@ def unpack_block(data: bytes) -> Block:
     if block.parent_certificate.hash != block.header.certificate_hash:
         raise Invalid(Reason.WRONG_ROOT, "certificate of the parent")
     return block
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A block and the certificate that decided it, both packed."""
+
+    block: Annotated[bytes, Size(MAX_BLOCK_BYTES)]
+    certificate: Annotated[bytes, Size(MAX_BLOCK_BYTES)]
+
+    def read(self) -> tuple[Block, Certificate]:
+        """Both; that one is of the other, but nobody's signature, is checked.
+
+        Raises Invalid: TOO_LARGE, NOT_CANONICAL, WRONG_TYPE, WRONG_ROOT, WRONG_BLOCK.
+        """
+        block = unpack_block(self.block)
+        certificate = unpack(Certificate, self.certificate, MAX_BLOCK_BYTES)
+        if (certificate.height, certificate.block) != (block.header.height, block.hash):
+            raise Invalid(Reason.WRONG_BLOCK, "the certificate is of another block")
+        return block, certificate

@@ -9,15 +9,15 @@ It prints JSON: the counts, or with exit code 1 the reason (or errno) and one se
 in certificates are not looked at here.
 """
 
-import json
 import sys
 from argparse import ArgumentParser
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ledger.blocks import MAX_BLOCK_BYTES, Block, Certificate, unpack_block
 from ledger.codec import unpack
+from ledger.disk import DATA, check_pages, locked
 from ledger.errors import Invalid, Reason
 from ledger.merkle import (
     ENTRY_BYTES,
@@ -28,8 +28,11 @@ from ledger.merkle import (
     leaf_hash,
     value_hash,
 )
-from ledger.snapshot import BLOCKS, CERTIFICATES, HEIGHTS, ROWS, Snapshot
-from ledger.store import DATA, Store, check_pages, locked
+from ledger.process import report
+from ledger.snapshot import BLOCKS, CERTIFICATES, HEIGHTS, ROWS, TRANSACTIONS, Snapshot
+from ledger.store import Store
+from ledger.terms import committee_root
+from ledger.transactions import id_of
 from ledger.types import ChainId, Hash
 
 WHOLE_BYTES: Final = 2**28
@@ -47,7 +50,7 @@ class Checked:
     root: str
     rows: int
     blocks: int
-    """How many of the last ones were looked at; genesis is one too."""
+    """How many of the last ones were looked at; what it begins with is one too."""
     bytes: int
     """Of the file."""
 
@@ -65,9 +68,10 @@ def check(path: Path, chain: ChainId | None = None, *, full: bool = False) -> Ch
         _check_pages_unless_written(path)
     with Store.open(path, chain, readonly=True) as store, store.snapshot() as disk:
         head = disk.head
-        first = 0 if whole else max(0, head.height + 1 - RECENT_BLOCKS)
+        first = disk.first if whole else max(disk.first, head.height + 1 - RECENT_BLOCKS)
         check_rows(disk)
         check_blocks(disk, first)
+        check_voters(disk)
         rows, blocks = disk.count(ROWS), head.height + 1 - first
         return Checked(head.height, head.hash.hex(), head.root.hex(), rows, blocks, size)
 
@@ -108,7 +112,7 @@ def check_blocks(disk: Snapshot, first: int) -> None:
 
     Raises Invalid CORRUPT.
     """
-    head, before = disk.head, None
+    head, before, transactions = disk.head, None, 0
     for height in range(first, head.height + 1):
         block = _block_at(disk, height)
         follows = before is None or block.header.parent == before
@@ -118,10 +122,29 @@ def check_blocks(disk: Snapshot, first: int) -> None:
         _require(disk.height_of(before) == height, f"block {height} is not found by its hash")
         if height > 0:
             _check_certificate(disk, height, before)
+        _check_places(disk, block)
+        transactions += len(block.transactions)
     _require(before == head.hash, f"block {head.height} is not the head that is noted")
-    for table, due in ((BLOCKS, 1), (HEIGHTS, 1), (CERTIFICATES, 0)):
-        count, due = disk.count(table), head.height + due
+    blocks = head.height + 1 - disk.first
+    counts = {BLOCKS: blocks, HEIGHTS: blocks, CERTIFICATES: blocks - (disk.first == 0)}
+    if first == disk.first:
+        counts[TRANSACTIONS] = transactions
+    for table, due in counts.items():
+        count = disk.count(table)
         _require(count == due, f"there are {count} entries in {table.decode()}, not {due}")
+
+
+def check_voters(disk: Snapshot) -> None:
+    """Return if all committees are found by their roots. Raises Invalid CORRUPT."""
+    for root, voters in disk.committees():
+        _require(committee_root(voters) == root, f"committee {root.hex()} has changed")
+
+
+def _check_places(disk: Snapshot, block: Block) -> None:
+    height = block.header.height
+    for place, data in enumerate(block.transactions):
+        found = disk.place_of(id_of(data)) == (height, place)
+        _require(found, f"transaction {place} of block {height} is not found by its id")
 
 
 def _block_at(disk: Snapshot, height: int) -> Block:
@@ -161,15 +184,7 @@ def main() -> int:
     parser.add_argument("--chain", type=bytes.fromhex)
     parser.add_argument("--full", action="store_true")
     options = parser.parse_args()
-    result: dict[str, Any]
-    try:
-        result = asdict(check(options.path, options.chain, full=options.full))
-    except Invalid as error:
-        result = {"reason": error.reason.name, "detail": error.detail}
-    except OSError as error:
-        result = {"errno": error.errno, "detail": error.strerror}
-    print(json.dumps(result))
-    return int("detail" in result)
+    return report(lambda: asdict(check(options.path, options.chain, full=options.full)))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ it gives out counts as issued: the schedule of rewards then only fills up what i
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -36,6 +35,7 @@ from ledger.tables import (
     Supply,
     netuid_key,
 )
+from ledger.terms import committee_root, found_terms, pack_voters, term_at
 from ledger.types import ChainId, KeyField, PublicKey, Size
 
 Entry = TypeVar("Entry")
@@ -105,15 +105,14 @@ class Genesis:
 
 
 def voters_of(genesis: Genesis) -> int:
-    """How many hotkeys have the stake to vote on block 1."""
-    staked: Counter[bytes] = Counter()
-    for row in genesis.stakes:
-        staked[row.hotkey] += row.amount
-    return sum(stake >= genesis.params.min_bond for stake in staked.values())
+    """How many hotkeys vote on block 1. Raises Invalid BAD_GENESIS."""
+    return len(term_at(genesis_state(genesis), genesis.params, START + 1).voters)
 
 
 def genesis_header(genesis: Genesis) -> Header:
     """What block 1 follows. Raises Invalid BAD_GENESIS."""
+    state = genesis_state(genesis)
+    voters = committee_root(pack_voters(term_at(state, genesis.params, START + 1).voters))
     return Header(
         version=VERSION,
         chain=genesis.chain,
@@ -126,16 +125,19 @@ def genesis_header(genesis: Genesis) -> Header:
         vrf_proof=bytes(80),
         transactions_root=transactions_root(()),
         certificate_hash=NO_CERTIFICATE.hash,
-        state_root=root_of(genesis_rows(genesis)),
-        committee_root=NO_HASH,
-        next_committee_root=NO_HASH,
+        state_root=root_of(_rows(state)),
+        committee_root=voters,
+        next_committee_root=voters,
     )
 
 
 def genesis_rows(genesis: Genesis) -> dict[bytes, bytes]:
     """The rows of the state at height 0. Raises Invalid BAD_GENESIS."""
-    changes = genesis_state(genesis).changes()
-    return {key: row for key, row in changes.items() if row is not None}
+    return _rows(genesis_state(genesis))
+
+
+def _rows(state: State) -> dict[bytes, bytes]:
+    return {key: row for key, row in state.changes().items() if row is not None}
 
 
 def genesis_state(genesis: Genesis) -> State:
@@ -148,6 +150,7 @@ def genesis_state(genesis: Genesis) -> State:
     _each("subnet", genesis.subnets, lambda row: _create(state, params, row))
     netuids = [row.netuid for row in genesis.subnets]
     state.put(POTS, b"", Pots(shares=equal_shares(netuids)))
+    found_terms(state, params, genesis.chain)
     return state
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
+from ledger.blocks import Header, unpack_block
 from ledger.codec import hash_of, unpack
 from ledger.errors import Invalid, Reason
 from ledger.tables import height_key
@@ -17,8 +18,12 @@ BLOCKS: Final = b"blocks"
 CERTIFICATES: Final = b"certificates"
 HEIGHTS: Final = b"heights"
 """Height (8 bytes, big-endian: appended, not sorted in) to bytes; hash to height."""
+TRANSACTIONS: Final = b"transactions"
+"""Id to height (8 bytes) and place in the block (2 bytes)."""
+VOTERS: Final = b"voters"
+"""The root of a committee to its voters, as `ledger.terms.pack_voters` gives them."""
 META: Final = b"meta"
-TABLES: Final = (ROWS, BUCKETS, BLOCKS, CERTIFICATES, HEIGHTS, META)
+TABLES: Final = (ROWS, BUCKETS, BLOCKS, CERTIFICATES, HEIGHTS, TRANSACTIONS, VOTERS, META)
 TIP: Final = b"tip"
 MAX_TIP_BYTES: Final = 256
 MAX_KEY_BYTES: Final = 511
@@ -43,6 +48,8 @@ class Tip:
 
     head: Head
     chain: ChainField
+    first: int
+    """The height of the block that the ledger begins with: 0, or where it was restored."""
     transaction: int
 
 
@@ -67,6 +74,22 @@ class Snapshot:
     def head(self) -> Head:
         """The last block. Raises Invalid CORRUPT."""
         return self.tip.head
+
+    @property
+    def first(self) -> Height:
+        """The height that the ledger begins at. Raises Invalid CORRUPT."""
+        return Height(self.tip.first)
+
+    def header(self) -> Header:
+        """That of the last block. Raises Invalid CORRUPT."""
+        data = self.block(self.head.height)
+        if data is None:
+            raise Invalid(Reason.CORRUPT, f"block {self.head.height} is missing")
+        try:
+            return unpack_block(data).header
+        except Invalid as error:
+            text = f"block {self.head.height} cannot be read: {error}"
+            raise Invalid(Reason.CORRUPT, text) from None
 
     def get(self, key: bytes) -> bytes | None:
         """The value of a row of the state, if there is one."""
@@ -94,7 +117,10 @@ class Snapshot:
             yield int.from_bytes(key), content
 
     def block(self, height: int) -> bytes | None:
-        """A block as `ledger.blocks.unpack_block` takes it; genesis is a block without content."""
+        """A block as `ledger.blocks.unpack_block` takes it; genesis is a block without content.
+
+        None above the head, and below the block that the ledger begins with.
+        """
         return self._get(BLOCKS, height_key(height))
 
     def certificate(self, height: int) -> bytes | None:
@@ -114,6 +140,26 @@ class Snapshot:
         """The height of the block of a hash."""
         height = self._get(HEIGHTS, block)
         return None if height is None else Height(int.from_bytes(height))
+
+    def place_of(self, transaction: Hash) -> tuple[Height, int] | None:
+        """The height of the block that holds the transaction of an id, and its place in it."""
+        place = self._get(TRANSACTIONS, transaction)
+        return (
+            None
+            if place is None
+            else (
+                Height(int.from_bytes(place[:8])),
+                int.from_bytes(place[8:]),
+            )
+        )
+
+    def voters(self, root: Hash) -> bytes | None:
+        """The voters of a term whose root was in a header, as `ledger.terms.pack_voters` does."""
+        return self._get(VOTERS, root)
+
+    def committees(self) -> Iterator[tuple[Hash, bytes]]:
+        """The roots of all terms' voters, with these."""
+        return iter(self._transaction.cursor(self._tables[VOTERS]))
 
     def count(self, table: bytes) -> int:
         """How many entries a table has."""
@@ -136,6 +182,11 @@ def read_tip(transaction: Any, tables: Mapping[bytes, Any]) -> Tip:
 def seal(data: bytes) -> bytes:
     """Bytes with their hash before them, where no other hash covers them."""
     return hash_of("poi/seal", data) + data
+
+
+def place_key(height: int, place: int) -> bytes:
+    """Where a transaction is, as it is written."""
+    return height_key(height) + place.to_bytes(2)
 
 
 def bucket_key(number: int) -> bytes:

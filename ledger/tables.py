@@ -9,7 +9,8 @@ registered, so that a newcomer inherits nothing.
 from dataclasses import dataclass
 from typing import Annotated
 
-from ledger.params import MAX_UIDS, SLOTS
+from ledger.blocks import MAX_SIGNERS
+from ledger.params import MAX_PROPOSERS, MAX_UIDS, SLOTS
 from ledger.state import Table
 from ledger.types import HashField, KeyField, Size
 
@@ -262,6 +263,60 @@ class Conviction:
     """The height of what the pool did."""
 
 
+@dataclass(frozen=True)
+class Share:
+    """A key's part of something."""
+
+    key: KeyField
+    amount: int
+
+
+@dataclass(frozen=True)
+class Term:
+    """Who votes on an epoch's blocks and who may propose them; all are hotkeys.
+
+    Voters come by falling weight (rao), of equals by key; chances (of nothing fixed) by key.
+    """
+
+    voters: Annotated[tuple[Share, ...], Size(MAX_SIGNERS)]
+    chances: Annotated[tuple[Share, ...], Size(MAX_PROPOSERS)]
+
+
+@dataclass(frozen=True)
+class Randomness:
+    """What the proposers' randomness has come to, and the seed of the next block's lottery."""
+
+    mix: HashField
+    seed: HashField
+
+
+@dataclass(frozen=True)
+class Misses:
+    """How many of an epoch's blocks a pool did not propose in its turn, and the last of them."""
+
+    pool: KeyField
+    count: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Attendance:
+    """What was seen of the voters and proposers of the epoch under way."""
+
+    certificates: int = 0
+    signed: tuple[int, ...] = ()
+    """How many of them each voter signed, by its place; none before the first."""
+    misses: tuple[Misses, ...] = ()
+    """By pool."""
+
+
+@dataclass(frozen=True)
+class Intelligence:
+    """The moving average of a pool's part of what Yuma says of all neurons, of 2**32."""
+
+    share: int
+
+
 ACCOUNTS = Table(b"a", Account)  # public key
 HOTKEYS = Table(b"h", Hotkey)  # public key
 POOLS = Table(b"p", Pool)  # pool
@@ -283,8 +338,13 @@ LOCK_PRICE = Table(b"l", LockPrice)  # nothing: one row
 CHANGES = Table(b"g", Change)  # netuid, setting's name
 CHANNELS = Table(b"v", Channel)  # transaction id
 CONVICTIONS = Table(b"x", Conviction)  # height, pool
+TERMS = Table(b"k", Term)  # height_key of its number
+RANDOMNESS = Table(b"z", Randomness)  # nothing: one row
+ATTENDANCE = Table(b"q", Attendance)  # nothing: one row
+INTELLIGENCE = Table(b"j", Intelligence)  # pool
 
 TABLES = (
     ACCOUNTS, HOTKEYS, POOLS, STAKES, UNBONDING, MOVES, DUE, SUBNETS, NEURONS, UIDS, COMMITS,
     WEIGHTS, BONDS, SCORES, ROOT_WEIGHTS, POTS, SUPPLY, LOCK_PRICE, CHANGES, CHANNELS, CONVICTIONS,
+    TERMS, RANDOMNESS, ATTENDANCE, INTELLIGENCE,
 )  # fmt: skip

@@ -87,6 +87,14 @@ def unpack_transaction(data: bytes) -> SignedTransaction:
     return unpack(SignedTransaction, data, MAX_TRANSACTION_BYTES)
 
 
+def id_of(data: bytes) -> Hash:
+    """The id of a signed transaction by its bytes, which `unpack_transaction` takes.
+
+    They are one byte for the pair, the transaction, and the signature with 2 bytes before it.
+    """
+    return hash_of("poi/tx", data[1:-66])
+
+
 def check_signature(signed: SignedTransaction) -> None:
     """Whether the sender signed it. Raises Invalid BAD_SIGNATURE."""
     verify(signed.transaction.sender, signed.transaction.id, signed.signature)

@@ -66,9 +66,29 @@ class Home:
         return self.path / "chain"
 
     @property
+    def wal(self) -> Path:
+        """The record of this node's votes: a file."""
+        return self.path / "wal"
+
+    @property
+    def snapshots(self) -> Path:
+        """Late states for others to begin with: a directory."""
+        return self.path / "snapshots"
+
+    @property
     def genesis(self) -> Path:
         """What the ledger began with."""
         return self.path / "genesis.toml"
+
+    @property
+    def membership(self) -> Path:
+        """What lets this node into a private swarm, in hexadecimal."""
+        return self.path / "membership"
+
+    @property
+    def revocations(self) -> Path:
+        """Who is no longer let into it, one line each."""
+        return self.path / "revocations"
 
     @property
     def wallets(self) -> Path:
@@ -160,6 +180,12 @@ BOOTSTRAPS = _each(
     lambda item: is_address(item, with_peer=True),
     64,
 )
+CHECKPOINT = Rule(
+    "empty, or a height and the block's hash such as 1200:<64 hexadecimal digits>",
+    lambda value: re.fullmatch(r"([1-9][0-9]{0,17}:[0-9a-f]{64})?", value) is not None,
+)
+SYNCS = ("blocks", "snapshot")
+SYNC = Rule(f"one of {', '.join(SYNCS)}", lambda value: value in SYNCS)
 MODELS = _each("a model directory or a shipped model's name", _is_line, most=32)
 
 
@@ -186,6 +212,9 @@ class Settings:
     serve: tuple[str, ...] = _key((), "Models to serve from the start", MODELS)
     slots: int = _key(8, "Requests that a model answers at once", _within(1, 256))
     threads: int = _key(1, "CPU threads of a model's worker", _within(1, 256))
+    sync: str = _key("blocks", "How a new ledger catches up: all blocks, or a late state", SYNC)
+    snapshots: bool = _key(True, "Keep a late state for others to begin with", BOOL)
+    checkpoint: str = _key("", "A block that has to be in the chain", CHECKPOINT)
     log_level: str = _key("info", "What the log says", LEVEL)
 
 

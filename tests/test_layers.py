@@ -21,7 +21,7 @@ DOORS = {
     "nacl": ("ledger/keys.py", "ledger/wallet.py", "consensus/vrf.py"),
     "bech32": ("ledger/address.py",),
     "mnemonic": ("ledger/wallet.py",),
-    "lmdb": ("ledger/store.py",),
+    "lmdb": ("ledger/disk.py",),
     "torch": ("models/",),
     "libp2p": ("p2p/net/", "gossip/pubsub.py"),
     "trio": ("p2p/", "gossip/pubsub.py"),

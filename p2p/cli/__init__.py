@@ -6,21 +6,30 @@ import click
 
 from p2p.cli import (
     bootstrap,
+    chain,
     config,
     demo,
     doctor,
     epoch,
     failure,
     genesis,
+    history,
     ledger,
+    light,
     log,
+    member,
     models,
     node,
     ping,
     receipts,
     run,
+    stake,
+    subnet,
     swarm,
+    testnet,
+    tx,
     wallet,
+    weights,
 )
 from p2p.cli.command import Group
 
@@ -34,8 +43,9 @@ def yuma() -> None:
 
 
 for _module in (
-    *(node, doctor, ping, swarm, bootstrap, models, run),
-    *(receipts, wallet, genesis, ledger, epoch, config, log, demo),
+    *(node, doctor, ping, swarm, bootstrap, member, models, run),
+    *(receipts, wallet, tx, stake, subnet, weights, chain, history, light),
+    *(genesis, ledger, epoch, config, log, demo, testnet),
 ):
     for _command in _module.COMMANDS:
         yuma.add_command(_command)

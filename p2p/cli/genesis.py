@@ -10,6 +10,7 @@ import click
 from p2p.cli.command import Group, json_option, note
 from p2p.cli.failure import Failure
 from p2p.cli.show import print_json, print_pairs
+from p2p.config import MODULES
 
 if TYPE_CHECKING:
     from ledger.genesis import Allocation, Bond, Genesis
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 Parsed = TypeVar("Parsed")
 
-PRESETS = ("devnet", "mainnet")
+MAINNET = "mainnet"
+PRESETS = ("devnet", "minimal", MAINNET)
 NEW_HINT = "yuma genesis new writes a usable one"
 
 
@@ -31,10 +33,11 @@ def genesis() -> None:
 @click.option("--name", help="The network's; else that of the preset.")
 @click.option(
     "--preset",
+    "name_of_preset",
     type=click.Choice(PRESETS),
     default="devnet",
     show_default=True,
-    help="Constants: quick ones to try things, or those of a main network.",
+    help="Constants: quick ones to try things, quicker ones for tests, a main network's.",
 )
 @click.option(
     "--account",
@@ -65,7 +68,7 @@ def genesis() -> None:
 def new(
     file: Path,
     name: str | None,
-    preset: str,
+    name_of_preset: str,
     accounts: tuple[str, ...],
     stakes: tuple[str, ...],
     subnets: tuple[str, ...],
@@ -80,13 +83,12 @@ def new(
     from ledger.address import public_key_of_address
     from ledger.genesis import FirstSubnet, Genesis
     from ledger.genesis_file import write_genesis
-    from ledger.params import DEVNET, Params
     from ledger.subnets import first_settings
 
-    params = DEVNET if preset == "devnet" else Params()
+    params = preset(name_of_preset).params
     owners = _parsed("--subnet", subnets, _owner)
     made = Genesis(
-        name or preset,
+        name or name_of_preset,
         _milliseconds(begin),
         params,
         _parsed("--account", accounts, _allocation),
@@ -108,6 +110,11 @@ def new(
 def show(file: Path, as_json: bool) -> None:
     """Check the genesis in FILE, and sum up what is in it."""
     _print(_said(load(file)), as_json)
+
+
+def preset(name: str) -> "Genesis":
+    """The template of a network by name, in which nobody owns anything. Raises Failure, OSError."""
+    return load(MODULES / "configs" / f"{name}.toml")
 
 
 def load(file: Path) -> "Genesis":

@@ -14,10 +14,7 @@ def make_home(home: Home, network: str | None) -> str:
     values = (
         {} if network is None else {"network": parse_value(KEYS["network"], network, "--network")}
     )
-    if home.key.exists():
-        raise Failure(
-            f"{home.path} holds a node already", "name another home: yuma --home DIR init"
-        )
+    check_no_node(home)
     home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if home.settings.exists():
         for name, value in values.items():
@@ -27,3 +24,11 @@ def make_home(home: Home, network: str | None) -> str:
     pair = KeyPair.generate()
     save_seed(pair, home.key)
     return pair.peer_id
+
+
+def check_no_node(home: Home) -> None:
+    """Whether a home is free for a new node. Raises Failure."""
+    if home.key.exists():
+        raise Failure(
+            f"{home.path} holds a node already", "name another home: yuma --home DIR init"
+        )

@@ -3,7 +3,6 @@
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -11,11 +10,9 @@ from ledger.errors import Invalid, Reason
 from p2p.cli.command import Group, current_home, json_option
 from p2p.cli.failure import Failure
 from p2p.cli.genesis import load
+from p2p.cli.networks import keep_genesis
 from p2p.cli.show import bytes_text, print_json, print_pairs
-from p2p.config import Home, home_of, write_whole
-
-if TYPE_CHECKING:
-    from ledger.genesis import Genesis
+from p2p.config import Home, home_of
 
 HINTS = {
     Reason.LEDGER_EXISTS: "a ledger is never made anew: name another home",
@@ -44,15 +41,16 @@ def ledger() -> None:
 @json_option
 def new(file: Path, as_json: bool) -> None:
     """Make the ledger of this home, at the beginning of a network."""
+    from ledger.disk import DATA
     from ledger.genesis import genesis_header, genesis_rows
-    from ledger.store import DATA, Store
+    from ledger.store import Store
 
     made, home = load(file), current_home()
     header, rows = genesis_header(made), genesis_rows(made)
     home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         if not (home.chain / DATA).exists():
-            _keep_genesis(home, made)
+            keep_genesis(home, made)
         Store.create(home.chain, header, rows)
     except Invalid as error:
         raise Failure(str(error), HINTS.get(error.reason, "")) from None
@@ -64,16 +62,6 @@ def new(file: Path, as_json: bool) -> None:
     if as_json:
         return print_json(said)
     print_pairs(said.items())
-
-
-def _keep_genesis(home: Home, made: "Genesis") -> None:
-    """Have the genesis in the home, where nodes look for its constants. Raises Failure, OSError."""
-    from ledger.genesis_file import write_genesis
-
-    if not home.genesis.exists():
-        write_whole(home.genesis, write_genesis(made).encode())
-    elif load(home.genesis) != made:
-        raise Failure(f"{home.genesis} is that of another network", "name another home")
 
 
 @ledger.command()

@@ -12,7 +12,9 @@ from p2p.cli.client import NoDaemon
 from p2p.cli.command import Command, current_client, current_home, json_option, note
 from p2p.cli.failure import Failure
 from p2p.cli.home import make_home
+from p2p.cli.networks import begin
 from p2p.cli.show import Cell, bytes_text, print_json, print_pairs, time_text
+from p2p.cli.wallets import password_option
 from p2p.config import KEYS, Key, Value, load_settings
 
 SHUTDOWN_S = 30.0
@@ -20,11 +22,17 @@ SHUTDOWN_S = 30.0
 
 
 @click.command(cls=Command)
-@click.option("--network", metavar="NAME", help="The swarm to be part of (main).")
+@click.option("--network", metavar="NAME|FILE", help="The swarm to be part of (main).")
+@password_option
 def init(network: str | None) -> None:
-    """Make a home: key and node.toml."""
+    """Make a home: key and node.toml.
+
+    With a FILE, which is the genesis.toml of a network, the node joins it. With devnet or minimal
+    it founds a network of its own, whose first voter it is and whose tokens its wallet `default`
+    has. Any other name is that of a swarm without a ledger.
+    """
     home = current_home()
-    peer_id = make_home(home, network)
+    peer_id = begin(home, network)
     note(f"made a node in {home.path}")
     click.echo(peer_id)
 
@@ -150,11 +158,22 @@ def _status_pairs(answer: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
     yield "peers", f"{answer['peers']} ({ways}), {known}"
     for entry in answer["bootstrap"]:
         yield "bootstrap", bootstrap_text(entry)
+    if answer["chain"] is not None:
+        yield "chain", chain_text(answer["chain"])
     for model in answer["models"]:
         yield "model", f"{model['name']}, {model['running']} running, {model['waiting']} waiting"
     yield "queries", f"{answer['asked']} asked, {answer['answered']} answered"
     yield "memory", bytes_text(answer["memory_bytes"])
     yield "cpu", f"{answer['cpu_s']:.1f} s"
+
+
+def chain_text(entry: Mapping[str, Any]) -> str:
+    """How it goes with the chain."""
+    if entry["stopped"]:
+        return f"stopped at block {entry['height']}: {entry['stopped']}"
+    if entry["syncing"]:
+        return f"block {entry['height']} of {entry['best']}, catching up"
+    return f"block {entry['height']}, {'voting' if entry['voting'] else 'following'}"
 
 
 def bootstrap_text(entry: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Wallets, the owners of tokens: new, restore, list, balance, sign, verify, backup; no daemon.
+"""Wallets, the owners of tokens: new, restore, list, balance, send, sign, verify, backup.
 
 A wallet is a coldkey: a file under HOME/wallets that the daemon never opens. A node's own key is
 another one, in node.key.
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from p2p.cli.command import Group, current_home, json_option, note
+from p2p.cli.client import NoDaemon
+from p2p.cli.command import Group, current_client, current_home, json_option, note
 from p2p.cli.failure import Failure
 from p2p.cli.show import print_json, print_pairs, print_table
+from p2p.cli.submit import Manner, amount_of, manner_options, print_sent, sender_of
 from p2p.cli.wallets import (
     DEFAULT,
     ask,
@@ -28,6 +30,8 @@ from p2p.cli.wallets import (
     new_password,
     no_password_option,
     on_terminal,
+    owner_argument,
+    owner_key,
     password_option,
     path_of,
     read,
@@ -37,15 +41,14 @@ from p2p.cli.wallets import (
 )
 
 if TYPE_CHECKING:
-    from ledger.state import Rows
     from ledger.types import PublicKey
 
 LEDGER_HINTS = {
     "NO_LEDGER": "make it from a network's genesis: yuma ledger new --genesis FILE",
-    "BAD_ADDRESS": "give a wallet's name, or an address that begins with yuma1",
     "CORRUPT": "yuma ledger check says more",
 }
 """By the names of reasons, which are too dear to import for every command."""
+BALANCE = ("address", "height", "balance", "nonce", "stakes", "unbonding")
 MAX_WORDS_BYTES = 4096
 """Of 24 words with any spacing."""
 MAX_MESSAGE_BYTES = 2**26
@@ -58,7 +61,7 @@ KEEP_WORDS = (
 
 @click.group(cls=Group)
 def wallet() -> None:
-    """Owners of tokens, in encrypted files; need no daemon."""
+    """Owners of tokens, in encrypted files."""
 
 
 @wallet.command()
@@ -173,56 +176,75 @@ def _state(row: dict[str, Any]) -> str:
 
 
 @wallet.command()
-@click.argument("owner", default=DEFAULT, metavar="[NAME|ADDRESS]")
+@owner_argument
 @json_option
 def balance(owner: str, as_json: bool) -> None:
-    """Show what a wallet owns, by the ledger of this home."""
-    from ledger.address import address_of, public_key_of_address
-    from ledger.amounts import tokens_text
-    from ledger.errors import Invalid
-    from ledger.store import Store
-    from p2p.ledger import check_ledger
+    """Show what a wallet owns.
 
-    try:
-        public = public_key_of_address(owner) if owner[:5].lower() == "yuma1" else load(
-            check_name(owner)).public  # fmt: skip
-        check_ledger(current_home().chain)  # a damaged file may end the process that reads it
-        with Store.open(current_home().chain, readonly=True) as store, store.snapshot() as rows:
-            height, held = rows.head.height, _holdings(rows, public)
-    except Invalid as error:
-        raise Failure(str(error), LEDGER_HINTS.get(error.reason.name, "")) from None
+    By the chain that the daemon follows; by the ledger of this home where none runs.
+    """
+    said = _balance(owner_key(owner))
     if as_json:
-        return print_json({"address": address_of(public), "height": height, **held})
-    amounts = [(f"staked on {one['hotkey']}", one["rao"]) for one in held["stakes"]]
-    amounts += [(f"unbonding until block {one['due']}", one["rao"]) for one in held["unbonding"]]
+        return print_json(said)
+    amounts = [(f"staked on {one['hotkey']}", one["rao"]) for one in said["stakes"]]
+    amounts += [(f"unbonding until block {one['due']}", one["rao"]) for one in said["unbonding"]]
+    from ledger.amounts import tokens_text
+
     print_pairs(
         [
-            ("address", address_of(public)),
-            ("height", height),
-            ("balance", tokens_text(held["balance"])),
+            ("address", said["address"]),
+            ("height", said["height"]),
+            ("balance", tokens_text(said["balance"])),
             *((name, tokens_text(rao)) for name, rao in amounts),
         ]
     )
 
 
-def _holdings(rows: "Rows", public: "PublicKey") -> dict[str, Any]:
-    """What a key owns, in rao, as JSON takes it."""
-    from ledger.accounts import account_of
-    from ledger.keys import peer_id_of
-    from ledger.pools import pool_at
-    from ledger.stakes import stakes_of, unbonding_of
-    from ledger.state import State
+def _balance(public: "PublicKey") -> dict[str, Any]:
+    """What a key owns, in rao. Raises Failure, OSError."""
+    from ledger.address import address_of
 
-    state = State(rows)
-    stakes = [
-        {"hotkey": peer_id_of(pool_at(state, pool).hotkey), "rao": rao}
-        for pool, rao in stakes_of(state, public)
-    ]
-    unbonding = [{"due": due, "rao": rao} for due, rao in unbonding_of(state, public)]
-    account = account_of(state, public)
-    return {
-        "balance": account.balance, "nonce": account.nonce, "stakes": stakes, "unbonding": unbonding
-    }  # fmt: skip
+    address = address_of(public)
+    try:
+        answer = current_client().get("/v0/chain/account", address=address)
+    except NoDaemon:
+        return {"address": address, **_balance_on_disk(public)}
+    return {name: answer[name] for name in BALANCE}
+
+
+def _balance_on_disk(public: "PublicKey") -> dict[str, Any]:
+    """What a key owns, in rao, by the ledger of this home. Raises Failure, OSError."""
+    from ledger.errors import Invalid
+    from ledger.state import State
+    from ledger.store import Store
+    from p2p.documents import holdings
+    from p2p.ledger import check_ledger
+
+    place = current_home().chain
+    try:
+        check_ledger(place)  # a damaged file may end the process that reads it
+        with Store.open(place, readonly=True) as store, store.snapshot() as rows:
+            return {"height": rows.head.height, **holdings(State(rows), public)}
+    except Invalid as error:
+        raise Failure(str(error), LEDGER_HINTS.get(error.reason.name, "")) from None
+
+
+@wallet.command()
+@click.argument("to", metavar="NAME|ADDRESS")
+@click.argument("amount")
+@wallet_option
+@password_option
+@manner_options
+def send(to: str, amount: str, name: str, manner: Manner) -> None:
+    """Pay tokens to a wallet.
+
+    The transaction is signed here and handed to the daemon; the command waits until a block that
+    has it is final.
+    """
+    from ledger.payloads import Transfer
+
+    payload = Transfer(owner_key(to), amount_of(amount))
+    print_sent(sender_of(lambda: unlock(name), manner).send(payload), manner)
 
 
 def _message_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -17,6 +17,7 @@ from p2p.config import NAME, write_whole
 
 if TYPE_CHECKING:
     from ledger.keys import KeyPair
+    from ledger.types import PublicKey
     from ledger.wallet import WalletFile
 
 DEFAULT = "default"
@@ -24,6 +25,7 @@ VARIABLE = "YUMA_WALLET_PASSWORD"
 LEAST_PASSWORD = 8
 """Letters, as NIST SP 800-63B has it: shorter ones are guessed even at Argon2id's price."""
 MAX_PASSWORD_BYTES = 1024
+ADDRESS_HINT = "give a wallet's name, or an address that begins with yuma1"
 
 _PASSWORD_FILE = "p2p.cli.wallets"
 """Where a context keeps the flag."""
@@ -63,6 +65,7 @@ password_option = click.option(
     callback=_keep_password_file,
     help=f"Holds the password; else {VARIABLE}, else you are asked.",
 )
+owner_argument = click.argument("owner", default=DEFAULT, metavar="[NAME|ADDRESS]")
 no_password_option = click.option(
     "--no-password", is_flag=True, help="Lock with none: for networks whose tokens are worthless."
 )
@@ -143,6 +146,19 @@ def keep_at_home(name: str, file: "WalletFile") -> None:
     keep(path_of(name), file)
 
 
+def owner_key(owner: str) -> "PublicKey":
+    """The key of an address, or of a wallet of the current home. Raises Failure, OSError."""
+    from ledger.address import PREFIX, public_key_of_address
+    from ledger.errors import Invalid
+
+    if owner[: len(PREFIX) + 1].lower() != f"{PREFIX}1":
+        return load(check_name(owner)).public
+    try:
+        return public_key_of_address(owner)
+    except Invalid as error:
+        raise Failure(str(error), ADDRESS_HINT) from None
+
+
 def unlock(name: str) -> "KeyPair":
     """The key pair of a wallet, its password taken from where the command line says, or asked for.
 
@@ -180,6 +196,12 @@ def new_password(no_password: bool) -> str | None:
     if given is None:
         return _ask(f"New password, {LEAST_PASSWORD} letters or more", new=True)
     return _strong(given)
+
+
+def password_if_given() -> str | None:
+    """The password of a new wallet, for which nobody is asked; None for none. Raises Failure."""
+    given = _given()
+    return None if given is None else _strong(given)
 
 
 def _given() -> str | None:

@@ -65,6 +65,7 @@ async def status(control: Control, request: Request) -> Response:
             "swarm_nodes": len(node.presence.fresh()),
             "bootstrap": bootstrap_lines(control),
             "alone": not peers,
+            "chain": _chain(control),
             "models": [_jobs(worker) for worker in node.miner.workers.values()],
             "memory_bytes": process.memory_info().rss,
             "cpu_s": round(cpu.user + cpu.system, 2),
@@ -72,6 +73,20 @@ async def status(control: Control, request: Request) -> Response:
             "answered": node.miner.answered,
         }
     )
+
+
+def _chain(control: Control) -> Line | None:
+    """How the chain does here; None where none is followed."""
+    follow = control.node.follow
+    if follow is None:
+        return None
+    return {
+        "height": follow.head.height,
+        "best": follow.best,
+        "syncing": follow.syncing,
+        "voting": follow.voting,
+        "stopped": follow.stopped,
+    }
 
 
 async def shutdown(control: Control, request: Request) -> Response:

@@ -6,8 +6,14 @@ Every frame on a stream is 4 bytes of length (big-endian) and one canonical valu
 from dataclasses import dataclass
 from typing import Annotated
 
+from consensus.light import MAX_ANSWER_BYTES, LightAnswer
+from gossip.membership import Membership, Revocations
+from ledger.blocks import MAX_BLOCK_BYTES, MAX_SIGNERS, Certificate
 from ledger.codec import Tagged
 from ledger.errors import Reason
+from ledger.parts import LEAVES_BYTES
+from ledger.snapshot import MAX_KEY_BYTES
+from ledger.tables import Share
 from ledger.types import ChainField, HashField, Size, exactly
 from models.types import (
     MAX_PREFIX_BYTES,
@@ -22,6 +28,11 @@ MAX_OPEN_REQUESTS = 32
 Askers wait for their turn; a server refuses what is beyond."""
 MAX_CHUNK_BYTES = 2**20
 """A larger input or output travels in chunks of this size (= 1 MiB)."""
+MAX_BLOCKS = 128
+"""In one answer."""
+MAX_RANGE_BYTES = 2 * 2**20
+"""Of blocks in one answer: four of the largest."""
+MAX_CERTIFICATE_BYTES = 24 * 2**10
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,14 @@ class Records:
     """Sealed presence records that the answering node holds."""
 
     sealed: Annotated[tuple[Annotated[bytes, Size(16 * 2**10)], ...], Size(256)]
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What lets a node into a private swarm, and whom it knows to be revoked."""
+
+    membership: Membership
+    revocations: Revocations
 
 
 @dataclass(frozen=True)
@@ -107,6 +126,110 @@ class Refusal:
     detail: Annotated[str, Size(1000)]
 
 
+# --- the ledger
+
+
+@dataclass(frozen=True)
+class GetBlocks:
+    """Blocks from a height on."""
+
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Blocks one after the other, as many as fit, and the certificate of the last.
+
+    That of each other is the parent's in the next one.
+    """
+
+    blocks: Annotated[
+        tuple[Annotated[bytes, Size(MAX_BLOCK_BYTES)], ...], Size(MAX_BLOCKS, least=1)
+    ]
+    certificate: Annotated[bytes, Size(MAX_CERTIFICATE_BYTES)]
+
+
+@dataclass(frozen=True)
+class Held:
+    """None of those asked for is here: the blocks that are."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class GetBlock:
+    """A block by its hash, decided or proposed."""
+
+    hash: HashField
+
+
+@dataclass(frozen=True)
+class GetTransaction:
+    """A signed transaction by its id, included or waiting."""
+
+    id: HashField
+
+
+@dataclass(frozen=True)
+class Found:
+    """The bytes of what was asked for, if it is here."""
+
+    data: Annotated[tuple[Annotated[bytes, Size(MAX_BLOCK_BYTES)], ...], Size(1)]
+
+
+@dataclass(frozen=True)
+class GetWay:
+    """The next part of the way from the end of an epoch to a row (`consensus.light.answer`)."""
+
+    after: int
+    key: Annotated[bytes, Size(MAX_KEY_BYTES)]
+
+
+@dataclass(frozen=True)
+class GetOffer:
+    """The newest snapshot that the other side has."""
+
+
+@dataclass(frozen=True)
+class Offered:
+    """The block after which a state is there to be had, what decided it, and who voted on it."""
+
+    block: Annotated[bytes, Size(MAX_BLOCK_BYTES)]
+    certificate: Certificate
+    voters: Annotated[tuple[Share, ...], Size(MAX_SIGNERS)]
+
+
+@dataclass(frozen=True)
+class GetLeaves:
+    """The hashes of all buckets of the snapshot of a height."""
+
+    height: int
+
+
+@dataclass(frozen=True)
+class GetPart:
+    """A part of the snapshot of a height, from a byte on."""
+
+    height: int
+    number: int
+    start: int
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """A chunk of the bytes asked for, and how many there are in all."""
+
+    data: Annotated[bytes, Size(LEAVES_BYTES)]
+    whole: int
+
+
+@dataclass(frozen=True)
+class Gone:
+    """What was asked for is not here."""
+
+
 @dataclass(frozen=True)
 class Protocol:
     """One row: the id on the wire, and what may be said in which direction."""
@@ -144,4 +267,34 @@ QUERY = Protocol(
     Tagged(Piece, More, End, Refusal, limit=_QUERY_LIMIT),
     "model requests on one held stream, answers streamed and signed",
 )
-PROTOCOLS = (STATUS, PEERS, OFFER, QUERY)
+BLOCKS = Protocol(
+    "/yuma/blocks/1",
+    Tagged(GetBlocks, limit=_SMALL),
+    Tagged(Blocks, Held, limit=MAX_RANGE_BYTES + MAX_CERTIFICATE_BYTES + _SMALL),
+    "ranges of blocks with their certificates",
+)
+FETCH = Protocol(
+    "/yuma/fetch/1",
+    Tagged(GetBlock, GetTransaction, limit=_SMALL),
+    Tagged(Found, limit=MAX_BLOCK_BYTES + _SMALL),
+    "one block by its hash, one transaction by its id",
+)
+LIGHT = Protocol(
+    "/yuma/light/1",
+    Tagged(GetWay, limit=_SMALL),
+    Tagged(LightAnswer, Gone, limit=MAX_ANSWER_BYTES + _SMALL),
+    "headers with their certificates from epoch to epoch, and a row under the last",
+)
+SNAPSHOT = Protocol(
+    "/yuma/snapshot/1",
+    Tagged(GetOffer, GetLeaves, GetPart, limit=_SMALL),
+    Tagged(Offered, Bytes, Gone, limit=LEAVES_BYTES + _SMALL),
+    "a late state in 256 parts",
+)
+MEMBERS = Protocol(
+    "/yuma/members/1",
+    Tagged(Credentials, limit=2**20),
+    Tagged(Credentials, limit=2**20),
+    "memberships of both sides of a private swarm, and revocations",
+)
+PROTOCOLS = (MEMBERS, STATUS, PEERS, OFFER, QUERY, BLOCKS, FETCH, LIGHT, SNAPSHOT)

@@ -11,13 +11,15 @@ import trio
 
 from ledger.errors import Invalid
 from ledger.keys import load_seed
-from ledger.store import Store
+from ledger.restore import finish
 from p2p.config import ConfigError, Home, Settings
 from p2p.http.api import Control
 from p2p.http.app import serve_control
-from p2p.ledger import check_ledger
+from p2p.membership import pass_of
+from p2p.node.begin import Begin
+from p2p.node.chain import Chain, checkpoint_of, genesis_of, is_new, open_chain
 from p2p.node.logs import log_to_stderr
-from p2p.node.node import Node
+from p2p.node.node import Node, unix_ms
 
 log = logging.getLogger("yuma.daemon")
 
@@ -35,8 +37,11 @@ def run_daemon(home: Home, settings: Settings) -> int:
     """Run a daemon on a home until it is told to stop; gives the exit status."""
     log_to_stderr(settings.log_level)
     try:
-        with _lock(home), _ledger(home):
-            trio.run(_main, home, settings)
+        with _lock(home):
+            if settings.sync == "snapshot" and not trio.run(_begin, home, settings):
+                return 0
+            with open_chain(home) as chain:
+                trio.run(_main, home, settings, chain)
     except (ConfigError, Invalid, OSError, BaseExceptionGroup) as error:
         reason = _first(error)
         if not isinstance(reason, ConfigError | Invalid | OSError):
@@ -63,22 +68,34 @@ def _lock(home: Home) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _ledger(home: Home) -> Iterator[None]:
-    """Check the ledger of a home that has one, and keep other writers off it.
+async def _begin(home: Home, settings: Settings) -> bool:
+    """Begin a new ledger with a late state; False if the daemon was told to stop before that."""
+    genesis = genesis_of(home)
+    if genesis is None or not is_new(home):
+        return True
+    pair = load_seed(home.key)
+    own_pass = pass_of(home, genesis, pair.public, unix_ms())
+    node = Node.make(pair, settings, home.peers, genesis, own_pass)
+    control = Control(node, home)
+    checkpoint = checkpoint_of(settings.checkpoint)
+    begin = Begin(node.host, genesis, home.chain, node.cut_off, checkpoint)
 
-    Raises Invalid: CORRUPT, LEDGER_LOCKED, DISK_FULL; OSError.
-    """
-    if not home.chain.exists():
-        yield
-        return
-    check_ledger(home.chain)
-    with Store.open(home.chain):
-        yield
+    async def work(scope: trio.CancelScope) -> None:
+        if await begin.run():
+            await trio.to_thread.run_sync(finish, home.chain)
+        scope.cancel()
+
+    async with _signals(control), node.run(), serve_control(control), trio.open_nursery() as both:
+        both.start_soon(work, both.cancel_scope)
+        await control.stopping.wait()
+        both.cancel_scope.cancel()
+    return not control.stopping.is_set()
 
 
-async def _main(home: Home, settings: Settings) -> None:
-    node = Node.make(load_seed(home.key), settings, home.peers)
+async def _main(home: Home, settings: Settings, chain: Chain | None) -> None:
+    pair = load_seed(home.key)
+    own_pass = pass_of(home, chain.genesis, pair.public, unix_ms()) if chain else None
+    node = Node.make(pair, settings, home.peers, chain, own_pass)
     control = Control(node, home)
     async with _signals(control), node.run(), serve_control(control):
         for model in settings.serve:

@@ -14,26 +14,31 @@ import trio
 
 from gossip.pubsub import Gossip
 from gossip.topics import PRESENCE, QUERIES, TOPICS
+from ledger.genesis import Genesis
 from ledger.keys import KeyPair, PeerId
-from ledger.types import ChainId, Height
+from ledger.types import ChainId, Hash, Height
 from p2p.config import Settings, chain_of
+from p2p.membership import Pass
 from p2p.net.discovery import Dht, mdns
 from p2p.net.host import Host
 from p2p.net.keeper import Keeper
 from p2p.net.links import Links
-from p2p.net.protocols import OFFER, PEERS, QUERY, STATUS
+from p2p.net.protocols import BLOCKS, FETCH, LIGHT, OFFER, PEERS, QUERY, SNAPSHOT, STATUS
+from p2p.node.chain import Chain, checkpoint_of
 from p2p.node.directory import Directory
+from p2p.node.follow import Follow
+from p2p.node.members import Members
 from p2p.node.miner import Miner
 from p2p.node.offers import Offers
-from p2p.node.presence import Presence
+from p2p.node.presence import NO_HEAD, Presence
 from p2p.node.queries import QueryServer
 from p2p.node.router import Router
 
 log = logging.getLogger("yuma.node")
 
 GREETINGS_AT_ONCE = 64
-GRAYLIST_BAN_S = 600.0
-"""A peer whose score fell below use may come back after ten minutes."""
+BAN_S = 600.0
+"""Who was cut off may come back after ten minutes."""
 AGENT = "yuma/0.1.0"
 
 
@@ -43,7 +48,8 @@ def split_address(address: str) -> tuple[str, PeerId]:
     return place, PeerId(peer)
 
 
-def _unix_ms() -> int:
+def unix_ms() -> int:
+    """The time, in Unix milliseconds."""
     return int(time() * 1000)
 
 
@@ -64,35 +70,60 @@ class Node:
     router: Router
     offers: Offers
     dht: Dht | None
+    follow: Follow | None
+    """None in a swarm without a ledger."""
+    members: Members | None
+    """None in a swarm that is open to all."""
     _nursery: trio.Nursery | None = None
     _greetings: trio.CapacityLimiter = field(
         default_factory=lambda: trio.CapacityLimiter(GREETINGS_AT_ONCE)
     )
 
     @classmethod
-    def make(cls, pair: KeyPair, settings: Settings, peers_file: Path) -> "Node":
-        """Wire a node together; it does nothing yet."""
-        chain = chain_of(settings.network)
+    def make(
+        cls,
+        pair: KeyPair,
+        settings: Settings,
+        peers_file: Path,
+        ledger: Chain | Genesis | None = None,
+        own_pass: Pass | None = None,
+    ) -> "Node":
+        """Wire a node together; it does nothing yet. With a genesis alone it follows no chain.
+
+        Raises Invalid, OSError of the ledger.
+        """
+        genesis = ledger.genesis if isinstance(ledger, Chain) else ledger
+        chain = genesis.chain if genesis else chain_of(settings.network)
         host = Host(pair, settings.listen, settings.announce, settings.connections_max)
         gossip = Gossip(host.libp2p, chain, TOPICS)
         keeper = Keeper(host, settings.peers_target, peers_file, time)
-        # The miner tells presence of changes, and presence asks the miner what is served.
-        presence: Presence
-        miner = Miner(pair, chain, _unix_ms, lambda: Height(0), lambda: presence.changed())
+        # Presence, miner and follow ask each other: they meet in the node, once it is there.
+        node: Node
         presence = Presence(
-            pair, chain, AGENT, host, keeper, gossip, _unix_ms, models=miner.announced
-        )
+            pair, chain, AGENT, host, keeper, gossip, unix_ms,
+            models=lambda: node.miner.announced(),
+            position=lambda: node.position(),
+            heard_of=lambda height: node.heard_of(height),
+        )  # fmt: skip
+        miner = Miner(pair, chain, unix_ms, lambda: node.position()[0], presence.changed)
         directory = Directory(pair.peer_id, presence, miner.announced, host.rtts)
         links = Links(host)
-        router = Router(
-            pair, chain, host, keeper, gossip, miner, directory, links, unix_ms=_unix_ms
-        )
-        offers = Offers(pair, chain, host, keeper, miner, _unix_ms)
+        router = Router(pair, chain, host, keeper, gossip, miner, directory, links, unix_ms=unix_ms)
+        offers = Offers(pair, chain, host, keeper, miner, unix_ms)
         dht = Dht(host, keeper) if settings.dht else None
-        return cls(
+        follow = None
+        if isinstance(ledger, Chain):
+            follow = Follow(
+                ledger, pair, host, gossip, presence.claimed,
+                blame=lambda peer, why: node.cut_off(peer, why),
+                checkpoint=checkpoint_of(settings.checkpoint), snapshots=settings.snapshots,
+            )  # fmt: skip
+        members = Members(own_pass, host, gossip, unix_ms) if own_pass else None
+        node = cls(
             pair, chain, settings, host, gossip, keeper, presence, miner, directory, links,
-            router, offers, dht,
+            router, offers, dht, follow, members,
         )  # fmt: skip
+        return node
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator["Node"]:
@@ -126,6 +157,10 @@ class Node:
             await nursery.start(self.links.run)
             for task in (self.presence.run, self.keeper.run, self.offers.run):
                 nursery.start_soon(task)
+            if self.follow is not None:
+                nursery.start_soon(self.follow.run)
+            if self.members is not None:
+                nursery.start_soon(self.members.run)
             try:
                 yield
             finally:
@@ -136,21 +171,50 @@ class Node:
         """Answers under way: those given to others, and those asked for here."""
         return self.miner.running() + self.router.running
 
+    def position(self) -> tuple[Height, Hash]:
+        """The height and the hash of the ledger's head."""
+        head = self.follow.head if self.follow else None
+        return (head.height, head.hash) if head else (Height(0), NO_HEAD)
+
+    def heard_of(self, height: int) -> None:
+        """Somebody says that it has the block of a height."""
+        if self.follow is not None:
+            self.follow.sync.heard(height)
+
+    def cut_off(self, peer: PeerId, why: str) -> None:
+        """Disconnect a peer, and refuse it for a while."""
+        log.warning("peer %s is cut off for a while: %s", peer, why)
+        self.host.ban(peer, trio.current_time() + BAN_S)
+        self._start(self.host.disconnect, peer)
+
     def _attach(self) -> None:
         """Say who takes in what."""
         self.host.handle(STATUS.id, self.presence.serve_status)
         self.host.handle(PEERS.id, self.presence.serve_peers)
         self.host.handle(QUERY.id, QueryServer(self.miner).handle)
         self.host.handle(OFFER.id, self.router.take_offer)
+        if self.members is not None:
+            self.members.attach()
         self.host.on_change(self._peer_changed)
         self.gossip.handle(PRESENCE, self.presence.hear)
         self.gossip.handle(QUERIES, self.offers.hear)
-        self.gossip.on_graylisted(self._graylisted)
+        self.gossip.on_graylisted(
+            lambda peer: self.cut_off(peer, "it sent too much that is invalid")
+        )
+        if self.follow is not None:
+            self.host.handle(BLOCKS.id, self.follow.server.serve_blocks)
+            self.host.handle(FETCH.id, self.follow.server.serve_fetch)
+            self.host.handle(LIGHT.id, self.follow.states.serve_light)
+            self.host.handle(SNAPSHOT.id, self.follow.states.serve_snapshot)
+            self.follow.attach()
 
     def _peer_changed(self, peer: PeerId, connected: bool) -> None:
         self.presence.changed()
         if not connected:
             self.keeper.disconnected(peer)
+            if self.members is not None:
+                self.members.disconnected(peer)
+            self.presence.disconnected(peer)
             return
         for connection in self.host.connections():
             if connection.peer == peer:
@@ -159,13 +223,10 @@ class Node:
 
     async def _meet(self, peer: PeerId) -> None:
         async with self._greetings:
+            if self.members is not None and not await self.members.meet(peer):
+                return
             if await self.presence.greet(peer) and self.dht is not None:
                 await self.dht.connected(peer)
-
-    def _graylisted(self, peer: PeerId) -> None:
-        log.warning("peer %s sent too much that is invalid; cut off for a while", peer)
-        self.host.ban(peer, trio.current_time() + GRAYLIST_BAN_S)
-        self._start(self.host.disconnect, peer)
 
     def _start(self, task: Callable[[PeerId], Awaitable[None]], peer: PeerId) -> None:
         assert self._nursery is not None

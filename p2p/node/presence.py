@@ -77,8 +77,14 @@ class Presence:
     gossip: Gossip
     unix_ms: Callable[[], int]
     models: Callable[[], tuple[Served, ...]]
+    position: Callable[[], tuple[int, Hash]] = lambda: (0, NO_HEAD)
+    """The height and the hash of our ledger's head."""
+    heard_of: Callable[[int], None] = lambda height: None
+    """Told of the heights that others say they have."""
     seen: Seen = field(default_factory=Seen)
     book: dict[PublicKey, Heard] = field(default_factory=dict)
+    statuses: dict[PeerId, Status] = field(default_factory=dict)
+    """What connected peers said of themselves when they met us."""
     _bytes: int = 0
     _seq: int = 0
     _change: trio.Event = field(default_factory=trio.Event)
@@ -106,14 +112,15 @@ class Presence:
         """A new record of this node."""
         self._seq = max(self.unix_ms(), self._seq + 1)
         models = self.models()
+        height, head = self.position()
         return PeerRecord(
             key=self.pair.public,
             seq=self._seq,
             agent=self.agent,
             roles=("miner",) if models else (),
             addresses=tuple(self.host.addresses()[:MAX_ADDRESSES]),
-            height=0,
-            head=NO_HEAD,
+            height=height,
+            head=head,
             models=models,
             neighbours=tuple(self._neighbours())[:MAX_NEIGHBOURS],
         )
@@ -154,6 +161,7 @@ class Presence:
             self._forget(next(iter(self.book)))
         if record.key != self.pair.public:
             self.keeper.announced(heard.peer, record.addresses)
+            self.heard_of(record.height)
 
     def _forget(self, key: PublicKey) -> None:
         heard = self.book.pop(key, None)
@@ -218,6 +226,8 @@ class Presence:
                     self.host.ban(peer, trio.current_time() + TTL_S)
                     await self.host.disconnect(peer)
                     return False
+                if isinstance(status, Status):
+                    self._met(peer, status)
                 records = await self._ask(peer, PEERS)
             if isinstance(records, Records):
                 self.take(records)
@@ -237,9 +247,24 @@ class Presence:
             with briefly(1):
                 await frames.close()
 
+    def _met(self, peer: PeerId, status: Status) -> None:
+        """Keep what a connected peer says of itself."""
+        if status.chain == self.chain and self.host.is_connected(peer):
+            self.statuses[peer] = status
+            self.heard_of(status.height)
+
+    def disconnected(self, peer: PeerId) -> None:
+        """Forget what a peer said when it met us."""
+        self.statuses.pop(peer, None)
+
+    def claimed(self, peer: PeerId) -> int:
+        """The height that a peer says it has."""
+        heard, status = self.book.get(public_key_of(peer)), self.statuses.get(peer)
+        return max(heard.record.height if heard else 0, status.height if status else 0)
+
     def status(self) -> Status:
         """Who we are."""
-        return Status(self.chain, self.agent, 0, NO_HEAD)
+        return Status(self.chain, self.agent, *self.position())
 
     def take(self, records: Records) -> None:
         """Take in the records that a peer holds: what is not sound or not new is passed over.
@@ -261,7 +286,8 @@ class Presence:
 
     async def serve_status(self, stream: Any) -> None:
         """Answer a peer's status with ours."""
-        await self._serve(stream, STATUS, self.status)
+        peer = PeerId(stream.muxed_conn.peer_id.to_base58())
+        await self._serve(stream, STATUS, self.status, lambda status: self._met(peer, status))
 
     async def serve_peers(self, stream: Any) -> None:
         """Answer a peer with the freshest records we hold."""
@@ -278,10 +304,18 @@ class Presence:
             given.append(one.sealed)
         return Records(tuple(given))
 
-    async def _serve(self, stream: Any, protocol: Any, answer: Callable[[], Any]) -> None:
+    async def _serve(
+        self,
+        stream: Any,
+        protocol: Any,
+        answer: Callable[[], Any],
+        met: Callable[[Status], None] = lambda status: None,
+    ) -> None:
         frames = Frames(stream, receives=protocol.request, sends=protocol.response)
         with trio.fail_after(GREET_TIMEOUT_S):
-            if await frames.receive() is not None:
+            status = await frames.receive()
+            if status is not None:
+                met(status)
                 await frames.send(answer())
             await frames.close()
 

@@ -8,11 +8,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+
+from p2p.cli import failure
+from p2p.cli import yuma as commands
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -52,6 +57,14 @@ def run_yuma(home: Path, *arguments: str, stdin: bytes | None = b"", **env: str)
     outcome = Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
     assert "Traceback" not in outcome.err, outcome.err
     return outcome
+
+
+def run_within(home: Path, *arguments: str, **env: str) -> Outcome:
+    """The command line in this process: quicker, where nothing hangs on the process."""
+    out, err = StringIO(), StringIO()
+    with patch.dict(os.environ, env), redirect_stdout(out), redirect_stderr(err):
+        code = failure.run(commands, ["--home", str(home), *arguments])
+    return Outcome(code, out.getvalue(), err.getvalue())
 
 
 class FakeDaemon:
@@ -108,10 +121,11 @@ class Daemon:
     home: Path
     process: subprocess.Popen[bytes]
     log: Path
+    run: Yuma = run_yuma
 
     def __call__(self, *arguments: str, **more: Any) -> Outcome:
         """Run a command against it."""
-        return run_yuma(self.home, *arguments, **more)
+        return self.run(self.home, *arguments, **more)
 
     def json(self, *arguments: str) -> Any:
         """What a command prints with --json."""
@@ -147,6 +161,16 @@ def start_daemon(home: Path, *flags: str) -> Daemon:
             start_new_session=True,
         )
     return Daemon(home, process, log)
+
+
+@contextmanager
+def running(home: Path, *flags: str) -> Iterator[Daemon]:
+    """A daemon that is ready, for the time of the block; commands against it are within."""
+    daemon = start_daemon(home, *flags)
+    try:
+        yield replace(daemon.wait_ready(), run=run_within)
+    finally:
+        daemon.stop()
 
 
 def wait_until(done: Callable[[], Any], limit_s: float = 30.0) -> None:

@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command_line import Daemon, FakeDaemon, Yuma, run_yuma, start_daemon, wait_until
+from tests.cli.command_line import (
+    Daemon,
+    FakeDaemon,
+    Yuma,
+    run_within,
+    run_yuma,
+    running,
+    start_daemon,
+    wait_until,
+)
 
 
 @pytest.fixture
@@ -16,6 +25,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def yuma(home: Path) -> Yuma:
     return lambda *arguments, **more: run_yuma(home, *arguments, **more)
+
+
+@pytest.fixture
+def within(home: Path) -> Yuma:
+    return lambda *arguments, **more: run_within(home, *arguments, **more)
 
 
 @pytest.fixture
@@ -50,3 +64,12 @@ def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
     finally:
         for daemon in started:
             daemon.stop()
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon that is a whole network: the only voter of a chain with quick blocks."""
+    home = tmp_path_factory.mktemp("n") / "home"
+    assert run_within(home, "init", "--network", "minimal").code == 0
+    with running(home) as daemon:
+        yield daemon

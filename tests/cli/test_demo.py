@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from p2p.cli import demo
+from p2p.cli.daemons import TAIL_LINES, Daemon
 from p2p.cli.failure import Failure
 from p2p.config import Home
 from tests.cli.command_line import ROOT, environment
@@ -55,13 +55,12 @@ def test_demo_that_is_interrupted(tmp_path: Path, number: signal.Signals) -> Non
 
 
 def test_demo_with_a_daemon_that_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    log = tmp_path / "log"
-    log.write_text("".join(f"line {number}\n" for number in range(99)))
-    with subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]) as process:
-        node = demo.Node("first", Home(tmp_path), log, process)
+    node = Daemon("first", Home(tmp_path / "first"), ())
+    node.log.write_text("".join(f"line {number}\n" for number in range(99)))
+    with subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]) as node.process:
         with pytest.raises(Failure, match="the first node ended by itself with exit code 3"):
-            demo._wait_ready(node)
+            node.wait_ready()
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "the log of the first node ends with:"
     assert said[-1] == "  line 98"
-    assert len(said) == 1 + demo.TAIL_LINES
+    assert len(said) == 1 + TAIL_LINES

@@ -12,8 +12,6 @@ from ledger.genesis import genesis_header
 from ledger.genesis_file import read_genesis
 from ledger.params import DEVNET, TOKEN, Params
 from ledger.store import Store
-from p2p.cli import failure
-from p2p.cli import yuma as commands
 from tests.cli.command_line import Outcome, Yuma
 from tests.ledger.world import key, public
 
@@ -30,17 +28,6 @@ ENTRIES = (
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "genesis.toml"
-
-
-@pytest.fixture
-def within(home: Path, capsys: pytest.CaptureFixture[str]) -> Yuma:
-    """The command line within this process: quicker, where nothing hangs on the process."""
-
-    def run(*arguments: str) -> Outcome:
-        code = failure.run(commands, ["--home", str(home), *arguments])
-        return Outcome(code, *capsys.readouterr())
-
-    return run
 
 
 def refused(outcome: Outcome, sentence: str) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ledger.disk import DATA
 from ledger.errors import Invalid, Reason
-from ledger.store import DATA, Store
+from ledger.store import Store
 from ledger.types import ChainId
 from p2p.config import Home
 from p2p.ledger import check_ledger

@@ -1,26 +1,38 @@
 """A chain in memory: two nodes that take the same blocks, people who send transactions, an audit.
 
-One node proposes each block, the other takes it from its bytes; after every block both must have
-the same rows, and every rao must be somewhere.
+The leader of view 0 proposes each block on one node, the other takes it from its bytes, and all
+voters sign it; after every block both must have the same rows, and every rao must be somewhere.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
+from consensus.committee import Committee, committee_at
+from consensus.lottery import lottery_at
 from consensus.proposal import build_block, next_header
-from consensus.transition import Changes, Tip, execute
+from consensus.transition import AnyDraft, Changes, Tip, execute
 from ledger.accounts import account_of
-from ledger.blocks import NO_CERTIFICATE, Block, Certificate, Header, VoteKind, unpack_block
+from ledger.blocks import (
+    NO_CERTIFICATE,
+    Block,
+    Certificate,
+    Header,
+    Signer,
+    Vote,
+    VoteKind,
+    unpack_block,
+)
 from ledger.codec import pack
 from ledger.emission import audit
 from ledger.genesis import Genesis, genesis_header, genesis_rows
+from ledger.keys import KeyPair
 from ledger.merkle import Tree, changed_buckets, empty_tree, leaf_hash
 from ledger.payloads import Payload
 from ledger.state import MemoryRows, State
 from ledger.transactions import Transaction, sign
-from ledger.types import Hash
-from tests.ledger.world import key, public
+from ledger.types import Hash, PublicKey
+from tests.ledger.world import key, pair_of, public
 
 
 @dataclass(frozen=True)
@@ -79,9 +91,10 @@ class Node:
 class Chain:
     """Two nodes, and transactions that wait for the next block."""
 
-    def __init__(self, genesis: Genesis, proposer: str = "proposer") -> None:
-        self.proposer = proposer
+    def __init__(self, genesis: Genesis) -> None:
         self.nodes = (Node(genesis), Node(genesis))
+        self.certificate = NO_CERTIFICATE
+        self.away: Container[PublicKey] = ()
         self.waiting: list[bytes] = []
         self.sent: defaultdict[str, int] = defaultdict(int)
 
@@ -100,6 +113,15 @@ class Chain:
         """The tables after the last block."""
         return self.nodes[0].state
 
+    @property
+    def tip(self) -> Tip[Draft]:
+        """What the next block is executed on."""
+        return self.nodes[0].tip
+
+    def leader(self, view: int = 0) -> KeyPair:
+        """Who may propose the next block in a view."""
+        return leader_of(self.tip, view)
+
     def send(self, name: str, payload: Payload, fee: int = 0, last: int | None = None) -> bytes:
         """Sign a transaction for the next block."""
         nonce = account_of(self.state, public(name)).nonce + self.sent[name]
@@ -110,15 +132,14 @@ class Chain:
         self.waiting.append(data)
         return data
 
-    def propose(self) -> Block:
+    def propose(self, view: int = 0) -> Block:
         """The next block, with what waits and applies."""
-        tip = self.nodes[0].tip
-        header = next_header(tip, public(self.proposer), time=0)
-        return build_block(tip, header, certificate_of(self.header), self.waiting)
+        header = next_header(self.tip, self.leader(view), 0, view)
+        return build_block(self.tip, header, self.certificate, self.waiting)
 
-    def step(self) -> Block:
+    def step(self, view: int = 0) -> Block:
         """Propose the next block and let both nodes take it; all that waited must be in it."""
-        block = self.propose()
+        block = self.propose(view)
         assert list(block.transactions) == self.waiting
         self.take(block)
         return block
@@ -131,7 +152,13 @@ class Chain:
             node.take(unpack_block(data))
         first, second = (list(node.rows.scan(b"")) for node in self.nodes)
         assert first == second
+        self.certificate = self.certify(block.header)
         audit(self.state)
+
+    def certify(self, header: Header, kind: VoteKind = VoteKind.FINALISE) -> Certificate:
+        """The votes for the last block, or one that would follow it, of all who are not away."""
+        committee = committee_at(self.state, self.tip.params, header.height)
+        return certificate_of(committee, header, kind, self.away)
 
     def reach(self, height: int) -> None:
         """Let blocks pass up to a height."""
@@ -139,8 +166,23 @@ class Chain:
             self.step()
 
 
-def certificate_of(header: Header) -> Certificate:
-    """A certificate for a block, without votes: nobody counts them here."""
-    if header.height == 0:
-        return NO_CERTIFICATE
-    return Certificate(VoteKind.FINALISE, header.height, 0, header.hash, ())
+def leader_of(tip: Tip[AnyDraft], view: int = 0) -> KeyPair:
+    """Who may propose the next block in a view, if its name was said before."""
+    height = tip.header.height + 1
+    return pair_of(lottery_at(State(tip.rows), tip.params, height).leader(height, view))
+
+
+def certificate_of(
+    committee: Committee,
+    header: Header,
+    kind: VoteKind = VoteKind.FINALISE,
+    away: Container[PublicKey] = (),
+) -> Certificate:
+    """The votes of all members who are not away."""
+    digest = Vote(kind, header.height, header.view, header.hash).digest(header.chain)
+    signers = tuple(
+        Signer(index, pair_of(voter).sign(digest))
+        for index, voter in enumerate(committee.keys)
+        if voter not in away
+    )
+    return Certificate(kind, header.height, header.view, header.hash, signers)

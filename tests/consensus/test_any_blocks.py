@@ -11,10 +11,13 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from consensus import vrf
+from consensus.attendance import attend
 from consensus.transition import conclude
-from ledger.blocks import Vote, VoteKind
+from ledger.blocks import NO_HASH, Certificate, Header, Signer, Vote, VoteKind
 from ledger.channels import Voucher
 from ledger.errors import Invalid, Reason
+from ledger.genesis import Genesis, genesis_header
 from ledger.neurons import neuron_of
 from ledger.params import TOKEN
 from ledger.payloads import (
@@ -43,8 +46,9 @@ from ledger.payloads import (
 from ledger.state import MemoryRows, State
 from ledger.subnets import SETTINGS
 from ledger.tables import CHANNELS, TABLES
+from ledger.terms import found_terms, term_at
 from ledger.transactions import KINDS
-from ledger.types import Hash
+from ledger.types import Hash, Signature
 from ledger.vectors import pack
 from ledger.weights import commitment
 from tests.ledger.world import CHAIN, SMALL, World, consent, key, public
@@ -56,6 +60,9 @@ QUICK = replace(
 )  # fmt: skip
 PEOPLE, HOTKEYS = ("ann", "bob", "cid"), ("one", "two", "three", "four")
 SALT = bytes(32)
+HEADER = replace(
+    genesis_header(Genesis("any", 0, QUICK, (), (), ())), vrf_proof=vrf.prove(key("one").seed, b"")
+)
 Draw = Callable[[Any], Any]
 
 
@@ -154,7 +161,22 @@ def started() -> World:
     world.apply("ann", CreateSubnet(public("one"), 10 * TOKEN))
     world.apply("bob", Register(1, public("two"), TOKEN))
     world.apply("cid", Register(1, public("three"), TOKEN))
+    found_terms(world.state, QUICK, CHAIN)
     return world
+
+
+def block_of(world: World, draw: Draw) -> tuple[Header, Certificate]:
+    """A block of somebody, in some view, and the certificate of some voters for its parent."""
+    header = replace(
+        HEADER,
+        height=world.height,
+        view=draw(st.sampled_from([0, 0, 1, 5, 2**63 - 1])),
+        proposer=public(draw(st.sampled_from(HOTKEYS))),
+    )
+    voters = len(term_at(world.state, QUICK, max(1, world.height - 1)).voters)
+    places = sorted(draw(st.sets(st.integers(0, voters - 1))))
+    signers = tuple(Signer(place, Signature(bytes(64))) for place in places)
+    return header, Certificate(VoteKind.FINALISE, world.height - 1, 0, NO_HASH, signers)
 
 
 def by_whom(kind: type, draw: Draw) -> str:
@@ -178,7 +200,9 @@ def test_no_transaction_breaks_a_block(data: st.DataObject) -> None:
             except Invalid as error:
                 assert error.reason != Reason.UNBALANCED
                 assert world.state.changes() == before
-        conclude(world.state, world.place, public(data.draw(st.sampled_from(HOTKEYS))), 0)
+        header, certificate = block_of(world, data.draw)
+        attend(world.state, QUICK, header, certificate)
+        conclude(world.state, QUICK, header, 0)
         world.audit()
         world.height += 1
     rows = {key: value for key, value in world.state.changes().items() if value is not None}

@@ -1,4 +1,4 @@
-"""An epoch has one result, on every machine: integers only, whatever the libraries choose to run.
+"""Epochs and blocks have one result, on every machine: integers only, whatever libraries do.
 
 Floats fail this: with other kernels of OpenBLAS the last bits of a float epoch's dividends differ.
 """
@@ -18,7 +18,11 @@ from tests.consensus.digest import arrays_of
 from tests.consensus.subnets import MODES, subnet
 
 ROOT = Path(__file__).parents[2]
-MODULES = ("fixed", "rows", "weights", "bonds", "yuma", "replay")
+MODULES = (
+    *("consensus/fixed", "consensus/rows", "consensus/weights", "consensus/bonds"),
+    *("consensus/yuma", "consensus/replay", "consensus/vrf", "consensus/lottery"),
+    *("consensus/attendance", "consensus/intelligence", "consensus/rotation", "ledger/terms"),
+)
 BANNED = {"float", "float64", "float32", "true_divide", "mean", "random", "set", "hash"}
 MACHINES = (
     {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
@@ -30,7 +34,7 @@ MACHINES = (
 
 
 def digest_on(machine: dict[str, str]) -> str:
-    """The digest of many epochs in a process of its own."""
+    """The digest of many epochs, and of some blocks, in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.consensus.digest"],
         cwd=ROOT,
@@ -56,7 +60,7 @@ def test_results_are_integers(mode: str) -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_source_has_no_floats(name: str) -> None:
-    for node in ast.walk(ast.parse((ROOT / f"consensus/{name}.py").read_text())):
+    for node in ast.walk(ast.parse((ROOT / f"{name}.py").read_text())):
         assert not (isinstance(node, ast.Constant) and isinstance(node.value, float))
         assert not isinstance(node, ast.Div | ast.SetComp | ast.Set)
         assert not (isinstance(node, ast.Attribute) and node.attr in BANNED)

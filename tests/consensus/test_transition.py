@@ -16,6 +16,7 @@ from ledger.blocks import (
     NO_CERTIFICATE,
     NO_HASH,
     Block,
+    Certificate,
     Header,
     VoteKind,
     transactions_root,
@@ -32,9 +33,8 @@ from ledger.state import MemoryRows, State
 from ledger.store import Store
 from ledger.subnets import first_settings, subnet_of
 from ledger.tables import ACCOUNTS, Account
-from ledger.types import Hash
 from ledger.vectors import pack as vector
-from tests.consensus.chain import Chain, certificate_of
+from tests.consensus.chain import Chain
 from tests.ledger.world import key, public
 
 PARAMS = replace(DEVNET, fee_per_byte=0)
@@ -45,6 +45,13 @@ GENESIS = Genesis(
     accounts=(Allocation(public("alice"), 100 * TOKEN), Allocation(public("bob"), TOKEN)),
     stakes=(Bond(public("alice"), public("node"), 3 * TOKEN),),
     subnets=(),
+)
+FOUR = replace(
+    GENESIS,
+    stakes=tuple(
+        Bond(public("alice"), public(name), amount * TOKEN)
+        for name, amount in (("one", 1), ("two", 2), ("three", 3), ("four", 4))
+    ),
 )
 SETTINGS = first_settings(PARAMS)
 MARKET = replace(
@@ -90,7 +97,7 @@ def test_a_header_follows_its_parents(field: str) -> None:
     chain = Chain(GENESIS)
     chain.step()
     block = with_header(chain.propose(), **WRONG_HEADERS[field])
-    refuses(Reason.WRONG_BLOCK, lambda: execute(chain.nodes[0].tip, block), field)
+    refuses(Reason.WRONG_BLOCK, lambda: execute(chain.tip, block), field)
 
 
 def test_block_1_follows_genesis() -> None:
@@ -105,7 +112,7 @@ def test_a_block_waits_for_its_time_and_keeps_a_later_one() -> None:
     tip = Chain(GENESIS).nodes[0].tip
     early = GENESIS.time + PARAMS.block_ms
     for now, time in ((0, early), (early - 1, early), (early + 1, early + 1)):
-        assert next_header(tip, public("proposer"), now).time == time
+        assert next_header(tip, key("node"), now).time == time
 
 
 def test_the_epoch_is_that_of_the_height() -> None:
@@ -117,22 +124,78 @@ def test_the_epoch_is_that_of_the_height() -> None:
 def test_the_certificate_is_the_parents() -> None:
     chain = Chain(GENESIS)
     first = chain.propose()
-    strange = replace(first, parent_certificate=certificate_of(first.header))
-    refuses(Reason.WRONG_BLOCK, lambda: execute(chain.nodes[0].tip, strange), "certificate")
+    strange = replace(first, parent_certificate=chain.certify(first.header))
+    refuses(Reason.WRONG_BLOCK, lambda: execute(chain.tip, strange), "certificate")
     chain.step()
     block = chain.propose()
     good = block.parent_certificate
     wrong = [
-        replace(block, parent_certificate=certificate)
-        for certificate in (
-            NO_CERTIFICATE,
-            replace(good, block=NO_HASH),
-            replace(good, height=2),
-            replace(good, kind=VoteKind.NOTARISE),
-        )
+        NO_CERTIFICATE,
+        replace(good, block=NO_HASH),
+        replace(good, height=2),
+        chain.certify(chain.header, VoteKind.NOTARISE),
     ]
-    for strange in wrong:
-        refuses(Reason.WRONG_BLOCK, partial(execute, chain.nodes[0].tip, strange), "certificate")
+    for certificate in wrong:
+        strange = replace(block, parent_certificate=certificate)
+        refuses(Reason.WRONG_BLOCK, partial(execute, chain.tip, strange), "certificate")
+
+
+def test_a_quorum_decided_the_parent() -> None:
+    """Of four with 4, 3, 2 and 1 tokens, the first two are a quorum: 7 of 10."""
+    chain = Chain(FOUR)
+    chain.step()
+    block = chain.propose()
+    votes = block.parent_certificate.signers
+    for places in ([0, 1], [0, 1, 3], [0, 2, 3]):
+        certificate = replace(chain.certificate, signers=tuple(votes[place] for place in places))
+        execute(chain.tip, with_certificate(chain, certificate))
+    few = [replace(chain.certificate, signers=signers) for signers in (votes[1:], votes[:1] * 4)]
+    forged = replace(votes[0], signature=votes[1].signature)
+    for certificate in (*few, replace(few[0], signers=())):
+        wrong = with_certificate(chain, certificate)
+        refuses(Reason.BAD_CERTIFICATE, partial(execute, chain.tip, wrong))
+    bad = replace(chain.certificate, signers=(forged, *votes[1:]))
+    wrong = with_certificate(chain, bad)
+    refuses(Reason.BAD_SIGNATURE, lambda: execute(chain.tip, wrong))
+    execute(chain.tip, wrong, frozenset({pack(bad)}))
+
+
+def with_certificate(chain: Chain, certificate: Certificate) -> Block:
+    """The next block of a proposer who takes this certificate."""
+    header = next_header(chain.tip, chain.leader(), 0)
+    return build_block(chain.tip, header, certificate, ())
+
+
+# --- the proposer
+
+
+def test_the_leader_of_the_headers_view_proposes() -> None:
+    chain = Chain(FOUR)
+    leaders = [chain.leader(view) for view in range(8)]
+    assert len({leader.public for leader in leaders}) > 2
+    for view, leader in enumerate(leaders):
+        block = chain.propose(view)
+        assert (block.header.view, block.header.proposer) == (view, leader.public)
+        execute(chain.tip, block)
+        other = next(found for found in leaders if found != leader)
+        header = next_header(chain.tip, other, 0, view)
+        wrong = build_block(chain.tip, header, NO_CERTIFICATE, ())
+        refuses(Reason.NOT_LEADER, partial(execute, chain.tip, wrong))
+
+
+def test_a_proposer_shows_the_one_randomness_that_it_has() -> None:
+    chain = Chain(GENESIS)
+    block = chain.propose()
+    proof = block.header.vrf_proof
+    chain.step()
+    for other in (bytes(80), proof, proof[:-1] + bytes([proof[-1] ^ 1])):
+        wrong = with_header(chain.propose(), vrf_proof=other)
+        refuses(Reason.BAD_RANDOMNESS, partial(execute, chain.tip, wrong))
+    again = next_header(chain.tip, key("node"), 0, view=5).vrf_proof
+    assert again == chain.propose().header.vrf_proof
+
+
+# --- roots
 
 
 def test_roots_stand_for_what_they_name() -> None:
@@ -140,7 +203,10 @@ def test_roots_stand_for_what_they_name() -> None:
     chain.send("alice", Transfer(public("bob"), 1))
     block = chain.propose()
     state = with_header(block, state_root=NO_HASH)
-    refuses(Reason.WRONG_ROOT, lambda: execute(chain.nodes[0].tip, state), "state")
+    refuses(Reason.WRONG_ROOT, lambda: execute(chain.tip, state), "state")
+    for name in ("committee_root", "next_committee_root"):
+        other = with_header(block, **{name: NO_HASH})
+        refuses(Reason.WRONG_ROOT, partial(execute, chain.tip, other), "committee")
     transactions = replace(block, transactions=())
     refuses(Reason.WRONG_ROOT, lambda: unpack_block(pack(transactions)), "transactions")
     certificate = with_header(block, certificate_hash=NO_HASH)
@@ -157,7 +223,7 @@ def test_transactions_apply_in_order() -> None:
     chain.step()
     assert account_of(chain.state, public("carol")) == Account(1, 1)
     assert account_of(chain.state, public("dave")) == Account(3)
-    assert account_of(chain.state, public("proposer")) == Account(TOKEN + 3)
+    assert pool_at(chain.state, public("node")).stake == 3 * TOKEN + TOKEN + 3
 
 
 def test_one_transaction_that_fails_makes_the_block_wrong() -> None:
@@ -176,10 +242,10 @@ def test_a_transaction_comes_once() -> None:
     chain = Chain(GENESIS)
     data = chain.send("alice", Transfer(public("bob"), 1), last=9)
     wrong = with_transactions(chain.propose(), data, data)
-    refuses(Reason.WRONG_NONCE, lambda: execute(chain.nodes[0].tip, wrong))
+    refuses(Reason.WRONG_NONCE, lambda: execute(chain.tip, wrong))
     chain.step()
     wrong = with_transactions(chain.propose(), data)
-    refuses(Reason.WRONG_NONCE, lambda: execute(chain.nodes[0].tip, wrong))
+    refuses(Reason.WRONG_NONCE, lambda: execute(chain.tip, wrong))
 
 
 def test_a_signature_known_to_be_good_is_not_checked_again_but_another_is() -> None:
@@ -199,7 +265,7 @@ def test_a_signature_known_to_be_good_is_not_checked_again_but_another_is() -> N
 def test_what_is_no_transaction_makes_the_block_wrong(data: bytes) -> None:
     chain = Chain(GENESIS)
     wrong = with_transactions(chain.propose(), data)
-    refuses(Reason.NOT_CANONICAL, lambda: execute(chain.nodes[0].tip, wrong))
+    refuses(Reason.NOT_CANONICAL, lambda: execute(chain.tip, wrong))
 
 
 # --- what falls due
@@ -222,7 +288,7 @@ def test_every_block_issues_its_reward() -> None:
 
 
 def test_a_bound_proposer_earns_stake() -> None:
-    chain = Chain(GENESIS, proposer="node")
+    chain = Chain(GENESIS)
     chain.step()
     assert pool_at(chain.state, public("node")).stake == 3 * TOKEN + TOKEN
 
@@ -279,7 +345,7 @@ def test_a_ledger_on_disk_comes_to_the_same_state(tmp_path: Path) -> None:
             with store.snapshot() as disk:
                 draft = execute(Tip(PARAMS, parent, disk, store.draft), block)
             parent = block.header
-            assert store.commit(block, certificate_of(parent), draft).root == parent.state_root
+            assert store.commit(block, chain.certificate, draft).root == parent.state_root
         with store.snapshot() as disk:
             audit(State(disk))
             assert list(disk.scan(b"")) == list(chain.nodes[0].rows.scan(b""))
@@ -305,7 +371,7 @@ def test_a_block_is_as_full_as_it_may_be() -> None:
     count = MAX_BLOCK_BYTES // size + 2
     candidates = [*chain.waiting, *(chain.send("alice", payload) for _ in range(count))]
     known = frozenset(candidates)
-    block = build_block(chain.nodes[0].tip, header(chain), NO_CERTIFICATE, candidates, known)
+    block = build_block(chain.tip, header(chain), NO_CERTIFICATE, candidates, known)
     bytes_ = len(pack(block))
     assert MAX_BLOCK_BYTES - size - ARRAY_BYTES - 8 < bytes_ <= MAX_BLOCK_BYTES
     assert len(block.transactions) < len(candidates)
@@ -313,22 +379,23 @@ def test_a_block_is_as_full_as_it_may_be() -> None:
 
 
 def build(chain: Chain, *candidates: bytes) -> Block:
-    return build_block(chain.nodes[0].tip, header(chain), NO_CERTIFICATE, candidates)
+    return build_block(chain.tip, header(chain), NO_CERTIFICATE, candidates)
 
 
 def header(chain: Chain) -> Header:
-    return next_header(chain.nodes[0].tip, public("proposer"), 0)
+    return next_header(chain.tip, key("node"), 0)
 
 
 def test_what_agreement_gives_stands_in_the_header() -> None:
     chain = Chain(GENESIS)
-    given = replace(
-        header(chain), view=3, vrf_proof=b"v" * 80, committee_root=Hash(b"c" * 32), time=10**13
-    )
-    found = build_block(chain.nodes[0].tip, given, NO_CERTIFICATE, ()).header
+    given = next_header(chain.tip, key("node"), 10**13, view=3)
+    assert (given.view, given.time, given.proposer) == (3, 10**13, public("node"))
+    found = build_block(chain.tip, given, NO_CERTIFICATE, ()).header
     assert found == replace(
         given,
         transactions_root=transactions_root(()),
         certificate_hash=NO_CERTIFICATE.hash,
         state_root=found.state_root,
+        committee_root=chain.header.committee_root,
+        next_committee_root=chain.header.next_committee_root,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from ledger.batch import Batch, Draft
 from ledger.blocks import (
     NO_CERTIFICATE,
     NO_HASH,
@@ -24,7 +25,7 @@ from ledger.codec import hash_of, unpack
 from ledger.errors import Invalid, Reason
 from ledger.merkle import root_of
 from ledger.snapshot import Head
-from ledger.store import Draft, Store
+from ledger.store import Store
 from ledger.types import ChainId, PublicKey, Signature
 
 Changes = Mapping[bytes, bytes | None]
@@ -56,6 +57,11 @@ def new_store(path: Path, rows: Mapping[bytes, bytes] | None = None) -> Store:
     """A new ledger, open."""
     Store.create(path, genesis_of(rows or {}), rows or {})
     return Store.open(path)
+
+
+def stand_in(name: str) -> bytes:
+    """Bytes in the place of a signed transaction, which nobody unpacks here."""
+    return b"\x92" + name.encode() + bytes(66)
 
 
 def certificate_of(block: Block) -> Certificate:
@@ -101,6 +107,27 @@ def commit(store: Store, changes: Changes, transactions: tuple[bytes, ...] = ())
     """Commit a block that changes rows."""
     following = next_of(store, changes, transactions)
     return store.commit(following.block, following.certificate, following.draft)
+
+
+def next_in(batch: Batch, changes: Changes, transactions: tuple[bytes, ...] = ()) -> Next:
+    """The block that changes rows after the last one of a batch."""
+    draft, before = batch.draft(changes), batch.header
+    header = replace(
+        before,
+        height=before.height + 1,
+        parent=before.hash,
+        certificate_hash=NO_CERTIFICATE.hash,
+        transactions_root=transactions_root(transactions),
+        state_root=draft.root,
+    )
+    block = Block(header, NO_CERTIFICATE, transactions)
+    return Next(block, certificate_of(block), draft)
+
+
+def take(batch: Batch, changes: Changes) -> Head:
+    """Take such a block."""
+    it = next_in(batch, changes)
+    return batch.take(it.block, it.certificate, it.draft)
 
 
 def some_changes(random: Random, count: int, keys: int) -> dict[bytes, bytes | None]:

@@ -15,6 +15,7 @@ import ledger.check
 from ledger.blocks import NO_CERTIFICATE, unpack_block
 from ledger.check import check
 from ledger.codec import pack, unpack
+from ledger.disk import DATA
 from ledger.errors import Invalid, Reason
 from ledger.merkle import bucket_of, key_hash
 from ledger.snapshot import (
@@ -27,19 +28,25 @@ from ledger.snapshot import (
     ROWS,
     TABLES,
     TIP,
+    TRANSACTIONS,
+    VOTERS,
     Tip,
     bucket_key,
     height_key,
+    place_key,
     seal,
 )
-from ledger.store import DATA, Store
-from tests.ledger.chain import CHAIN, commit, new_store
+from ledger.store import Store
+from ledger.terms import committee_root
+from ledger.transactions import id_of
+from tests.ledger.chain import CHAIN, commit, new_store, stand_in
 from tests.test_layers import ROOT
 
 Tables = Mapping[bytes, Any]
 Fault = Callable[["lmdb.Transaction[bytes]", Tables], object]
 
 HEIGHT = 8
+FOURTH = id_of(stand_in("4"))
 BUCKET = bucket_key(bucket_of(key_hash(b"row 1")))
 
 
@@ -49,7 +56,7 @@ def place(tmp_path: Path) -> Path:
     place = tmp_path / "chain"
     with new_store(place, {b"row 0": b"0"}) as store:
         for number in range(1, HEIGHT + 1):
-            commit(store, {b"row %d" % number: b"%d" % number}, (b"transaction %d" % number,))
+            commit(store, {b"row %d" % number: b"%d" % number}, (stand_in(f"{number}"),))
     return place
 
 
@@ -123,6 +130,16 @@ FAULTS = [
     ),
     (putting(CERTIFICATES, height_key(0), b""), "there are 9 entries in certificates, not 8"),
     (putting(HEIGHTS, b"h" * 32, height_key(1)), "there are 10 entries in heights, not 9"),
+    (deleting(TRANSACTIONS, FOURTH), "transaction 0 of block 4 is not found by its id"),
+    (
+        putting(TRANSACTIONS, FOURTH, place_key(4, 1)),
+        "transaction 0 of block 4 is not found by its id",
+    ),
+    (
+        putting(TRANSACTIONS, b"t" * 32, place_key(4, 0)),
+        "there are 9 entries in transactions, not 8",
+    ),
+    (putting(VOTERS, committee_root(b"one"), b"other"), "committee "),
     (
         lambda transaction, tables: transaction.drop(tables[HEIGHTS], delete=False),
         "block 0 is not found by its hash",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ledger.address import address_of
 from ledger.amounts import rao_of, tokens_text
-from ledger.codec import pack, unpack
+from ledger.codec import hash_of, pack, unpack
 from ledger.emission import audit, equal_shares, pots_of, supply_of
 from ledger.errors import Invalid, Reason
 from ledger.genesis import (
@@ -30,7 +30,19 @@ from ledger.neurons import neurons, permit
 from ledger.params import CAP, DEVNET, TOKEN, Params
 from ledger.state import MemoryRows, State
 from ledger.subnets import first_settings, subnet_of
-from ledger.tables import ACCOUNTS, POOLS, Account, Neuron
+from ledger.tables import (
+    ACCOUNTS,
+    POOLS,
+    RANDOMNESS,
+    TERMS,
+    Account,
+    Neuron,
+    Randomness,
+    Share,
+    Term,
+    height_key,
+)
+from ledger.terms import committee_root, pack_voters
 from ledger.types import PublicKey
 from tests.ledger.world import key, public
 
@@ -103,6 +115,16 @@ def test_the_header_stands_for_the_state() -> None:
     assert genesis_header(more).state_root != header.state_root
     rows = MemoryRows(genesis_rows(SMALL))
     assert State(rows).get(ACCOUNTS, public("bob")) == Account(1)
+
+
+def test_who_has_a_bond_votes_and_proposes_in_the_first_two_epochs() -> None:
+    state, header = genesis_state(SMALL), genesis_header(SMALL)
+    term = Term((Share(public("node"), 4 * TOKEN),), (Share(public("node"), 2**32),))
+    assert dict(state.rows(TERMS)) == {height_key(0): term, height_key(1): term}
+    root = committee_root(pack_voters(term.voters))
+    assert (header.committee_root, header.next_committee_root) == (root, root)
+    seed = hash_of("poi/seed", SMALL.chain)
+    assert state.get(RANDOMNESS) == Randomness(mix=seed, seed=seed)
 
 
 def test_any_difference_makes_another_chain() -> None:
@@ -193,7 +215,7 @@ def test_every_constant_has_limits_and_an_explanation() -> None:
 def test_as_many_accounts_as_the_codec_takes_can_begin() -> None:
     keys = (PublicKey(number.to_bytes(32)) for number in range(MAX_ENTRIES))
     genesis = replace(EMPTY, accounts=tuple(Allocation(key, 1) for key in keys))
-    assert len(genesis_rows(genesis)) == MAX_ENTRIES + 2
+    assert len(genesis_rows(genesis)) == MAX_ENTRIES + 5
     assert unpack(Genesis, pack(genesis), 2**20) == genesis
 
 

@@ -13,15 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import ledger.store
+import ledger.batch
 from ledger.blocks import NO_HASH, unpack_block
 from ledger.check import check
 from ledger.codec import pack
+from ledger.disk import DATA, MAX_READERS
 from ledger.errors import Reason
 from ledger.merkle import root_of, verify_proof
-from ledger.snapshot import BLOCKS, ROWS, Snapshot
+from ledger.snapshot import BLOCKS, MAX_KEY_BYTES, ROWS, Snapshot
 from ledger.state import MemoryRows
-from ledger.store import DATA, MAX_KEY_BYTES, MAX_READERS, Store
+from ledger.store import Store
 from ledger.types import Hash
 from tests.ledger.chain import (
     CHAIN,
@@ -298,7 +299,7 @@ def test_a_commit_that_fails_leaves_all_as_it_was(
         raise RuntimeError
 
     with monkeypatch.context() as patch:
-        patch.setattr(ledger.store, "seal", fail)
+        patch.setattr(ledger.batch, "seal", fail)
         with pytest.raises(RuntimeError):
             store.commit(following.block, following.certificate, following.draft)
     assert everything(store.path) == before

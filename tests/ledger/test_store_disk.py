@@ -10,10 +10,11 @@ from pathlib import Path
 import lmdb
 import pytest
 
-import ledger.store
+import ledger.disk
 from ledger.check import check
+from ledger.disk import DATA, LOCK
 from ledger.errors import Reason
-from ledger.store import DATA, LOCK, Store
+from ledger.store import Store
 from ledger.types import ChainId
 from tests.ledger.chain import (
     CHAIN,
@@ -158,7 +159,7 @@ def test_a_full_disk_is_met_before_anything_is_written(
 ) -> None:
     following = next_of(store, {b"a": b"new"})
     with monkeypatch.context() as patch:
-        patch.setattr(ledger.store, "RESERVE_BYTES", 2**60)
+        patch.setattr(ledger.disk, "RESERVE_BYTES", 2**60)
         what = (following.block, following.certificate, following.draft)
         assert refusal(store.commit, *what) == Reason.DISK_FULL
         fresh = store.path.with_name("another")
@@ -172,7 +173,7 @@ def test_a_full_disk_is_met_before_anything_is_written(
 
 
 def test_a_full_map_is_a_full_disk(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger.store, "MAP_BYTES", (2**20,))
+    monkeypatch.setattr(ledger.disk, "MAP_BYTES", (2**20,))
     with new_store(place) as store:
         for number in range(10):
             commit(store, {b"%d" % number: bytes(50_000)})

@@ -20,6 +20,7 @@ from ledger.transactions import (
     apply_transaction,
     check_envelope,
     check_signature,
+    id_of,
     least_fee,
     sign,
     unpack_transaction,
@@ -58,6 +59,7 @@ def test_every_kind_of_payload_can_be_applied() -> None:
 @pytest.mark.parametrize("payload", ALL, ids=lambda payload: type(payload).__name__)
 def test_what_was_signed_is_read_back(payload) -> None:
     data = signed_by_ann(payload=payload)
+    assert id_of(data) == transaction(payload=payload).id
     signed = unpack_transaction(data)
     assert signed.transaction == transaction(payload=payload)
     assert pack(signed) == data

@@ -29,10 +29,20 @@ SMALL = replace(DEVNET, fee_per_byte=0)
 CHAIN = ChainId(b"chain of a test.")
 
 
+_PAIRS: dict[PublicKey, KeyPair] = {}
+
+
 @cache
 def key(name: str) -> KeyPair:
     """The pair of a name."""
-    return KeyPair.from_seed(hash_of("poi/test", name.encode()))
+    pair = KeyPair.from_seed(hash_of("poi/test", name.encode()))
+    _PAIRS[pair.public] = pair
+    return pair
+
+
+def pair_of(known: PublicKey) -> KeyPair:
+    """The pair of a public key whose name was said before."""
+    return _PAIRS[known]
 
 
 def public(name: str) -> PublicKey:

@@ -1,19 +1,24 @@
 """The ledger on a bad day: its process is killed, its file damaged, its disk full."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
 import pytest
 
-import ledger.store
+import ledger.batch
+import ledger.disk
 from ledger.check import check
+from ledger.disk import DATA
 from ledger.errors import Invalid, Reason
 from ledger.merkle import root_of
 from ledger.state import MemoryRows
-from ledger.store import DATA, Store
+from ledger.store import Store
+from ledger.wal import Wal
 from p2p.config import Home
 from p2p.ledger import check_ledger
 from tests.ledger.chain import CHAIN, commit, everything, new_store
@@ -207,13 +212,13 @@ def no_preflight(path: Path, size: int) -> None:
     """In place of the look at what is free."""
 
 
-@pytest.mark.parametrize("preflight", [ledger.store._need_room, no_preflight])
+@pytest.mark.parametrize("preflight", [ledger.disk.need_room, no_preflight])
 def test_a_full_disk(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch, preflight: Callable[[Path, int], None]
 ) -> None:
     """Given a disk that fills up, met before a commit or, where something else took the room, in
     its middle, then all before is intact, and once there is room commits go on."""
-    monkeypatch.setattr(ledger.store, "_need_room", preflight)
+    monkeypatch.setattr(ledger.batch, "need_room", preflight)
     place, filler = small_disk / "chain", small_disk / "filler"
     filler.write_bytes(bytes(8 * 2**20))
     with new_store(place) as store:
@@ -224,6 +229,26 @@ def test_a_full_disk(
         filler.unlink()
         assert fill(store, 300_000) > full + 10
     assert check(place, CHAIN).height > full + 10
+
+
+def test_the_log_of_agreement_goes_on_when_the_disk_is_full(small_disk: Path) -> None:
+    """Given not a byte left beside a ledger that is full, then votes are still on disk before they
+    are said; and a new log is refused."""
+    with Wal.open(small_disk / "wal") as wal, new_store(small_disk / "chain") as store:
+        wal.save(b"first")
+        fill(store, 300_000)
+        with (small_disk / "filler").open("wb", 0) as filler, suppress(OSError):
+            while filler.write(bytes(4096)):
+                pass
+        for size in (10, 100_000, 2_000_000):
+            wal.save(b"vote" * (size // 4))
+            assert wal.load() == b"vote" * (size // 4)
+    with Wal.open(small_disk / "wal") as again:
+        assert again.load() == b"vote" * 500_000
+    with pytest.raises(Invalid) as caught:
+        Wal.open(small_disk / "another")
+    assert caught.value.reason == Reason.DISK_FULL
+    assert sorted(os.listdir(small_disk)) == ["chain", "filler", "wal"]
 
 
 def check_beside(place: Path) -> int:

@@ -1,12 +1,13 @@
 """A swarm over several machines: network namespaces, each with its own addresses."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
+from p2p.testnet.namespaces import Place, bridged, missing
+
 from .models import PROMPT, TEXT
-from .namespaces import Place, bridged, missing
 from .swarm import Daemon, Swarm, wait_until, whole, yuma
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "none")
@@ -14,13 +15,13 @@ EVERYWHERE = ("/ip4/0.0.0.0/tcp/4040", "/ip6/::/tcp/4040")
 
 
 @pytest.fixture(scope="module")
-def places() -> Iterator[list[Place]]:
+def places() -> Iterator[Sequence[Place]]:
     with bridged(4) as made:
-        yield made
+        yield made.places
 
 
 @pytest.fixture(scope="module")
-def four(shared: Swarm, places: list[Place]) -> list[Daemon]:
+def four(shared: Swarm, places: Sequence[Place]) -> list[Daemon]:
     """Four daemons; the last one knows the first by IPv6 only, and serves a model."""
     first = shared.start(listen=EVERYWHERE, inside=places[0].inside)
     four, six = (f"/{kind}/tcp/4040/p2p/{first.peer_id}" for kind in _hosts(places[0]))
@@ -37,7 +38,7 @@ def _hosts(place: Place) -> tuple[str, str]:
     return f"ip4/{place.ipv4}", f"ip6/{place.ipv6}"
 
 
-def test_four_namespaces_are_one_swarm(four: list[Daemon], places: list[Place]) -> None:
+def test_four_namespaces_are_one_swarm(four: list[Daemon], places: Sequence[Place]) -> None:
     """Given four daemons in four namespaces, three of which know only the first one,
     when each is asked for the swarm's graph by command,
     then all four name the same four nodes with their addresses, and the same edges."""
@@ -60,7 +61,7 @@ def test_four_namespaces_are_one_swarm(four: list[Daemon], places: list[Place]) 
     assert len(edges) >= 3
 
 
-def graphs_by_command(four: list[Daemon], places: list[Place]) -> list[dict]:
+def graphs_by_command(four: list[Daemon], places: Sequence[Place]) -> list[dict]:
     """What `yuma swarm graph` says in each namespace."""
     graphs = []
     for daemon, place in zip(four, places, strict=True):
@@ -85,7 +86,7 @@ def test_a_query_crosses(four: list[Daemon]) -> None:
     assert answer.text
 
 
-def test_ipv6_joins(four: list[Daemon], places: list[Place]) -> None:
+def test_ipv6_joins(four: list[Daemon], places: Sequence[Place]) -> None:
     """Given a daemon that was told its bootstrap's IPv6 address only,
     then it is connected to it, and by IPv6."""
     first, last = four[0], four[3]

@@ -1,0 +1,176 @@
+"""A network of daemons on this machine, to try things or to prove them: testnet."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from p2p.cli.command import Command, json_option, note
+from p2p.cli.failure import INTERRUPTED, Failure
+from p2p.cli.show import print_json, print_table
+
+if TYPE_CHECKING:
+    from p2p.testnet.run import Way
+
+NODES = 4
+MAX_HEIGHT = 10**9
+NETWORK = "devnet"
+
+
+@click.command(cls=Command)
+@click.option("--nodes", type=click.IntRange(1, 64), help=f"How many ({NODES}).")
+@click.option("--serve", type=click.IntRange(0), default=0, help="So many serve the shipped model.")
+@click.option("--voters", type=click.IntRange(1), help="So many vote on blocks; else all.")
+@click.option(
+    "--network", metavar="NAME|FILE", help=f"Whose constants; FILE is a genesis ({NETWORK})."
+)
+@click.option(
+    "--dir",
+    "directory",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="For homes, logs and testnet.json, which then stay; else a temporary one.",
+)
+@click.option("--until-height", metavar="HEIGHT", type=click.IntRange(1, MAX_HEIGHT), help=(
+    "Stop when all nodes have come so far, and compare their blocks there."
+))  # fmt: skip
+@click.option("--scenario", metavar="NAME|FILE", help="What it goes through, and has to stand.")
+@click.option("--netns", is_flag=True, help="A network namespace for each node; needs root.")
+@json_option
+def testnet(
+    nodes: int | None,
+    serve: int,
+    voters: int | None,
+    network: str | None,
+    directory: Path | None,
+    until_height: int | None,
+    scenario: str | None,
+    netns: bool,
+    as_json: bool,
+) -> None:
+    """Run a network of several nodes here, until Ctrl-C.
+
+    Homes, keys, ports and a genesis are made for it. Every home has a wallet `default` with tokens
+    and without a password: yuma --home DIR/n1 wallet balance.
+    """
+    from p2p.testnet.namespaces import missing
+    from p2p.testnet.run import Way
+
+    if netns and (why := missing()):
+        raise Failure(f"--netns: {why}")
+    if scenario is not None:
+        if (nodes, voters, network, until_height) != (None,) * 4 or serve:
+            raise click.UsageError("--scenario says itself how many nodes, of what, and until when")
+        with _place(directory) as place:
+            return _play(place, scenario, netns, as_json)
+    nodes = nodes or NODES
+    voters = voters or nodes
+    if voters > nodes or serve > nodes:
+        raise click.UsageError(f"--voters and --serve are at most {nodes}, as many as nodes")
+    if as_json and until_height is None:
+        raise click.UsageError("--json goes with --until-height or --scenario")
+    with _place(directory) as place:
+        _run(place, (nodes, voters, serve), network or NETWORK, until_height, Way(netns), as_json)
+
+
+@contextmanager
+def _place(directory: Path | None) -> Iterator[Path]:
+    """The directory that was given, which has to be new or empty; else one that goes at the end."""
+    if directory is None:
+        made = Path(tempfile.mkdtemp(prefix="yuma-"))
+        try:
+            yield made
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+        return
+    directory = directory.absolute()
+    if directory.exists() and any(directory.iterdir()):
+        raise Failure(f"{directory} is not empty", "name a new directory")
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    yield directory
+
+
+def _run(
+    place: Path,
+    counts: tuple[int, int, int],
+    network: str,
+    until_height: int | None,
+    way: "Way",
+    as_json: bool,
+) -> None:
+    """Without a scenario. Raises Failure, OSError."""
+    import trio
+
+    from p2p.testnet.nodes import Testnet
+    from p2p.testnet.plan import make_plan, params_of, write_homes
+    from p2p.testnet.run import run
+    from p2p.testnet.summary import summary_at
+    from p2p.testnet.watch import Watch
+
+    nodes, voters, serving = counts
+    plan = make_plan(place, params_of(network), nodes=nodes, voters=voters, serving=serving)
+    write_homes(plan)
+    made, places = Testnet(plan), range(nodes)
+    watch, began = Watch([member.home.chain for member in plan.members]), time.monotonic()
+
+    async def work() -> None:
+        if until_height is None:
+            await trio.sleep_forever()
+        else:
+            await watch.reach(places, until_height)
+
+    try:
+        run(made, watch, places, way, work)
+    except KeyboardInterrupt:
+        note("all nodes have stopped")
+        if until_height is not None:
+            click.get_current_context().exit(INTERRUPTED)
+        return
+    finally:
+        watch.close()
+    assert until_height is not None
+    said = summary_at(plan.genesis, made.daemons, until_height)
+    said["seconds"] = round(time.monotonic() - began, 1)
+    _print_summary(said, as_json)
+
+
+def _print_summary(said: dict[str, Any], as_json: bool) -> None:
+    from ledger.amounts import tokens_text
+
+    if as_json:
+        print_json(said)
+    else:
+        print_table(
+            ("NODE", "HEIGHT", "HASH", "ROOT", "ISSUED"),
+            [
+                (row["name"], row["height"], row["hash"], row["root"], tokens_text(row["issued"]))
+                for row in said["nodes"]
+            ],
+            empty="",
+        )
+    if not said["agree"]:
+        raise Failure(f"the nodes do not agree at height {said['height']}")
+
+
+def _play(place: Path, given: str, netns: bool, as_json: bool) -> None:
+    """A scenario. Raises Failure, OSError."""
+    from p2p.testnet.play import play
+    from p2p.testnet.scenario import find_scenario, read_scenario
+
+    scenario = read_scenario(find_scenario(given))
+    note(f"{scenario.name}: {scenario.about}")
+    report = play(place, scenario, netns)
+    if as_json:
+        print_json(report.as_json())
+    else:
+        click.echo(report.text())
+    if not report.passed:
+        click.get_current_context().exit(1)
+
+
+COMMANDS = (testnet,)

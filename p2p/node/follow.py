@@ -1,0 +1,397 @@
+"""What follows the chain: agreement and the ledger in a worker thread, the network around them.
+
+* One step at a time: what was heard goes to the worker in batches, what it says comes back here.
+* The worker alone waits for the disk and executes blocks; the event loop does neither.
+* Where the disk fails this node votes no more (fail-stop); the rest of the daemon goes on.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from functools import partial
+from time import time
+from typing import Any, Final
+
+import trio
+
+from consensus.driver import (
+    Accuse,
+    Behind,
+    Failed,
+    Foreign,
+    Moment,
+    Output,
+    Say,
+    Want,
+)
+from consensus.replica import Checkpoint, Replica, Standing
+from gossip.pubsub import Gossip
+from gossip.topics import BLOCKS, MAX_WHOLE_BYTES, VOTES, Announcement, Topic, announce
+from gossip.validation import (
+    Ahead,
+    Ignore,
+    Reject,
+    Seen,
+    validate_ballot,
+    validate_certificate,
+    validate_proposal,
+)
+from ledger.blocks import Block
+from ledger.codec import Tagged
+from ledger.errors import Invalid
+from ledger.keys import KeyPair, PeerId, peer_id_of
+from ledger.mempool import Mempool
+from ledger.params import Params
+from ledger.payloads import Evidence, Heartbeat
+from ledger.pools import is_jailed
+from ledger.snapshot import Head, Snapshot
+from ledger.stakes import pool_of
+from ledger.state import State
+from ledger.tables import POOLS
+from ledger.types import ChainId, Hash, Height, PublicKey
+from ledger.votes import Ballot, Message, Proposal
+from p2p.net.host import Host
+from p2p.node.chain import Chain
+from p2p.node.chain_server import ChainServer
+from p2p.node.core import Core, Step
+from p2p.node.fetch import Blame, Fetch
+from p2p.node.inbox import Inbox
+from p2p.node.pool import Pool
+from p2p.node.ranges import Part
+from p2p.node.requests import Requests
+from p2p.node.state_server import StateServer
+from p2p.node.sync import Sync
+
+log = logging.getLogger("yuma.follow")
+
+MAX_FETCHES: Final = 8
+"""Blocks being fetched by their hash: those of one height, a few views' worth."""
+MAX_EARLY: Final = 16
+"""Announcements of the next height that are kept until it is being decided."""
+EARLY: Final = 2
+"""Heights ahead of which agreement keeps messages; of those beyond it is a hint only."""
+
+
+class Follow:
+    """The chain, as this node follows it."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        pair: KeyPair,
+        host: Host,
+        gossip: Gossip,
+        claimed: Callable[[PeerId], int],
+        blame: Blame,
+        *,
+        checkpoint: Checkpoint | None = None,
+        snapshots: bool = True,
+    ) -> None:
+        """`claimed`: the height that a peer says it has; `snapshots`: whether to write some.
+
+        Raises Invalid CORRUPT, WRONG_BLOCK where the ledger contradicts the checkpoint; OSError.
+        """
+        genesis, store = self.genesis, self.store = chain.genesis, chain.store
+        self.mempool = Mempool(genesis.params, genesis.chain)
+        """Belongs to the event loop: look at it freely there."""
+        self.pool = Pool(pair, store, self.mempool, gossip, lambda: self.standing)
+        requests = Requests()
+        self.server = ChainServer(store, self.mempool, requests)
+        self.states = StateServer(
+            store, genesis.params, chain.snapshots, requests, writes=snapshots
+        )
+        self.sync = Sync(host, lambda: self.head.height, self._take_part, claimed, blame)
+        self._fetch = Fetch(host, gossip, blame)
+        self._pair, self._gossip = pair, gossip
+        replica = Replica(
+            store, genesis.params, pair, self._candidates, self.mempool.known, checkpoint
+        )
+        self.core = Core(replica, chain.wal, pair)
+        self.head: Head = replica.head
+        self.standing: Standing = replica.standing
+        self.view = 0
+        """That of the height being decided."""
+        self.voting = False
+        """Whether this node votes on it."""
+        self.stopped = ""
+        """Why this node no longer follows the chain; empty while it does."""
+        self._seen = Seen()
+        self._inbox = Inbox()
+        self._early: deque[tuple[PublicKey, Announcement]] = deque(maxlen=MAX_EARLY)
+        self._deadline = 0
+        self._turn = trio.Lock()
+        self._worker = trio.CapacityLimiter(1)
+        self._fetching: set[Hash] = set()
+        self._nursery: trio.Nursery | None = None
+        self._heartbeat: Hash | None = None
+
+    # --- what others read
+
+    @property
+    def chain(self) -> ChainId:
+        """The network."""
+        return self.standing.chain
+
+    @property
+    def params(self) -> Params:
+        """The network's constants."""
+        return self.genesis.params
+
+    @property
+    def best(self) -> int:
+        """The highest height that was heard of."""
+        return max(self.sync.best, self.head.height)
+
+    @property
+    def syncing(self) -> bool:
+        """Whether blocks are being fetched that others have decided."""
+        return self.sync.progress is not None
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        """The ledger now, for a short read on the event loop."""
+        return self.store.snapshot()
+
+    def next_nonce(self, key: PublicKey) -> int:
+        """The nonce of a key's next transaction, those that wait counted."""
+        return self.pool.next_nonce(key)
+
+    async def submit(self, data: bytes) -> Hash:
+        """Have a signed transaction wait for the next blocks, and tell everyone; its id.
+
+        Raises Invalid.
+        """
+        return await self.pool.submit(data)
+
+    async def wait_final(self, name: Hash, timeout_s: float) -> Height | None:
+        """The height of the block that has a transaction; None if there is none in that time."""
+        return await self.pool.wait_final(name, timeout_s)
+
+    # --- running
+
+    def attach(self) -> None:
+        """Take in what is said on the ledger's topics."""
+        self._gossip.handle(BLOCKS, self._hear_block)
+        self._gossip.handle(VOTES, self._hear_vote)
+        self.pool.attach()
+
+    async def run(self) -> None:
+        """Follow the chain until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._drive)
+            nursery.start_soon(self.pool.run)
+            nursery.start_soon(self.sync.run)
+
+    async def _drive(self) -> None:
+        """Give the worker what was heard, and a turn when one is due."""
+        await self._step(self.core.begin)
+        while not self.stopped:
+            with trio.move_on_at(self._deadline / 1000):
+                await self._inbox.wait()
+            await self._step(self.core.hear, self._inbox.take())
+
+    async def _take_part(self, part: Part) -> Invalid | None:
+        """Take decided blocks; why not all of them, if so."""
+        step = await self._step(self.core.take, part.answer.blocks, part.answer.certificate)
+        return step.wrong if step else None
+
+    async def _step(self, work: Callable[..., Step], *arguments: Any) -> Step | None:
+        """One step of the worker, and what follows from it here. None when it has stopped."""
+        async with self._turn:
+            if self.stopped:
+                return None
+            now = Moment(round(trio.current_time() * 1000), round(time() * 1000))
+            try:
+                step = await trio.to_thread.run_sync(work, *arguments, now, limiter=self._worker)
+            except (Failed, Invalid, OSError) as error:
+                self._stop(error.__cause__ or error)
+                return None
+            await self._act(step)
+        return step
+
+    def _stop(self, error: BaseException) -> None:
+        self.stopped = str(error)
+        self.voting = False
+        log.error("this node votes and follows the chain no more: %s", error)
+        assert self._nursery is not None
+        self._nursery.cancel_scope.cancel()
+
+    def _candidates(self) -> list[bytes]:
+        """What may go into a block; called in the worker."""
+        found: list[bytes] = trio.from_thread.run_sync(self.mempool.candidates)
+        return found
+
+    async def _act(self, step: Step) -> None:
+        """Show what the worker has come to, and do what it asks for."""
+        before = self.head.height
+        moved = step.head.height > before
+        self.head, self.standing = step.head, step.standing
+        self.view, self.voting, self._deadline = step.view, step.voting, step.deadline
+        if step.included:
+            self.pool.settle(step.included)
+        for output in step.outputs:
+            await self._do(output)
+        if moved:
+            await self._head_moved(before)
+
+    async def _head_moved(self, before: int) -> None:
+        assert self._nursery is not None
+        self.sync.moved()
+        if self.states.is_due(self.head.height, before) and not self.syncing:
+            self._nursery.start_soon(self.states.write)
+        early, self._early = self._early, deque(maxlen=MAX_EARLY)
+        for author, said in early:
+            with suppress(Ignore, Reject, Invalid):
+                self._announced(author, said)
+        await self._beat()
+
+    async def _do(self, output: Output) -> None:
+        match output:
+            case Say(message):
+                await self._say(message)
+            case Want(name, height):
+                self._want(name, None, lambda block: block)
+            case Behind(height):
+                self.sync.heard(height - 1)
+            case Accuse(evidence):
+                log.warning(
+                    "reporting %s: two votes of which one is false", peer_id_of(evidence.offender)
+                )
+                await self._submit_own(evidence)
+            case Foreign():
+                log.error("another node votes with this node's key: this one votes no more")
+
+    async def _say(self, message: Message) -> None:
+        if not isinstance(message, Proposal):
+            await self._gossip.publish(VOTES, _body(VOTES, message), urgent=True)
+            return
+        body = _body(BLOCKS, message)
+        if len(body) > MAX_WHOLE_BYTES:
+            self.server.offer(message.block)
+            body = _body(BLOCKS, announce(message))
+        await self._gossip.publish(BLOCKS, body, urgent=True)
+
+    async def _submit_own(self, payload: Evidence | Heartbeat) -> Hash | None:
+        try:
+            return await self.pool.say(payload)
+        except Invalid as error:
+            log.debug("%s is not taken: %s", type(payload).__name__, error)
+            return None
+
+    async def _beat(self) -> None:
+        """Say once an epoch that this node is there, if it may vote.
+
+        Not after it left, or was jailed: its owner begins again with a first heartbeat.
+        """
+        height = self.head.height + 1
+        if self._heartbeat is not None and self.mempool.get(self._heartbeat) is not None:
+            return
+        with self.store.snapshot() as disk:
+            due = heartbeat_is_due(State(disk), self.params, self._pair.public, height)
+        if due:
+            self._heartbeat = await self._submit_own(Heartbeat())
+
+    # --- hearing
+
+    def _hear_block(self, author: PublicKey, data: bytes) -> None:
+        """Take in a proposal from the topic. Raises Ignore, Reject, Invalid."""
+        if author == self._pair.public:
+            return
+        self._check_time(BLOCKS, author)
+        said = BLOCKS.unpack(data)
+        if isinstance(said, Announcement):
+            self._announced(author, said)
+        else:
+            self._checked(said, validate_proposal, said, author)
+            self.server.offer(said.block)
+
+    def _announced(self, author: PublicKey, said: Announcement) -> None:
+        """Fetch the block of a proposal. Raises Ignore, Reject."""
+        try:
+            validate_proposal(self.standing, said, author)
+        except Ahead as ahead:
+            self.sync.heard(ahead.height - 1)
+            if ahead.height <= self.standing.height + EARLY:
+                self._early.append((author, said))
+            raise
+        self._want(said.block, peer_id_of(author), said.of)
+
+    def _hear_vote(self, author: PublicKey, data: bytes) -> None:
+        """Take in a vote or a certificate from the topic. Raises Ignore, Reject, Invalid."""
+        if author == self._pair.public:
+            return
+        self._check_time(VOTES, author)
+        said = VOTES.unpack(data)
+        if isinstance(said, Ballot):
+            self._checked(said, validate_ballot, said, author)
+        else:
+            now = trio.current_time()
+            self._checked(said, partial(validate_certificate, self._seen), said, now)
+
+    def _check_time(self, topic: Topic, author: PublicKey) -> None:
+        # [IGNORE] This node can still follow.
+        if self.stopped:
+            raise Ignore("the ledger here has stopped")
+        # [IGNORE] The author is within the topic's rate.
+        if not self._seen.author_may_speak(topic, author, trio.current_time()):
+            raise Ignore("an author who says too much")
+
+    def _checked(self, message: Message, rule: Callable[..., None], *arguments: Any) -> None:
+        """Give the core what a rule lets through, and what comes a little early.
+
+        Raises Ignore, Reject.
+        """
+        try:
+            rule(self.standing, *arguments)
+        except Ahead as ahead:
+            self.sync.heard(ahead.height - 1)
+            if ahead.height <= self.standing.height + EARLY:
+                self._inbox.put(message)
+            raise
+        self._inbox.put(message)
+
+    # --- fetching
+
+    def _want(
+        self, name: Hash, first: PeerId | None, made: Callable[[Block], Message | Block]
+    ) -> None:
+        """Fetch a block, if it is not on its way, and give the core what is made of it."""
+        assert self._nursery is not None
+        if name not in self._fetching and len(self._fetching) < MAX_FETCHES:
+            self._fetching.add(name)
+            self._nursery.start_soon(self._get, name, first, made)
+
+    async def _get(
+        self, name: Hash, first: PeerId | None, made: Callable[[Block], Message | Block]
+    ) -> None:
+        height = self.standing.height
+        try:
+            block = self.server.proposed(name)
+            if block is None:
+                block = await self._fetch.block(name, first, lambda: self.standing.height == height)
+            if block is not None:
+                self.server.offer(block)
+                self._inbox.put(made(block))
+        finally:
+            self._fetching.discard(name)
+
+
+def heartbeat_is_due(state: State, params: Params, hotkey: PublicKey, height: int) -> bool:
+    """Whether a hotkey's node should say that it is there, in the block of a height."""
+    pool = pool_of(state, hotkey)
+    row = None if pool is None else state.get(POOLS, pool)
+    if row is None or row.stake < params.min_bond or is_jailed(row, height):
+        return False
+    last = row.last_heartbeat
+    if not last:
+        return True
+    apart = (
+        height - last >= params.heartbeat_interval and height // params.epoch > last // params.epoch
+    )
+    return bool(row.heartbeat) and apart
+
+
+def _body(topic: Topic, message: Message | Announcement) -> bytes:
+    assert isinstance(topic.record, Tagged)
+    return topic.record.encode(message)

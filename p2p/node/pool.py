@@ -1,0 +1,142 @@
+"""Transactions on their way: heard, submitted, said again until they are included.
+
+The mempool belongs to the event loop: what is passed on to others has been accepted here.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import trio
+
+from consensus.replica import Standing
+from gossip.pubsub import Gossip
+from gossip.topics import TRANSACTIONS, WEIGHTS, Topic, topic_of
+from gossip.validation import Ignore, Seen, validate_transaction
+from ledger.accounts import account_of
+from ledger.errors import Invalid, Reason
+from ledger.keys import KeyPair
+from ledger.mempool import Mempool
+from ledger.payloads import Payload
+from ledger.state import State
+from ledger.store import Store
+from ledger.transactions import Transaction, sign, unpack_transaction
+from ledger.types import Hash, Height, PublicKey
+
+log = logging.getLogger("yuma.pool")
+
+MAX_OWN: Final = 512
+"""Transactions submitted here that are said again; beyond it the oldest are left to the others."""
+SAY_AGAIN_S: Final = 10.0
+"""Who was away then hears them; each is also in the mempools of all who heard it before."""
+TOPICS: Final = (TRANSACTIONS, WEIGHTS)
+
+
+@dataclass
+class Pool:
+    """The mempool and how transactions come and go."""
+
+    pair: KeyPair
+    store: Store
+    mempool: Mempool
+    gossip: Gossip
+    standing: Callable[[], Standing]
+    seen: Seen = field(default_factory=Seen)
+    _own: OrderedDict[Hash, Topic] = field(default_factory=OrderedDict)
+    _settled: trio.Event = field(default_factory=trio.Event)
+
+    def attach(self) -> None:
+        """Take in what is said on the topics."""
+        for topic in TOPICS:
+            self.gossip.handle(topic, partial(self._hear, topic))
+
+    async def run(self) -> None:
+        """Say our own transactions again while they wait, until cancelled."""
+        while True:
+            await trio.sleep(SAY_AGAIN_S)
+            for name, topic in list(self._own.items()):
+                data = self.mempool.get(name)
+                if data is None:
+                    self._own.pop(name, None)
+                else:
+                    await self.gossip.publish(topic, data)
+
+    def _hear(self, topic: Topic, author: PublicKey, data: bytes) -> None:
+        """Take in a transaction from a topic. Raises Ignore, Reject, Invalid."""
+        if author == self.pair.public:
+            return
+        # [IGNORE] The author is within the topic's rate.
+        if not self.seen.author_may_speak(topic, author, trio.current_time()):
+            raise Ignore("an author who says too much")
+        if data in self.mempool.known:
+            return  # said again, for those who have not heard it
+        signed = topic.unpack(data)
+        validate_transaction(self.standing(), topic, signed, len(data))
+        # [IGNORE] The mempool takes it.
+        try:
+            self._add(data)
+        except Invalid as error:
+            raise Ignore(str(error)) from None
+
+    def _add(self, data: bytes) -> Hash:
+        with self.store.snapshot() as disk:
+            return self.mempool.add(data, disk, disk.head.height + 1)
+
+    async def submit(self, data: bytes) -> Hash:
+        """Have a signed transaction wait for the next blocks, and tell everyone; its id.
+
+        Raises Invalid.
+        """
+        topic = topic_of(unpack_transaction(data).transaction)
+        if len(data) > topic.size:
+            raise Invalid(Reason.TOO_LARGE, f"{len(data)} bytes, at most {topic.size}")
+        name = self._add(data)
+        self._own[name] = topic
+        while len(self._own) > MAX_OWN:
+            self._own.popitem(last=False)
+        await self.gossip.publish(topic, data)
+        return name
+
+    async def say(self, payload: Payload) -> Hash:
+        """Submit a transaction of this node's key that needs no fee. Raises Invalid."""
+        standing = self.standing()
+        return await self.submit(
+            sign(
+                Transaction(
+                    standing.chain,
+                    self.pair.public,
+                    self.next_nonce(self.pair.public),
+                    0,
+                    standing.height + standing.params.validity,
+                    payload,
+                ),
+                self.pair,
+            )
+        )
+
+    def next_nonce(self, key: PublicKey) -> int:
+        """The nonce of a key's next transaction, those that wait counted."""
+        with self.store.snapshot() as disk:
+            return self.mempool.next_nonce(key, account_of(State(disk), key).nonce)
+
+    def settle(self, included: Sequence[tuple[bytes, ...]]) -> None:
+        """Let go of what the last blocks have included, or what cannot be any more."""
+        with self.store.snapshot() as disk:
+            data = [one for block in included for one in block]
+            self.mempool.settle(disk, disk.head.height + 1, data)
+        self._settled.set()
+        self._settled = trio.Event()
+
+    async def wait_final(self, name: Hash, timeout_s: float) -> Height | None:
+        """The height of the block that has a transaction; None if there is none in that time."""
+        with trio.move_on_after(timeout_s):
+            while True:
+                with self.store.snapshot() as disk:
+                    place = disk.place_of(name)
+                if place is not None:
+                    return place[0]
+                await self._settled.wait()
+        return None

@@ -1,0 +1,1 @@
+"""A network of daemons on this machine: made, watched, disturbed as a scenario says, and judged."""

@@ -1,0 +1,56 @@
+"""Nodes with a ledger in the tests' own process."""
+
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import trio
+
+from ledger.genesis import Genesis, genesis_header, genesis_rows
+from ledger.keys import KeyPair
+from ledger.store import Store
+from ledger.wal import Wal
+from p2p.config import Settings
+from p2p.node.chain import Chain
+from p2p.node.follow import Follow
+from p2p.node.node import Node
+
+SETTINGS = Settings(listen=("/ip4/127.0.0.1/tcp/0",), dht=False, snapshots=False)
+
+
+@asynccontextmanager
+async def member(
+    home: Path, genesis: Genesis, pair: KeyPair, grown: Path | None = None, **changed: object
+) -> AsyncIterator[Node]:
+    """A running node; `grown` is a ledger to begin with a copy of."""
+    home.mkdir()
+    if grown is None:
+        Store.create(home / "chain", genesis_header(genesis), genesis_rows(genesis))
+    else:
+        shutil.copytree(grown, home / "chain")
+    with Store.open(home / "chain", genesis.chain) as store, Wal.open(home / "wal") as wal:
+        chain = Chain(genesis, store, wal, home / "snapshots")
+        settings = replace(SETTINGS, **changed)  # type: ignore[arg-type]
+        async with Node.make(pair, settings, home / "peers.json", chain).run() as node:
+            yield node
+
+
+def followed(node: Node) -> Follow:
+    """What a node follows the chain with."""
+    assert node.follow is not None
+    return node.follow
+
+
+async def join(node: Node, *others: Node) -> None:
+    """Connect a node to others."""
+    for other in others:
+        await node.host.dial(other.host.peer_id, other.host.addresses())
+
+
+async def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
+    """Wait until a condition holds."""
+    with trio.fail_after(seconds):
+        while not condition():
+            await trio.sleep(0.02)

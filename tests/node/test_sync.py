@@ -1,0 +1,226 @@
+"""Catching up: blocks come from several peers, and a liar among them is found out."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from ledger.blocks import Certificate, Signer, unpack_block
+from ledger.codec import pack, unpack
+from ledger.genesis import Genesis
+from ledger.keys import KeyPair, PeerId
+from ledger.params import DEVNET
+from ledger.types import Signature
+from p2p.net.protocols import BLOCKS, Blocks, GetBlocks, Held
+from p2p.net.streams import Frames
+from p2p.node.node import Node
+from p2p.node.ranges import SLOW_S, Part, Ranges
+from tests.node.chains import followed, join, member, until
+from tests.system.networks import genesis_of, grow, keys
+
+HEIGHT = 100
+VOTERS = keys(4)
+
+
+@pytest.fixture(scope="module")
+def genesis() -> Genesis:
+    return genesis_of(VOTERS, DEVNET)
+
+
+@pytest.fixture(scope="module")
+def grown(genesis: Genesis, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ledger of HEIGHT blocks."""
+    path = tmp_path_factory.mktemp("grown") / "chain"
+    grow(path, genesis, VOTERS, HEIGHT)
+    return path
+
+
+Lie = Callable[[Blocks], Any]
+
+
+async def test_a_new_node_takes_the_chain_from_its_peers(
+    tmp_path: Path, genesis: Genesis, grown: Path
+) -> None:
+    async with (
+        member(tmp_path / "a", genesis, KeyPair.generate(), grown) as a,
+        member(tmp_path / "b", genesis, KeyPair.generate(), grown) as b,
+        member(tmp_path / "new", genesis, KeyPair.generate()) as new,
+    ):
+        await join(new, a, b)
+        await until(lambda: followed(new).head == followed(a).head)
+        assert followed(new).head.height == HEIGHT
+        assert not followed(new).syncing
+        with followed(new).snapshot() as ours, followed(a).snapshot() as theirs:
+            assert list(ours.scan(b"")) == list(theirs.scan(b""))
+            assert all(ours.block(at) == theirs.block(at) for at in range(HEIGHT + 1))
+
+
+def flip(data: bytes) -> bytes:
+    """Bytes with one bit changed, in the middle."""
+    half = len(data) // 2
+    return data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :]
+
+
+def forged_certificate(given: Blocks) -> Blocks:
+    certificate = unpack(Certificate, given.certificate, 2**20)
+    signers = tuple(
+        Signer(one.index, Signature(flip(one.signature))) for one in certificate.signers
+    )
+    return replace(given, certificate=pack(replace(certificate, signers=signers)))
+
+
+def few_signers(given: Blocks) -> Blocks:
+    certificate = unpack(Certificate, given.certificate, 2**20)
+    return replace(given, certificate=pack(replace(certificate, signers=certificate.signers[:2])))
+
+
+def other_state(given: Blocks) -> Blocks:
+    block = unpack_block(given.blocks[0])
+    header = replace(block.header, state_root=bytes(32))
+    return replace(given, blocks=(pack(replace(block, header=header)), *given.blocks[1:]))
+
+
+LIES: dict[str, Lie] = {
+    "a forged certificate": forged_certificate,
+    "too few signers": few_signers,
+    "another state": other_state,
+    "a flipped bit": lambda given: replace(
+        given, blocks=(flip(given.blocks[0]), *given.blocks[1:])
+    ),
+    "another order": lambda given: replace(given, blocks=given.blocks[::-1]),
+    "a gap": lambda given: replace(given, blocks=given.blocks[:3] + given.blocks[4:]),
+    "more than was asked for": lambda given: replace(given, blocks=given.blocks + given.blocks[:1]),
+    "nothing, though it claims them": lambda given: Held(1, 0),
+}
+
+
+def serve(node: Node, answer: Callable[[GetBlocks], Awaitable[Any]]) -> None:
+    """Have a node answer requests for blocks otherwise."""
+
+    async def handle(stream: Any) -> None:
+        frames = Frames(stream, receives=BLOCKS.request, sends=BLOCKS.response)
+        while (request := await frames.receive()) is not None:
+            await frames.send(await answer(request))
+
+    node.host.handle(BLOCKS.id, handle)
+
+
+async def found_out(
+    tmp_path: Path, genesis: Genesis, grown: Path, answer: Callable[[Node], Callable[..., Any]]
+) -> bool:
+    """Whether a new node cuts off a peer with these answers; it gets the chain from another."""
+    async with (
+        member(tmp_path / "liar", genesis, KeyPair.generate(), grown) as liar,
+        member(tmp_path / "honest", genesis, KeyPair.generate(), grown) as honest,
+        member(tmp_path / "new", genesis, KeyPair.generate()) as new,
+    ):
+        serve(liar, answer(liar))
+        await join(new, liar)
+        await until(lambda: liar.host.peer_id in new.presence.statuses or new.host.bans())
+        await trio.sleep(0.2)
+        await join(new, honest)
+        await until(lambda: followed(new).head == followed(honest).head)
+        return new.host.is_banned(liar.host.peer_id)
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_peer_that_gives_something_wrong_is_cut_off(
+    tmp_path: Path, genesis: Genesis, grown: Path, lie: str
+) -> None:
+    def lying(liar: Node) -> Callable[[GetBlocks], Awaitable[Any]]:
+        async def answer(request: GetBlocks) -> Any:
+            given = await followed(liar).server._range(request)
+            return LIES[lie](given) if isinstance(given, Blocks) else given
+
+        return answer
+
+    assert await found_out(tmp_path, genesis, grown, lying)
+
+
+async def test_a_peer_that_never_answers_does_not_hold_others_up(
+    tmp_path: Path, genesis: Genesis, grown: Path
+) -> None:
+    def silent(_: Node) -> Callable[[GetBlocks], Awaitable[Any]]:
+        async def answer(request: GetBlocks) -> Any:
+            await trio.sleep_forever()
+
+        return answer
+
+    assert not await found_out(tmp_path, genesis, grown, silent)
+
+
+async def test_a_block_that_is_not_the_checkpoints_is_refused(
+    tmp_path: Path, genesis: Genesis, grown: Path
+) -> None:
+    wrong = f"{HEIGHT // 2}:{'00' * 32}"
+    async with (
+        member(tmp_path / "a", genesis, KeyPair.generate(), grown) as a,
+        member(tmp_path / "new", genesis, KeyPair.generate(), checkpoint=wrong) as new,
+    ):
+        await join(new, a)
+        await until(lambda: new.host.is_banned(a.host.peer_id))
+        assert followed(new).head.height == HEIGHT // 2 - 1
+
+
+# --- the order of asking
+
+A, B = PeerId("a"), PeerId("b")
+
+
+def part(peer: PeerId, first: int, count: int) -> Part:
+    return Part(peer, first, Blocks((b"block",) * count, b""))
+
+
+def test_peers_are_asked_for_what_nobody_else_is_asked_for() -> None:
+    ranges = Ranges(1, 300)
+    assert ranges.ask(A, 0) == (1, 128)
+    assert ranges.ask(B, 0) == (129, 128)
+    assert ranges.ask(A, 0) == (257, 44)
+    assert ranges.ask(B, 0) is None
+
+
+def test_what_a_peer_did_not_give_is_asked_of_others() -> None:
+    ranges = Ranges(1, 300)
+    ranges.ask(A, 0)
+    ranges.ask(B, 0)
+    ranges.answered(part(A, 1, 100))
+    assert ranges.ask(B, 0) == (101, 28)
+    ranges.give_up(B)
+    assert ranges.ask(A, 0) == (101, 128)
+
+
+def test_what_is_next_and_long_in_coming_is_asked_of_another_too() -> None:
+    ranges = Ranges(1, 200)
+    assert ranges.ask(A, 0) == (1, 128)
+    assert ranges.ask(B, 0) == (129, 72)
+    assert ranges.ask(B, SLOW_S - 1) is None
+    assert ranges.ask(B, SLOW_S + 1) == (1, 128)
+    ranges.answered(part(A, 1, 128))
+    assert ranges.due() is None
+    ranges.answered(part(B, 1, 128))
+    assert ranges.due() == part(B, 1, 128)
+
+
+def test_parts_are_due_in_order_and_those_of_a_liar_are_asked_for_again() -> None:
+    ranges = Ranges(1, 256)
+    ranges.ask(A, 0)
+    ranges.ask(B, 0)
+    ranges.answered(part(B, 129, 128))
+    assert ranges.due() is None
+    ranges.answered(part(A, 1, 128))
+    assert ranges.due() == part(A, 1, 128)
+    ranges.distrust(B)
+    ranges.reached(128)
+    assert ranges.due() is None
+    assert ranges.ask(A, 0) == (129, 128)
+    ranges.answered(part(B, 129, 128))
+    assert ranges.due() is None
+
+
+def test_not_too_much_is_asked_for_ahead() -> None:
+    ranges = Ranges(1, 10**9)
+    asked = [ranges.ask(A, 0) for _ in range(20)]
+    assert asked[8:] == [None] * 12

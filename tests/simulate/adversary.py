@@ -1,0 +1,513 @@
+"""What the Byzantine nodes of a schedule do: one mind with all their keys, that hears everything.
+
+* silent: nothing.
+* chaos: leads with two blocks at once, votes for everything, forges certificates, picks the worst
+  timeouts, shows notarisations late, repeats and spoils old messages.
+* withhold: votes in secret, keeps notarisations to itself, and leads with the stalest block.
+* twins: two honest nodes with one key each.
+* phantom: gives views up locked on notarisations that do not exist.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from consensus.agreement import Agreement
+from ledger.blocks import Block, Certificate, Signer, Vote, VoteKind
+from ledger.keys import KeyPair
+from ledger.types import Hash, Signature
+from ledger.votes import (
+    NO_LOCK,
+    Ballot,
+    Message,
+    Proposal,
+    TimeoutCertificate,
+    TimeoutSigner,
+    proposal_vote,
+)
+from tests.simulate.chain import GENESIS, WRONG, make_block
+from tests.simulate.node import Node
+from tests.simulate.world import CHAIN, START
+
+if TYPE_CHECKING:
+    from tests.simulate.simulation import Simulation
+
+THINKING_MS = 1_500
+"""The adversary does something this often, and whenever it hears something new with some chance."""
+FAR = 10**6
+"""A view that no schedule reaches."""
+
+
+class Adversary:
+    """A silent one: what the others are built on."""
+
+    def __init__(self, simulation: "Simulation") -> None:
+        world = simulation.world
+        self.simulation, self.world = simulation, world
+        self.random = random.Random(f"{world.nodes}/{world.seed}/adversary")
+        self.pairs = {number: world.pairs[number] for number in sorted(world.byzantine)}
+
+    def start(self) -> None:
+        """The schedule begins."""
+
+    def hear(self, source: int, message: Message) -> None:
+        """An honest node has said something."""
+
+
+class Twins(Adversary):
+    """Two honest nodes for each key, each with a disk of its own."""
+
+    def __init__(self, simulation: "Simulation") -> None:
+        super().__init__(simulation)
+        self.twins = [Twin(self, number, half) for number in self.pairs for half in (0, 1)]
+
+    def start(self) -> None:
+        for twin in self.twins:
+            twin.start()
+
+    def hear(self, source: int, message: Message) -> None:
+        for twin in self.twins:
+            if twin.number != source and twin.meets(source):
+                self.simulation.carry(source, twin, message, honest=True)
+
+
+class Careless(Agreement):
+    """Agreement that does not mind who else has its key."""
+
+    def _hear_self(self, vote: Vote) -> None:
+        pass
+
+
+class Twin(Node):
+    """An honest node, but for the one beside it; nobody judges it.
+
+    Until the network is whole, it meets one half of the others, and the other twin the rest.
+    """
+
+    def __init__(self, mind: Twins, number: int, half: int) -> None:
+        super().__init__(mind.simulation, number, f" {half}", Careless)
+        self.mind, self.half = mind, half
+
+    def meets(self, number: int) -> bool:
+        """Whether it has to do with another node now."""
+        return self.simulation.network.is_whole or number % 2 == self.half
+
+    def judge(self, message: Message) -> None:
+        if isinstance(message, Ballot | Proposal):
+            signer = message.signer if isinstance(message, Ballot) else message.leader
+            self.simulation.ghost.note(signer, message.vote, message.signature)
+
+    def broadcast(self, message: Message) -> None:
+        for number, target in self.simulation.nodes.items():
+            if self.meets(number):
+                self.simulation.carry(self.number, target, message, honest=True)
+        self.mind.hear(self.number, message)
+
+
+class Scene:
+    """What the mind knows of one height: all that was ever said of it."""
+
+    def __init__(self) -> None:
+        self.view = 0
+        self.votes: dict[tuple[int, int, bytes], dict[int, Signature]] = defaultdict(dict)
+        self.timeouts: dict[int, dict[int, dict[int, Signature]]] = defaultdict(dict)
+        self.blocks: dict[bytes, Block] = {}
+        self.led: set[tuple[int, int]] = set()
+        self.heard: list[Message] = []
+
+
+class Mind(Adversary):
+    """It acts by chance; kinds differ in what they may do."""
+
+    ways: tuple[str, ...]
+
+    def __init__(self, simulation: "Simulation") -> None:
+        super().__init__(simulation)
+        self._scenes: dict[int, Scene] = defaultdict(Scene)
+
+    def start(self) -> None:
+        if self.pairs:
+            self._think()
+
+    def _think(self) -> None:
+        self._do_something()
+        self.simulation.network.after(self.random.randint(1, 2 * THINKING_MS), self._think)
+
+    # --- what it hears
+
+    def hear(self, source: int, message: Message) -> None:
+        self._learn(message)
+        if self.pairs and self.random.random() < 0.2:
+            self._do_something()
+
+    def _learn(self, message: Message) -> None:
+        match message:
+            case Ballot(vote):
+                scene = self._scenes[vote.height]
+                index = self.world.committee(vote.height).index_of(message.signer)
+                if index is None:
+                    return
+                if vote.kind == VoteKind.TIMEOUT:
+                    scene.timeouts[vote.view].setdefault(index, {})[vote.locked] = message.signature
+                else:
+                    scene.votes[vote.kind, vote.view, vote.block][index] = message.signature
+                scene.view = max(scene.view, min(vote.view, scene.view + 2))
+            case Proposal():
+                scene = self._scenes[message.vote.height]
+                scene.blocks[message.block.hash] = message.block
+                scene.view = max(scene.view, message.view)
+            case _:
+                scene = self._scenes[message.height]
+        if len(scene.heard) < 200:
+            scene.heard.append(message)
+
+    @property
+    def height(self) -> int:
+        """The highest that an honest node decides."""
+        return max(node.chain.height for node in self.simulation.nodes.values())
+
+    # --- what it makes
+
+    def sign(self, pair: KeyPair, vote: Vote) -> Signature:
+        signature = pair.sign(vote.digest(CHAIN))
+        self.simulation.ghost.note(pair.public, vote, signature)
+        return signature
+
+    def ballot(self, pair: KeyPair, vote: Vote, lock: Certificate | None = None) -> Ballot:
+        ballot = Ballot(vote, pair.public, self.sign(pair, vote), (lock,) if lock else ())
+        self._learn(ballot)
+        return ballot
+
+    def certificate(self, kind: int, height: int, view: int, block: bytes) -> Certificate | None:
+        """A quorum's votes, as far as there are any, with its own."""
+        committee = self.world.committee(height)
+        signatures = dict(self._scenes[height].votes[kind, view, block])
+        vote = Vote(kind, height, view, block)
+        for pair in self.pairs.values():
+            index = committee.index_of(pair.public)
+            if index is not None and index not in signatures:
+                signatures[index] = pair.sign(vote.digest(CHAIN))
+        if committee.weight_of(signatures) < committee.quorum:
+            return None
+        for pair in self.pairs.values():
+            if committee.index_of(pair.public) is not None:
+                self.sign(pair, vote)
+        signers = tuple(Signer(index, signatures[index]) for index in sorted(signatures))
+        return Certificate(kind, height, view, Hash(block), signers)
+
+    def locks(self, height: int) -> dict[int, Certificate]:
+        """The notarisations that can be had, by view."""
+        found = {}
+        for kind, view, block in list(self._scenes[height].votes):
+            if kind == VoteKind.NOTARISE:
+                lock = self.certificate(kind, height, view, block)
+                if lock:
+                    found[view] = lock
+        return found
+
+    def timeout(self, height: int, view: int, own: int, highest: bool) -> TimeoutCertificate | None:
+        """A view given up by a quorum with the lowest or the highest locks; its own have `own`."""
+        committee = self.world.committee(height)
+        votes = {
+            index: next(iter(locks.items()))
+            for index, locks in self._scenes[height].timeouts[view].items()
+        }
+        for pair in self.pairs.values():
+            index = committee.index_of(pair.public)
+            if index is not None:
+                vote = Vote(VoteKind.TIMEOUT, height, view, b"", own)
+                votes[index] = own, pair.sign(vote.digest(CHAIN))
+        chosen: list[int] = []
+        for index in sorted(votes, key=lambda index: votes[index][0], reverse=highest):
+            if committee.weight_of(chosen) < committee.quorum:
+                chosen.append(index)
+        if committee.weight_of(chosen) < committee.quorum:
+            return None
+        for pair in self.pairs.values():
+            if committee.index_of(pair.public) in chosen:
+                self.sign(pair, Vote(VoteKind.TIMEOUT, height, view, b"", own))
+        signers = tuple(TimeoutSigner(index, *votes[index]) for index in sorted(chosen))
+        return TimeoutCertificate(height, view, signers)
+
+    def fresh(self, pair: KeyPair, height: int, view: int, wrong: bool = False) -> Block | None:
+        """A block of its own on the head."""
+        node = max(self.simulation.nodes.values(), key=lambda node: node.chain.height)
+        if node.chain.height != height:
+            return None
+        earliest = node.chain.parent_time + self.world.params.block_ms
+        now = START + self.simulation.network.time
+        time = max(earliest, now + self.random.choice((0, 0, 0, 1_000, 5_000)))
+        salt = b"%d" % self.random.getrandbits(32)
+        transactions = (salt, WRONG) if wrong else (salt,)
+        block = make_block(
+            self.world,
+            node.chain.head,
+            height,
+            view,
+            time,
+            pair.public,
+            node.chain.certificate,
+            transactions,
+        )
+        self._scenes[height].blocks[block.hash] = block
+        return block
+
+    def propose(
+        self,
+        pair: KeyPair,
+        view: int,
+        block: Block,
+        timeout: TimeoutCertificate | None = None,
+        lock: Certificate | None = None,
+    ) -> Proposal:
+        vote = proposal_vote(block.header.height, view, block.hash)
+        timeouts, locks = (timeout,) if timeout else (), (lock,) if lock else ()
+        signature = self.sign(pair, vote)
+        return Proposal(view, block, pair.public, signature, timeouts, locks)
+
+    def tell(self, pair: KeyPair, message: Message, share: float = 0.5) -> None:
+        """Tell some."""
+        source = self.world.numbers[pair.public]
+        for target in self.simulation.nodes.values():
+            if self.random.random() < share:
+                self.simulation.carry(source, target, message, honest=False)
+
+    # --- what it does
+
+    def _do_something(self) -> None:
+        height = self.height
+        scene = self._scenes[height]
+        number = self.random.choice(list(self.pairs))
+        way = self.random.choice(self.ways)
+        getattr(self, f"_{way}")(self.pairs[number], height, scene)
+
+    def _near(self, scene: Scene) -> int:
+        return max(0, scene.view + self.random.choice((-1, 0, 0, 0, 1)))
+
+    def _lead(self, pair: KeyPair, height: int, scene: Scene) -> None:
+        """Propose as the worst leader: two blocks, or the stalest that can be justified."""
+        for view in range(max(0, scene.view - 1), scene.view + 2):
+            leads = self.world.leader(height, view) == pair.public
+            if not leads or self.random.random() < 0.2:
+                continue
+            timeout = lock = None
+            if view > 0:
+                timeout = self._worst_timeout(height, view - 1)
+                if timeout is None:
+                    continue
+            if timeout is not None and timeout.locked != NO_LOCK:
+                lock = self.locks(height).get(timeout.locked)
+                block = scene.blocks.get(lock.block) if lock else None
+                if block is None:
+                    continue
+                self.tell(pair, self.propose(pair, view, block, timeout, lock), 0.5)
+            elif (view, height) not in scene.led or self.random.random() < 0.1:
+                scene.led.add((view, height))
+                for _ in range(self.random.choice((1, 2, 2, 3))):
+                    block = self.fresh(pair, height, view, self.random.random() < 0.2)
+                    if block:
+                        self.tell(pair, self.propose(pair, view, block, timeout))
+
+    def _worst_timeout(self, height: int, view: int) -> TimeoutCertificate | None:
+        highest = self.random.random() < 0.3
+        known = [at for at in self.locks(height) if at <= view]
+        own = self.random.choice([NO_LOCK, NO_LOCK, *known])
+        return self.timeout(height, view, own, highest)
+
+    def _lead_wrongly(self, pair: KeyPair, height: int, scene: Scene) -> None:
+        """Propose what the timeouts do not allow: a fresh block, or a lower notarisation's."""
+        locks = self.locks(height)
+        for view in range(1, scene.view + 2):
+            timeout = None
+            if self.world.leader(height, view) == pair.public:
+                timeout = self.timeout(height, view - 1, NO_LOCK, highest=True)
+            if timeout is None or timeout.locked == NO_LOCK:
+                continue
+            lower = [lock for at, lock in locks.items() if at < timeout.locked]
+            if lower and self.random.random() < 0.7:
+                lock = self.random.choice(lower)
+                block = scene.blocks.get(lock.block)
+                if block and timeout.locked in locks:
+                    self.tell(pair, locks[timeout.locked], 0.8)
+                    self.tell(pair, self.propose(pair, view, block, timeout, lock), 0.8)
+            elif block := self.fresh(pair, height, view):
+                self.tell(pair, self.propose(pair, view, block, timeout))
+
+    def _vote(self, pair: KeyPair, height: int, scene: Scene) -> None:
+        """Vote for anything, in secret from some."""
+        if not scene.blocks:
+            return
+        block = self.random.choice(list(scene.blocks))
+        kind = self.random.choice((VoteKind.NOTARISE, VoteKind.FINALISE))
+        self.tell(pair, self.ballot(pair, Vote(kind, height, self._near(scene), block)))
+
+    def _vote_along(self, pair: KeyPair, height: int, scene: Scene) -> None:
+        """Vote for what others vote for, in secret from some."""
+        votes = [key for key in scene.votes if key[1] >= scene.view - 1]
+        if votes:
+            kind, view, block = self.random.choice(votes)
+            self.tell(pair, self.ballot(pair, Vote(kind, height, view, block)), 0.6)
+
+    def _give_up(self, pair: KeyPair, height: int, scene: Scene) -> None:
+        """Give a view up with any lock that can be shown, or none."""
+        view = self._near(scene)
+        locks = {at: lock for at, lock in self.locks(height).items() if at <= view}
+        at = self.random.choice([NO_LOCK, *locks])
+        vote = Vote(VoteKind.TIMEOUT, height, view, b"", at)
+        self.tell(pair, self.ballot(pair, vote, locks.get(at)), 0.7)
+
+    def _give_up_low(self, pair: KeyPair, height: int, scene: Scene) -> None:
+        """Give a view up as if nothing had been notarised."""
+        vote = Vote(VoteKind.TIMEOUT, height, scene.view, b"", NO_LOCK)
+        self.tell(pair, self.ballot(pair, vote), 0.9)
+
+    def _show_late(self, pair: KeyPair, height: int, scene: Scene) -> None:
+        """Show one node a notarisation that it may not know, long after."""
+        locks = list(self.locks(height).values())
+        if locks:
+            self.tell(pair, self.random.choice(locks), 0.3)
+
+    def _show_timeout(self, pair: KeyPair, height: int, scene: Scene) -> None:
+        """Show some a view that was given up, with the locks that suit it."""
+        timeout = self._worst_timeout(height, self._near(scene))
+        if timeout:
+            if timeout.locked != NO_LOCK and (lock := self.locks(height).get(timeout.locked)):
+                self.tell(pair, lock)
+            self.tell(pair, timeout)
+
+    def _decide(self, pair: KeyPair, height: int, scene: Scene) -> None:
+        """Show one node alone that a block is decided."""
+        for kind, view, block in list(scene.votes):
+            if kind == VoteKind.FINALISE:
+                final = self.certificate(kind, height, view, block)
+                if final:
+                    self.tell(pair, final, 0.3)
+
+    def _forge(self, pair: KeyPair, height: int, scene: Scene) -> None:
+        """Certificates that show nothing: one voter many times over, too few, or bad signatures."""
+        if not scene.blocks:
+            return
+        view, block = self._near(scene), Hash(self.random.choice(list(scene.blocks)))
+        kind = self.random.choice((VoteKind.NOTARISE, VoteKind.FINALISE))
+        committee = self.world.committee(height)
+        index = committee.index_of(pair.public)
+        if index is None:
+            return
+        signature = self.sign(pair, Vote(kind, height, view, block))
+        signers: Iterable[Signer] = [Signer(index, signature)] * 2 * len(committee.keys)
+        if self.random.random() < 0.4:
+            signers = (Signer(at, signature) for at in range(len(committee.keys)))
+        message = Certificate(kind, height, view, block, tuple(signers))
+        self.tell(pair, message, 0.8)
+        locked = self.random.choice((NO_LOCK, view))
+        timeout = Vote(VoteKind.TIMEOUT, height, view, b"", locked)
+        signer = TimeoutSigner(index, locked, self.sign(pair, timeout))
+        forged = TimeoutCertificate(height, view, (signer,) * 2 * len(committee.keys))
+        self.tell(pair, forged, 0.8)
+
+    def _repeat(self, pair: KeyPair, height: int, scene: Scene) -> None:
+        """Say again what was said once, at this height or the one before."""
+        heard = self._scenes[height - self.random.randint(0, 1)].heard
+        if heard:
+            self.tell(pair, self.random.choice(heard))
+
+    def _spoil(self, pair: KeyPair, height: int, scene: Scene) -> None:
+        """Say something of another with a part changed."""
+        if not scene.heard:
+            return
+        message = self.random.choice(scene.heard)
+        match message:
+            case Ballot(vote):
+                changed = self.random.choice(
+                    (
+                        replace(message, vote=replace(vote, view=vote.view + 1)),
+                        replace(message, signer=pair.public),
+                        replace(message, lock=()),
+                        replace(message, vote=replace(vote, height=height + 1)),
+                    )
+                )
+                self.tell(pair, changed)
+            case Proposal(block=block):
+                other = replace(block, transactions=(*block.transactions, b"more"))
+                spoiled = replace(message, block=other)
+                self.tell(pair, self.random.choice((spoiled, replace(message, timeout=()))))
+            case Certificate() | TimeoutCertificate():
+                self.tell(pair, replace(message, signers=message.signers[1:]))
+
+    def _run_ahead(self, pair: KeyPair, height: int, scene: Scene) -> None:
+        """Vote in views and at heights that are far off."""
+        view = scene.view + self.random.choice((2, 10, 60, 100, FAR))
+        at = height + self.random.choice((0, 0, 1, 2, 50))
+        block = self.random.choice([*scene.blocks, GENESIS])
+        for kind in (VoteKind.NOTARISE, VoteKind.FINALISE):
+            vote = Vote(kind, at, view, block)
+            self.tell(pair, Ballot(vote, pair.public, self.sign(pair, vote)))
+        vote = Vote(VoteKind.TIMEOUT, at, view, b"", NO_LOCK)
+        self.tell(pair, Ballot(vote, pair.public, self.sign(pair, vote)))
+
+    def _phantom(self, pair: KeyPair, height: int, scene: Scene) -> None:
+        """Give a view up locked on a notarisation that does not exist, forged or left out."""
+        view = self._near(scene)
+        block = Hash(self.random.choice([*scene.blocks, GENESIS]))
+        index = self.world.committee(height).index_of(pair.public)
+        if index is None:
+            return
+        at = self.random.randint(0, view)
+        vote = Vote(VoteKind.TIMEOUT, height, view, b"", at)
+        forged = Certificate(
+            VoteKind.NOTARISE, height, at, block, (Signer(index, Signature(bytes(64))),)
+        )
+        for lock in (None, forged):
+            self.tell(pair, self.ballot(pair, vote, lock), 1.0)
+
+    def _phantom_timeout(self, pair: KeyPair, height: int, scene: Scene) -> None:
+        """Show everyone a view given up by a quorum, one of them locked on nothing real."""
+        view = self._near(scene)
+        timeout = self.timeout(height, view, view, highest=True)
+        if timeout:
+            self.tell(pair, timeout, 1.0)
+
+
+class Chaos(Mind):
+    ways = (
+        *(
+            "lead",
+            "lead",
+            "lead",
+            "lead_wrongly",
+            "vote",
+            "vote_along",
+            "vote_along",
+            "give_up",
+            "show_late",
+        ),
+        *("show_timeout", "decide", "forge", "repeat", "spoil", "run_ahead"),
+    )
+
+
+class Withhold(Mind):
+    ways = (
+        "lead",
+        "lead",
+        "lead_wrongly",
+        "give_up_low",
+        "show_late",
+        "show_timeout",
+        "decide",
+        "vote_along",
+    )
+
+
+class Phantom(Mind):
+    ways = ("phantom", "phantom", "phantom_timeout", "phantom_timeout", "lead", "vote_along")
+
+
+MINDS: dict[str, Callable[["Simulation"], Adversary]] = {
+    "silent": Adversary,
+    "chaos": Chaos,
+    "withhold": Withhold,
+    "twins": Twins,
+    "phantom": Phantom,
+}
