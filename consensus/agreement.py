@@ -175,6 +175,7 @@ class Agreement:
             self._record = None
         self._decision = Decision(application, self._pair, parent, progress, self._now)
         self._wanted.clear()
+        self._show_at = self._now.steady + application.params.resend_ms
         self._watch.forget(height - 1)
         self._put(self._decision.own(progress.floor), trusted=True)
         self._put(self._early.take(height), trusted=False)
@@ -274,18 +275,27 @@ class Agreement:
         self._outputs.append(Behind(height))
 
     def _hear_late(self, message: Message) -> None:
-        """A vote on the head counts for its certificate; all else that is past is over."""
-        parent = self._decision.parent
-        if not isinstance(message, Ballot) or parent.committee is None:
+        """A message of a height that is decided here, though perhaps not where it comes from.
+
+        Votes on the head are added to its certificate. A while after, a voter is stuck there:
+        shown the certificate it goes on, or learns how far it is behind.
+        """
+        parent, decision = self._decision.parent, self._decision
+        members = parent.committee or decision.committee
+        if not isinstance(message, Ballot) or message.signer == self._pair.public:
             return
-        index, vote = parent.committee.index_of(message.signer), message.vote
-        if index is None or vote.height != self.height - 1 or message.signer == self._pair.public:
+        index = members.index_of(message.signer)
+        if index is None:
             return
-        check_ballot(message, self._decision.chain)
-        self._see(message.signer, vote, message.signature)
-        head = parent.certificate
-        if (vote.kind, vote.view, vote.block) == (head.kind, head.view, head.block):
-            parent.add(Signer(index, message.signature))
+        check_ballot(message, decision.chain)
+        head, vote = parent.certificate, message.vote
+        if parent.committee and vote.height == head.height:
+            self._see(message.signer, vote, message.signature)
+            if (vote.kind, vote.view, vote.block) == (head.kind, head.view, head.block):
+                parent.add(Signer(index, message.signature))
+        if self._now.steady >= self._show_at:
+            self._show_at = self._now.steady + self._application.params.resend_ms
+            self._outputs.append(Say(parent.certificate))
 
     def _hear_ballot(self, ballot: Ballot) -> None:
         decision, vote = self._decision, ballot.vote

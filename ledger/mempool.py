@@ -58,7 +58,10 @@ some may no longer apply for what others did."""
 
 
 class Mempool:
-    """The transactions that wait."""
+    """The transactions that wait.
+
+    One thread changes it; `candidates` and `known` can be used by another meanwhile.
+    """
 
     def __init__(self, params: Params, chain: ChainId) -> None:
         self._params = params
@@ -101,9 +104,9 @@ class Mempool:
         Raises Invalid: KNOWN, MEMPOOL_FULL; LOW_FEE also where another of its nonce waits that does
         not pay a tenth less; and what unpacking, its signature and applying it raise.
         """
+        signed = unpack_transaction(data)
         if data in self._checked:
             raise Invalid(Reason.KNOWN)
-        signed = unpack_transaction(data)
         place = Place(self._params, self._chain, height)
         check_envelope(place, signed.transaction, len(data))
         state = State(rows)
@@ -111,6 +114,8 @@ class Mempool:
         entry = replace(entry, rank=_stake_behind(state, entry) if entry.free else entry.rate)
         queue = self._queue_with(state, entry)
         dropped = self._to_drop(entry, queue)
+        for other, nonce in self._later_accuser(entry, queue).items():
+            dropped[other] = min(nonce, dropped.get(other, nonce))
         check_signature(signed)
         sender = signed.transaction.sender
         queue = queue.up_to(dropped.pop(sender, queue.due + WINDOW))
@@ -137,14 +142,31 @@ class Mempool:
 
     def _check_replaces(self, entry: Waiting, old: Waiting | None) -> None:
         """Raises Invalid: KNOWN, LOW_FEE."""
-        payload = entry.transaction.payload
-        accused = self._accused.get(payload.offender) if isinstance(payload, Evidence) else None
-        if entry.id in self._entries or (accused and not (old and old.id == accused)):
+        if entry.id in self._entries:
             raise Invalid(Reason.KNOWN)
         if old:
             paid, fee = old.transaction.fee, entry.transaction.fee
             if fee <= paid or 10 * fee < 11 * paid:
                 raise Invalid(Reason.LOW_FEE, f"another of its nonce pays {paid} rao")
+
+    def _later_accuser(self, entry: Waiting, queue: Queue) -> dict[PublicKey, int]:
+        """Whose evidence against the same offender has more to wait for, and goes; its nonce.
+
+        One is enough, or keys without a rao would fill the room with what anyone can show; and what
+        never gets its turn must not keep others from accusing. Raises Invalid KNOWN.
+        """
+        payload, sender = entry.transaction.payload, entry.transaction.sender
+        name = self._accused.get(payload.offender) if isinstance(payload, Evidence) else None
+        if name is None:
+            return {}
+        held = self._entries[name].transaction
+        if held.sender == sender:
+            if held.nonce == entry.transaction.nonce:
+                return {}
+            raise Invalid(Reason.KNOWN)
+        if entry.transaction.nonce - queue.due >= held.nonce - self._queues[held.sender].due:
+            raise Invalid(Reason.KNOWN)
+        return {held.sender: held.nonce}
 
     def _to_drop(self, entry: Waiting, queue: Queue) -> dict[PublicKey, int]:
         """From which nonce on senders lose what they have waiting, to make room for one more.
@@ -182,7 +204,8 @@ class Mempool:
         Within its part of the block, what needs no fee comes before what pays.
         """
         offered: list[Waiting] = []
-        turns = {sender: deque(queue.in_turn()) for sender, queue in self._queues.items()}
+        queues = self._queues.copy()  # at once, as another thread may change it
+        turns = {sender: deque(queue.in_turn()) for sender, queue in queues.items()}
         _take(turns, offered, FREE_BLOCK_BYTES, lambda entry: entry.rank if entry.free else None)
         _take(turns, offered, OFFERED_BYTES, lambda entry: entry.rate)
         return [entry.data for entry in offered]

@@ -1,6 +1,5 @@
 """What waits in the mempool: transactions by sender and nonce, and how much room they take."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -43,9 +42,9 @@ class Waiting:
         return (self.transaction.fee << 32) // len(self.data)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Queue:
-    """What one sender has waiting, by nonce; `due` is the account's."""
+    """What one sender has waiting, by nonce; `due` is the account's. Never changed once made."""
 
     due: int = 0
     entries: dict[int, Waiting] = field(default_factory=dict)
@@ -112,7 +111,7 @@ class Checked:
 
     def __init__(self, waiting: Callable[[Hash], bytes | None]) -> None:
         self._waiting = waiting
-        self._included: deque[frozenset[bytes]] = deque(maxlen=REMEMBERED)
+        self._included: tuple[frozenset[bytes], ...] = ()
 
     def __contains__(self, data: object) -> bool:
         if not isinstance(data, bytes):
@@ -121,4 +120,4 @@ class Checked:
 
     def remember(self, included: Iterable[bytes]) -> None:
         """Keep those of one more block, and forget the oldest."""
-        self._included.append(frozenset(included))
+        self._included = (*self._included, frozenset(included))[-REMEMBERED:]

@@ -3,12 +3,14 @@
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final
 
 from consensus.committee import committee_of
 from consensus.replica import Pair, Replica, certificate_at
+from ledger.archive import Archive
 from ledger.blocks import VoteKind, unpack_block
 from ledger.errors import Invalid, Reason
 from ledger.genesis import Genesis, genesis_header, genesis_rows
@@ -49,6 +51,42 @@ def take_parts(store: Store, genesis: Genesis, parts: Iterable[list[Pair]]) -> I
     for part in parts:
         replica.take_range(part)
         yield replica.head.height
+
+
+def import_blocks(store: Store, genesis: Genesis, archive: Archive) -> Iterator[int]:
+    """Take the blocks of a file that a ledger does not have yet; heights on the way.
+
+    Raises Invalid: WRONG_CHAIN; WRONG_BLOCK where the file goes on from another block; what a block
+    raises that is wrong; OSError.
+    """
+    title = archive.title
+    if title.chain != genesis.chain:
+        raise Invalid(Reason.WRONG_CHAIN, f"the file is of chain {title.chain.hex()}")
+    with store.snapshot() as disk:
+        head = disk.head.height
+    if title.first > head + 1:
+        text = f"the file begins with block {title.first}, and the ledger ends with {head}"
+        raise Invalid(Reason.WRONG_BLOCK, text)
+    return take_parts(store, genesis, _parts(_new_ones(store, archive)))
+
+
+def _new_ones(store: Store, archive: Archive) -> Iterator[Pair]:
+    """The blocks of a file without those that the ledger has. Raises Invalid: WRONG_BLOCK, ..."""
+    with store.snapshot() as disk:
+        head, first = disk.head.height, disk.first
+    for block, certificate in archive.blocks():
+        height = block.header.height
+        if height > head:
+            yield block, certificate
+        elif height >= first:
+            with store.snapshot() as disk:
+                if disk.height_of(block.hash) != height:
+                    raise Invalid(Reason.WRONG_BLOCK, f"the ledger has another block {height}")
+
+
+def _parts(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
+    while part := list(islice(pairs, BATCH)):
+        yield part
 
 
 def execute_again(store: Store, genesis: Genesis, head: int) -> Iterator[int]:

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,11 +13,20 @@ from p2p.cli.chain import chain
 from p2p.cli.command import current_home, json_option
 from p2p.cli.failure import Failure
 from p2p.cli.genesis import load
-from p2p.cli.ledger import HINTS
 from p2p.cli.show import Cell, print_json, print_pairs
 
 if TYPE_CHECKING:
     from ledger.genesis import Genesis
+    from ledger.store import Store
+
+HINTS = {
+    "NO_LEDGER": "a daemon makes it when it first starts: yuma daemon",
+    "LEDGER_LOCKED": "stop the daemon first: yuma shutdown",
+    "DISK_FULL": "make room, or name a home on another disk",
+}
+"""By the names of reasons, which are too dear to import for every command."""
+RANGE = "name other heights: --from, --to"
+ANEW = "put back a copy of the whole directory, or follow the network anew in another home"
 
 
 @chain.command()
@@ -61,6 +71,67 @@ def verify(as_json: bool) -> None:
     )
 
 
+@chain.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--from", "first", type=click.IntRange(1), default=1, help="The first block; else 1.")
+@click.option("--to", "last", type=click.IntRange(1), help="The last block; else the head.")
+@json_option
+def export(file: Path, first: int, last: int | None, as_json: bool) -> None:
+    """Write blocks to FILE, with what decided them."""
+    from ledger.archive import write_blocks
+    from ledger.store import Store
+    from p2p.ledger import check_ledger
+
+    genesis, place = _genesis(), current_home().chain
+    with _refusals():
+        check_ledger(place, genesis.chain)
+        with Store.open(place, genesis.chain, readonly=True) as store:
+            head = _height(store)
+            if first > min(last or head, head):
+                raise Failure(f"there is no block to write: the head is block {head}", RANGE)
+            title = write_blocks(store, file, first, last or head)
+    _print_file(file, title.first, title.last, as_json)
+
+
+@chain.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@json_option
+def import_(file: Path, as_json: bool) -> None:
+    """Take the blocks in FILE into this ledger.
+
+    Each is executed and its votes are counted, as if it came from a peer; what the ledger has
+    already is passed over. No daemon may run on this home meanwhile.
+    """
+    from ledger.archive import Archive
+    from p2p.history import import_blocks
+    from p2p.node.chain import open_chain
+
+    genesis = _genesis()
+    with _refusals(), open_chain(current_home()) as opened:
+        assert opened is not None  # there is a genesis
+        store = opened.store
+        before = _height(store)
+        with _refusals(file), Archive.open(file) as archive:
+            heights = import_blocks(store, genesis, archive)
+            _show_progress("importing", heights, before, max(before, archive.title.last))
+        after = _height(store)
+    _print_file(file, before + 1, after, as_json)
+
+
+def _height(store: "Store") -> int:
+    with store.snapshot() as disk:
+        return disk.head.height
+
+
+def _print_file(file: Path, first: int, last: int, as_json: bool) -> None:
+    """Print which blocks went into a file, or came out of it."""
+    said: dict[str, Cell] = {"file": str(file), "blocks": last - first + 1}
+    said |= {"first": first, "last": last} if last >= first else {"first": None, "last": None}
+    if as_json:
+        return print_json(said)
+    print_pairs(said.items())
+
+
 def _genesis() -> "Genesis":
     """The genesis of the home. Raises Failure, OSError."""
     home = current_home()
@@ -70,14 +141,19 @@ def _genesis() -> "Genesis":
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
-    """What the ledger refuses, as failures of the command."""
+def _refusals(file: Path | None = None) -> Iterator[None]:
+    """What the ledger refuses, as failures of the command; of a file, what is wrong with it."""
     from ledger.errors import Invalid
 
     try:
         yield
     except Invalid as error:
-        raise Failure(str(error), HINTS.get(error.reason, DAMAGED)) from None
+        if file is not None:
+            sentence = f"{file} is not taken: {error.detail or error}"
+            raise Failure(sentence, "blocks before that, if any, were taken") from None
+        raise Failure(str(error), HINTS.get(error.reason.name, ANEW)) from None
+    except FileExistsError as error:
+        raise Failure(f"{error.filename} exists already", "choose another name") from None
 
 
 def _show_progress(label: str, heights: Iterator[int], start: int, end: int) -> None:
@@ -90,5 +166,4 @@ def _show_progress(label: str, heights: Iterator[int], start: int, end: int) -> 
             bar.update(height - start - bar.pos)
 
 
-DAMAGED = "put back a copy of the whole directory, or follow the network anew in another home"
 COMMANDS = ()

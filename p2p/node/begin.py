@@ -78,6 +78,10 @@ class Begin:
 
         Raises Invalid: DISK_FULL, CORRUPT; OSError.
         """
+        due = self.checkpoint
+        if due is not None and due.height % self.genesis.params.epoch:
+            log.warning("the checkpoint ends no epoch, so all blocks are asked for")
+            return False
         until = trio.current_time() + PATIENCE_S
         while trio.current_time() < until:
             for origin in await self._origins():

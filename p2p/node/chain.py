@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from consensus.replica import Checkpoint
+from ledger.blocks import unpack_block
 from ledger.errors import Invalid, Reason
 from ledger.genesis import Genesis, genesis_header, genesis_rows
 from ledger.genesis_file import read_genesis
@@ -82,6 +83,21 @@ def genesis_of(home: Home) -> Genesis | None:
         return None
     except (OSError, UnicodeDecodeError, Invalid) as error:
         raise ConfigError(f"{home.genesis} is not usable: {error}") from None
+
+
+def agreed_checkpoint(chain: Chain, text: str) -> Checkpoint | None:
+    """The checkpoint that a setting names, if any. Raises ConfigError if the ledger has another
+    block there."""
+    checkpoint = checkpoint_of(text)
+    if checkpoint is not None:
+        with chain.store.snapshot() as disk:
+            data = disk.block(checkpoint.height)
+        if data is not None and unpack_block(data).hash != checkpoint.hash:
+            raise ConfigError(
+                f"the ledger in {chain.store.path} has another block {checkpoint.height} "
+                "than the setting checkpoint names"
+            )
+    return checkpoint
 
 
 def checkpoint_of(text: str) -> Checkpoint | None:

@@ -90,7 +90,7 @@ class Follow:
     ) -> None:
         """`claimed`: the height that a peer says it has; `snapshots`: whether to write some.
 
-        Raises Invalid CORRUPT, WRONG_BLOCK where the ledger contradicts the checkpoint; OSError.
+        Raises Invalid CORRUPT, OSError.
         """
         genesis, store = self.genesis, self.store = chain.genesis, chain.store
         self.mempool = Mempool(genesis.params, genesis.chain)

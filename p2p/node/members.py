@@ -30,8 +30,8 @@ log = logging.getLogger("yuma.members")
 
 SHOW_S = 10.0
 """In which a new peer has to show its membership."""
-BAN_S = 60.0
-"""For which one without is refused: it may be admitted meanwhile."""
+BAN_S = 10.0
+"""For which one is refused whose membership is not good: it may get another meanwhile."""
 CHECK_EVERY_S = 30.0
 """Memberships end; those of connected peers are looked at again."""
 
@@ -75,8 +75,9 @@ class Members:
         except NotConnected:
             return False
         except Exception as error:  # whatever a stranger's stream raises, it has shown nothing
-            log.warning("peer %s is not let in: %s", peer, error)
-            await self._cut_off(peer)
+            if self.host.is_connected(peer):
+                log.warning("peer %s is not let in: %s", peer, error)
+                await self._cut_off(peer)
             return False
         return True
 

@@ -24,7 +24,7 @@ from p2p.net.host import Host
 from p2p.net.keeper import Keeper
 from p2p.net.links import Links
 from p2p.net.protocols import BLOCKS, FETCH, LIGHT, OFFER, PEERS, QUERY, SNAPSHOT, STATUS
-from p2p.node.chain import Chain, checkpoint_of
+from p2p.node.chain import Chain, agreed_checkpoint
 from p2p.node.directory import Directory
 from p2p.node.follow import Follow
 from p2p.node.members import Members
@@ -90,7 +90,7 @@ class Node:
     ) -> "Node":
         """Wire a node together; it does nothing yet. With a genesis alone it follows no chain.
 
-        Raises Invalid, OSError of the ledger.
+        Raises ConfigError; Invalid, OSError of the ledger.
         """
         genesis = ledger.genesis if isinstance(ledger, Chain) else ledger
         chain = genesis.chain if genesis else chain_of(settings.network)
@@ -116,7 +116,8 @@ class Node:
             follow = Follow(
                 ledger, pair, host, gossip, presence.claimed,
                 blame=lambda peer, why: node.cut_off(peer, why),
-                checkpoint=checkpoint_of(settings.checkpoint), snapshots=settings.snapshots,
+                checkpoint=agreed_checkpoint(ledger, settings.checkpoint),
+                snapshots=settings.snapshots,
             )  # fmt: skip
         members = Members(own_pass, host, gossip, unix_ms) if own_pass else None
         node = cls(

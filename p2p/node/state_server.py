@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from subprocess import DEVNULL, PIPE
+from subprocess import DEVNULL
 from typing import Any, Final
 
 import trio
@@ -118,7 +118,12 @@ class StateServer:
             paths = map(str, (self.store.path, self.directory))
             command = [sys.executable, "-m", "ledger.parts", *paths]
             done = await trio.run_process(
-                command, stdin=DEVNULL, capture_stdout=True, stderr=PIPE, check=False, cwd=MODULES
+                command,
+                stdin=DEVNULL,
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+                cwd=MODULES,
             )
             if done.returncode:
                 said = (done.stdout + done.stderr).decode(errors="replace").strip()

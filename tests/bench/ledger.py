@@ -44,8 +44,8 @@ from ledger.merkle import empty_tree, leaf_hash
 from ledger.params import DEVNET, TOKEN
 from ledger.parts import PARTS, write_parts
 from ledger.payloads import Transfer
-from ledger.state import State
 from ledger.restore import Restore
+from ledger.state import State
 from ledger.store import Store
 from ledger.transactions import (
     SignedTransaction,

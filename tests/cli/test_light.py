@@ -7,7 +7,7 @@ import pytest
 
 from ledger.params import TOKEN
 from tests.cli.command_line import Daemon, Yuma, run_within
-from tests.cli.test_transactions import refused, wallet
+from tests.cli.network import refused, wallet
 
 
 def test_a_balance_is_proven(network: Daemon) -> None:

@@ -5,7 +5,7 @@ import pytest
 from ledger.keys import KeyPair
 from ledger.params import TOKEN
 from tests.cli.command_line import Daemon
-from tests.cli.test_transactions import NODE, refused, wallet
+from tests.cli.network import NODE, refused, wallet
 
 
 def node_of(network: Daemon) -> str:

@@ -10,7 +10,7 @@ from ledger.params import TOKEN
 from p2p.cli.failure import Failure
 from p2p.cli.vectors import vector_of
 from tests.cli.command_line import Daemon, wait_until
-from tests.cli.test_transactions import refused
+from tests.cli.network import refused
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,19 @@ from pathlib import Path
 
 import pytest
 
+from ledger.address import public_key_of_address
 from ledger.params import TOKEN
-from tests.cli.command_line import Daemon, Outcome, Yuma, running
+from ledger.payloads import Transfer
+from ledger.transactions import Transaction, sign
+from ledger.types import ChainId
+from ledger.wallet import WalletFile, pair_of
+from p2p.cli.client import Client
+from p2p.cli.failure import Failure
+from p2p.config import Home
+from tests.cli.command_line import Daemon, Yuma, running
+from tests.cli.network import NODE, refused, wallet
 
 ID = "ab" * 32
-NODE = "12D3KooWKnLihH8JwvytUbupH5hpcYxKcDz3z1zJEfLSmRe1WvtL"
 COMMANDS = (
     "wallet send default 1",
     "stake add 1",
@@ -31,23 +39,6 @@ COMMANDS = (
     "chain committee",
 )
 """What needs a daemon, and a chain that it follows."""
-
-
-def refused(outcome: Outcome, sentence: str) -> None:
-    """One sentence and a hint, and nothing on stdout."""
-    assert (outcome.code, outcome.out) == (1, "")
-    first, hint = outcome.err.splitlines()
-    assert first.startswith(sentence), outcome.err
-    assert hint.startswith("hint: ")
-
-
-def wallet(network: Daemon, name: str, tokens: str = "") -> str:
-    """Make a wallet, and pay it from the founder's; its address."""
-    address = network.json("wallet", "new", name, "--no-password")["address"]
-    if tokens:
-        assert network("wallet", "send", name, tokens).code == 0
-    assert isinstance(address, str)
-    return address
 
 
 # --- with a daemon
@@ -198,6 +189,72 @@ def test_the_balance_is_the_chains(network: Daemon) -> None:
     assert set(said) == {"address", "height", "balance", "nonce", "stakes", "unbonding"}
     assert said["height"] > 0
     assert said["stakes"][0]["hotkey"] == network.json("id")["peer_id"]
+
+
+# --- what the daemon itself refuses
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "sentence"),
+    [
+        ("/v0/chain/log", {"last": 0}, "last is not an integer from 1 to 1000"),
+        ("/v0/chain/log", {"last": "x"}, "last is not an integer"),
+        ("/v0/chain/log", {"last": "9" * 30}, "last is not an integer"),
+        ("/v0/chain/account", {"address": "me"}, "'me' is neither an address nor a peer id"),
+        ("/v0/chain/node", {}, "'' is neither an address nor a peer id"),
+        ("/v0/subnets/one", {"netuid": -1}, "netuid is not an integer"),
+        ("/v0/light", {"address": NODE, "after": 3}, "the block does not follow the head: no ep"),
+        ("/v0/transactions", {"id": "zz"}, "'zz' is not the id of a transaction"),
+    ],
+)
+def test_a_query_that_is_refused(
+    network: Daemon, path: str, query: dict[str, str | int], sentence: str
+) -> None:
+    with pytest.raises(Failure) as caught:
+        Client(Home(network.home)).get(path, **query)
+    assert caught.value.message.startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ("zz", "the transaction is not hexadecimal"),
+        ("", "the request lacks 'data'"),
+        ("00", "a field has the wrong type, length or range"),
+        ("00" * (2**16 + 1), "the encoding is larger than its limit"),
+    ],
+)
+def test_bytes_that_are_no_transaction(network: Daemon, data: str, sentence: str) -> None:
+    with pytest.raises(Failure) as caught:
+        Client(Home(network.home)).post("/v0/transactions", {"data": data})
+    assert caught.value.message.startswith(sentence)
+
+
+def test_a_transaction_is_sent_once(network: Daemon) -> None:
+    address = wallet(network, "once")
+    client = Client(Home(network.home))
+    sent = signed(network, "once", 1)
+    name = client.post("/v0/transactions", {"data": sent})["id"]
+    again = {"id": name, "timeout_s": 30}
+    assert client.post("/v0/transactions/wait", again)["state"] == "final"
+    with pytest.raises(Failure) as caught:
+        client.post("/v0/transactions", {"data": sent})
+    assert caught.value.message.startswith("the transaction is known already")
+    assert network.json("wallet", "balance", address)["balance"] == 1
+    assert client.post("/v0/transactions/wait", {"id": ID, "timeout_s": 0})["state"] == "unknown"
+
+
+def signed(network: Daemon, to: str, amount: int) -> str:
+    """A payment by the founder, in hexadecimal."""
+    file = WalletFile.decode((network.home / "wallets" / "default.json").read_bytes())
+    pair = pair_of(file.open(None))
+    account = network.json("wallet", "balance")
+    chain = ChainId(bytes.fromhex(network.json("chain", "head")["chain"]))
+    payee = public_key_of_address(network.json("wallet", "balance", to)["address"])
+    last = account["height"] + 100
+    payload, nonce = Transfer(payee, amount), account["nonce"]
+    payment = Transaction(chain, pair.public, nonce, 10_000, last, payload)
+    return sign(payment, pair).hex()
 
 
 # --- without one, or without a chain

@@ -237,13 +237,32 @@ def test_what_is_free_has_a_part_of_a_block(chain: Chain, monkeypatch: pytest.Mo
     assert 1000 * len(beats[0]) < FREE_BLOCK_BYTES
 
 
+def evidence_against(name: str) -> Evidence:
+    """Two votes of one view for different blocks."""
+    votes = [Vote(VoteKind.NOTARISE, 1, 0, bytes([number]) * 32) for number in range(2)]
+    signatures = [key(name).sign(vote.digest(CHAIN)) for vote in votes]
+    return Evidence(public(name), votes[0], signatures[0], votes[1], signatures[1])
+
+
+def test_who_waits_for_more_does_not_keep_others_from_accusing(chain: Chain) -> None:
+    """Given evidence behind a nonce that nobody sends, then that of another takes its place."""
+    chain.world.bind("ann", "node")
+    chain.world.stake("ann", "node", TOKEN)
+    evidence = evidence_against("node")
+    chain.add(signed("friend", 2, evidence))
+    assert chain.refused(signed("reporter", 2, evidence)) == Reason.KNOWN
+    chain.add(signed("reporter", 1, evidence))
+    chain.add(signed("another reporter", 0, evidence))
+    assert chain.mempool.candidates() == [signed("another reporter", 0, evidence)]
+    assert len(chain.mempool) == 1
+    assert chain.refused(signed("another reporter", 1, evidence)) == Reason.KNOWN
+
+
 def test_one_accusation_is_enough(chain: Chain) -> None:
     """Given an offence that two report, then one report waits."""
     chain.world.bind("ann", "node")
     chain.world.stake("ann", "node", TOKEN)
-    votes = [Vote(VoteKind.NOTARISE, 1, 0, bytes([number]) * 32) for number in range(2)]
-    signatures = [key("node").sign(vote.digest(CHAIN)) for vote in votes]
-    evidence = Evidence(public("node"), votes[0], signatures[0], votes[1], signatures[1])
+    evidence = evidence_against("node")
     first = signed("reporter", 0, evidence)
     chain.add(first)
     assert chain.refused(signed("another reporter", 0, evidence)) == Reason.KNOWN
@@ -320,10 +339,7 @@ def test_free_and_paying_keep_their_room(small: Chain) -> None:
     small.add(beats["three"])
     assert small.mempool.candidates() == [beats["three"], beats["two"], *paying]
     assert small.refused(beats["one"]) == Reason.MEMPOOL_FULL
-    votes = [Vote(VoteKind.NOTARISE, 1, 0, bytes([number]) * 32) for number in range(2)]
-    signatures = [key("one").sign(vote.digest(CHAIN)) for vote in votes]
-    evidence = Evidence(public("one"), votes[0], signatures[0], votes[1], signatures[1])
-    report = signed("reporter", 0, evidence)
+    report = signed("reporter", 0, evidence_against("one"))
     small.add(report)
     assert small.mempool.candidates() == [report, beats["three"], *paying]
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import ledger.disk
 import ledger.parts
 import ledger.restore
 from ledger.blocks import NO_HASH
@@ -295,6 +297,39 @@ def test_a_crash_before_it_is_in_its_place(parts: Parts, place: Path, moved: boo
     assert os.listdir(place.parent) == ["chain"]
     assert check(place).height == HEIGHT
     complete(place)
+
+
+def test_a_process_killed_while_it_makes_the_ledger(parts: Parts, place: Path) -> None:
+    """Given kills at any moment, then the ledger is there whole in the end, or the old one was."""
+    new_store(place, {TERMS.tag + height_key(0): pack(Term(VOTERS, ()))}).close()
+    restore = begun(place, parts)
+    for number in restore.missing:
+        restore.take(number, parts.part(number))
+    random, command = Random(5), [sys.executable, "-m", "ledger.restore", str(place)]
+    for _ in range(6):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(random.uniform(0.2, 0.6))
+            process.kill()
+        complete(place)
+        assert check(place, CHAIN).height in (0, HEIGHT)
+    if check(place).height == 0:
+        finish(place)
+    assert check(place).height == HEIGHT
+    assert os.listdir(place.parent) == ["chain"]
+
+
+def test_a_full_disk_is_met_before_anything_is_written(
+    origin: Path, parts: Parts, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restore = begun(place, parts)
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger.disk, "RESERVE_BYTES", 2**60)
+        assert refusal(restore.take, 0, parts.part(0)) == Reason.DISK_FULL
+        assert refusal(write_parts, origin, place.with_name("others")) == Reason.DISK_FULL
+        assert refusal(begun, place.with_name("another"), parts) == Reason.DISK_FULL
+    assert heights_in(place.with_name("others")) == []
+    assert len(restore.missing) == PARTS
 
 
 # --- writing snapshots

@@ -121,7 +121,8 @@ class Scene:
 class Mind(Adversary):
     """It acts by chance; kinds differ in what they may do."""
 
-    ways: tuple[str, ...]
+    ways: str
+    """What it may do, the names of methods; some more often than others."""
 
     def __init__(self, simulation: "Simulation") -> None:
         super().__init__(simulation)
@@ -280,7 +281,7 @@ class Mind(Adversary):
         height = self.height
         scene = self._scenes[height]
         number = self.random.choice(list(self.pairs))
-        way = self.random.choice(self.ways)
+        way = self.random.choice(self.ways.split())
         getattr(self, f"_{way}")(self.pairs[number], height, scene)
 
     def _near(self, scene: Scene) -> int:
@@ -433,7 +434,12 @@ class Mind(Adversary):
                 other = replace(block, transactions=(*block.transactions, b"more"))
                 spoiled = replace(message, block=other)
                 self.tell(pair, self.random.choice((spoiled, replace(message, timeout=()))))
-            case Certificate() | TimeoutCertificate():
+            case Certificate(kind=kind):
+                others = [other for other in range(6) if other != kind]
+                self.tell(pair, replace(message, kind=self.random.choice(others)))
+                self.tell(pair, replace(message, view=message.view + 1))
+                self.tell(pair, replace(message, signers=message.signers[1:]))
+            case TimeoutCertificate():
                 self.tell(pair, replace(message, signers=message.signers[1:]))
 
     def _run_ahead(self, pair: KeyPair, height: int, scene: Scene) -> None:
@@ -472,36 +478,19 @@ class Mind(Adversary):
 
 class Chaos(Mind):
     ways = (
-        *(
-            "lead",
-            "lead",
-            "lead",
-            "lead_wrongly",
-            "vote",
-            "vote_along",
-            "vote_along",
-            "give_up",
-            "show_late",
-        ),
-        *("show_timeout", "decide", "forge", "repeat", "spoil", "run_ahead"),
+        "lead lead lead lead_wrongly vote vote_along vote_along give_up show_late show_timeout "
+        "decide forge repeat spoil run_ahead"
     )
 
 
 class Withhold(Mind):
     ways = (
-        "lead",
-        "lead",
-        "lead_wrongly",
-        "give_up_low",
-        "show_late",
-        "show_timeout",
-        "decide",
-        "vote_along",
+        "lead lead lead_wrongly lead_wrongly give_up_low show_late show_timeout decide vote_along"
     )
 
 
 class Phantom(Mind):
-    ways = ("phantom", "phantom", "phantom_timeout", "phantom_timeout", "lead", "vote_along")
+    ways = "phantom phantom phantom_timeout phantom_timeout lead vote_along"
 
 
 MINDS: dict[str, Callable[["Simulation"], Adversary]] = {

@@ -30,6 +30,8 @@ class Mutant:
     changes: tuple[Change, ...]
     kind: str = ""
     nodes: int = 4
+    seeds: range = range(60)
+    """In which it shows; those of the rarest begin shortly before, to save time."""
 
     @contextmanager
     def made(self) -> Any:
@@ -171,7 +173,13 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "own votes are not counted again": Mutant(((Decision, "own", _own_but_to_repeat),)),
     "own votes are counted at once": Mutant(
-        ((Agreement, "_put", _puts_at_once), (Agreement, "_apply", _applies_to_any_height))
+        ((Agreement, "_put", _puts_at_once), (Agreement, "_apply", _applies_to_any_height)),
+        "silent",
+        nodes=2,
+        seeds=range(150, 200),
+    ),
+    "who is stuck is shown nothing": Mutant(
+        ((Agreement, "_hear_late", lambda self, message: None),), seeds=range(1050, 1060)
     ),
     "proposals are not on disk": Mutant(
         ((Progress, "pack", _without(VoteKind.PROPOSE)), FORGETS_SELF)

@@ -103,9 +103,7 @@ class Rules:
     def forks(self) -> bool:
         """Whether two blocks can be decided, in whatever views."""
         pairs = [(u, w) for u in range(self.views) for w in range(self.views)]
-        return self.holds(
-            z3.Or([z3.And(self.decided(u, 0), self.decided(w, 1)) for u, w in pairs])
-        )
+        return self.holds(z3.Or([z3.And(self.decided(u, 0), self.decided(w, 1)) for u, w in pairs]))
 
 
 def symbolic(honest: int, views: int, **broken: bool) -> Rules:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from consensus.agreement import Agreement
-from ledger.blocks import Vote
+from ledger.blocks import Block, Vote
+from ledger.errors import Invalid, Reason
 from ledger.payloads import Evidence
 from ledger.types import Hash, PublicKey, Signature
 from ledger.votes import Ballot, Message, Proposal
@@ -116,9 +117,14 @@ class Simulation:
                 head = parent.hash, parent.header.time
             else:
                 head = chain.genesis
-            node.knowledge.judge(
-                message, lambda block: check_block(self.world, head, height, block)
-            )
+            latest = node.now.unix + self.world.params.drift_ms
+
+            def check(block: Block) -> None:
+                check_block(self.world, head, height, block)
+                if block.header.time > latest:
+                    raise Invalid(Reason.WRONG_BLOCK, "it is of a time to come")
+
+            node.knowledge.judge(message, check)
         else:
             node.knowledge.judge(message, lambda block: None)
 

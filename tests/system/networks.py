@@ -61,11 +61,18 @@ def settle(daemon: Daemon, pair: KeyPair, genesis: Genesis) -> Daemon:
 def network(swarm: Swarm, voters: int, others: int = 0, params: Params = QUICK) -> list[Daemon]:
     """Daemons of one network that know each other, all ready."""
     pairs = keys(voters + others)
-    genesis = genesis_of(pairs[:voters], params)
+    return network_of(swarm, pairs, genesis_of(pairs[:voters], params))
+
+
+def network_of(
+    swarm: Swarm, pairs: Sequence[KeyPair], genesis: Genesis, **programs: str
+) -> list[Daemon]:
+    """Daemons of a network, one a key, all ready; `programs` names what the nth (n2=...) runs."""
     first = settle(swarm.make(), pairs[0], genesis).start().ready()
-    rest = [
-        settle(swarm.make(bootstrap=[first.address]), pair, genesis).start() for pair in pairs[1:]
-    ]
+    rest = [settle(swarm.make(bootstrap=[first.address]), pair, genesis) for pair in pairs[1:]]
+    for number, daemon in enumerate(rest, start=2):
+        daemon.program = programs.get(f"n{number}", daemon.program)
+        daemon.start()
     return [first, *(daemon.ready() for daemon in rest)]
 
 

@@ -66,9 +66,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def command(home: Path, *arguments: str) -> list[str]:
-    """The command line of `yuma`."""
-    return [sys.executable, "-m", "p2p", *arguments, "--home", str(home)]
+def command(home: Path, *arguments: str, program: str = "p2p") -> list[str]:
+    """The command line of `yuma`, or of another build of it."""
+    return [sys.executable, "-m", program, *arguments, "--home", str(home)]
 
 
 @dataclass
@@ -79,6 +79,8 @@ class Daemon:
     arguments: list[str]
     inside: list[str] = field(default_factory=list)
     """What to put before the command: the entry into a network namespace."""
+    program: str = "p2p"
+    """The module to run: a test may have its own build of a node."""
     process: subprocess.Popen[bytes] | None = None
     _outputs: int = 0
 
@@ -102,7 +104,10 @@ class Daemon:
         self.home.mkdir(parents=True, exist_ok=True)
         with self._file("out").open("wb") as out, self._file("err").open("wb") as err:
             self.process = subprocess.Popen(
-                [*self.inside, *command(self.home, "daemon", *self.arguments, *extra)],
+                [
+                    *self.inside,
+                    *command(self.home, "daemon", *self.arguments, *extra, program=self.program),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

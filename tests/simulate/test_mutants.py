@@ -1,0 +1,15 @@
+"""The simulator finds every mistake that was made on purpose, within its number of schedules."""
+
+import pytest
+
+from tests.simulate.mutants import MUTANTS
+from tests.simulate.simulation import simulate
+from tests.simulate.world import World
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mistake_is_found(name: str) -> None:
+    mutant = MUTANTS[name]
+    with mutant.made():
+        found = (simulate(World(mutant.nodes, seed, mutant.kind)) for seed in mutant.seeds)
+        assert any(result.broken for result in found)
