@@ -12,6 +12,7 @@ out.
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from consensus.decision import Decision
@@ -127,7 +128,7 @@ class Agreement:
         return self._settle()
 
     def receive_block(self, block: Block, now: Moment) -> list[Output]:
-        """Take a block that was wanted. Raises Invalid WRONG_ROOT for another body; Failed."""
+        """Take a block that was wanted. Raises Invalid for one with another body; Failed."""
         self._now = now
         if block.hash in self._decision.missing:
             check_body(block)
@@ -293,7 +294,7 @@ class Agreement:
             self._see(message.signer, vote, message.signature)
             if (vote.kind, vote.view, vote.block) == (head.kind, head.view, head.block):
                 parent.add(Signer(index, message.signature))
-        if self._now.steady >= self._show_at:
+        if self._now.steady >= self._show_at and head.signers:
             self._show_at = self._now.steady + self._application.params.resend_ms
             self._outputs.append(Say(parent.certificate))
 
@@ -350,16 +351,14 @@ class Agreement:
         self._put([certificate], trusted=True)
 
     def _check(self, certificate: Certificate) -> None:
-        """Whether a certificate is good: one of the same view and block as a good one need not be.
+        """Whether a certificate is good, or says the same as one that is.
 
         Raises Invalid: BAD_CERTIFICATE, BAD_SIGNATURE.
         """
         decision, kind, view = self._decision, certificate.kind, certificate.view
-        known = decision.progress.notarisations.get(view)
-        if kind == VoteKind.FINALISE:
-            known = decision.final
-        if known and (known.view, known.block) == (view, certificate.block):
-            return
+        for known in (decision.progress.notarisations.get(view), decision.final):
+            if known and replace(known, signers=certificate.signers) == certificate:
+                return
         decision.committee.check(decision.chain, certificate)
         vote = Vote(kind, certificate.height, view, certificate.block)
         for signer in certificate.signers:

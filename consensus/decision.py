@@ -102,7 +102,7 @@ class Decision:
                 self._leave(message, now)
             case Certificate(kind=VoteKind.NOTARISE):
                 self._lock(message, now)
-            case _:
+            case Certificate(kind=VoteKind.FINALISE):
                 self.final = self.final or message
         return []
 

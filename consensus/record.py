@@ -14,12 +14,12 @@ from ledger.errors import Invalid, Reason
 from ledger.evidence import is_offence
 from ledger.types import ChainField, ChainId, Hash, KeyField, PublicKey, Size
 from ledger.votes import NO_LOCK, Ballot, Proposal, TimeoutCertificate
+from ledger.wal import MAX_RECORD_BYTES
 
 PAST_VIEWS: Final = 8
 """Votes of views further back than this are forgotten: the height is decided in later ones."""
-MAX_BLOCK_ROOM: Final = 8 * 2**20
-"""Bytes of blocks kept of one height: sixteen full ones, of which seldom more than one is there."""
-MAX_RECORD_BYTES: Final = 32 * 2**20
+MAX_BLOCK_ROOM: Final = MAX_RECORD_BYTES * 3 // 4
+"""Bytes of blocks kept of one height: six full ones, of which seldom more than one is there."""
 
 
 @dataclass(frozen=True)
@@ -97,26 +97,35 @@ class Progress:
         self.statements = {
             key: statement for key, statement in self.statements.items() if key[1] >= self.floor
         }
-        needed = {self.high, *locks} | {said.vote.locked for said in self.statements.values()}
-        if timeout:
-            needed.add(timeout.locked)
+        needed = locks | self._bound
         self.notarisations = {
             at: lock for at, lock in self.notarisations.items() if at >= self.floor or at in needed
         }
-        self._drop_blocks()
+        self.blocks = self._roomy()
 
-    def _drop_blocks(self) -> None:
-        """Keep the blocks that a notarisation names, and the last others that there is room for.
+    @property
+    def _bound(self) -> set[int]:
+        """Views whose notarisations this node has to show from here on."""
+        locked = {said.vote.locked for (_, at), said in self.statements.items() if at >= self.view}
+        return locked | {self.high, self.timeout.locked if self.timeout else NO_LOCK}
+
+    def _roomy(self) -> dict[Hash, Block]:
+        """The blocks that matter most, and the last others that there is room for.
 
         A block may have been notarised without this node's knowledge, and then has to be had from
         those who voted for it.
         """
-        named = {Hash(lock.block) for lock in self.notarisations.values()}
-        room = MAX_BLOCK_ROOM
-        for name, block in list(reversed(self.blocks.items())):
-            room -= len(pack(block))
-            if room < 0 and name not in named:
-                del self.blocks[name]
+        here = [said.vote.block for (_, at), said in self.statements.items() if at == self.view]
+        locks = [self.notarisations[at].block for at in self._bound if at in self.notarisations]
+        names = [Hash(name) for name in (*here, *locks) if name]
+        room, kept = MAX_BLOCK_ROOM, set()
+        for name in dict.fromkeys([*names, *reversed(self.blocks)]):
+            if name in self.blocks:
+                room -= len(pack(self.blocks[name]))
+                if room < 0:
+                    break
+                kept.add(name)
+        return {name: block for name, block in self.blocks.items() if name in kept}
 
     def pack(self, chain: ChainId, signer: PublicKey) -> bytes:
         """Progress as it stands on disk."""
@@ -126,9 +135,9 @@ class Progress:
             self.height,
             self.view,
             tuple(self.statements.values()),
-            tuple(self.notarisations.values()),
+            tuple(lock for at, lock in self.notarisations.items() if at in self._bound),
             (self.timeout,) if self.timeout else (),
-            tuple(self.blocks.values()),
+            tuple(self._roomy().values()),
         )
         return pack(record)
 

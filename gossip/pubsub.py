@@ -95,13 +95,16 @@ class Router(GossipSub):
         self.scorer = _Scorer(_score_parameters())
 
     async def publish(self, msg_forwarder: ID, pubsub_msg: rpc_pb2.Message) -> None:
-        """Pass a message on to the mesh: one shared RPC, no per-peer copies, no signed record."""
+        """Pass a message on to the mesh: one shared RPC, no per-peer copies, no signed record.
+
+        Its author is no exception: where that did not say it, another node has the same key.
+        """
         pubsub = self.pubsub
         assert pubsub is not None
         self.mcache.put(pubsub_msg)
         rpc = rpc_pb2.RPC(publish=[pubsub_msg])
         for peer in self._get_peers_to_send(
-            pubsub_msg.topicIDs, msg_forwarder=msg_forwarder, origin=ID(pubsub_msg.from_id)
+            pubsub_msg.topicIDs, msg_forwarder=msg_forwarder, origin=msg_forwarder
         ):
             queue = pubsub.peer_queues.get(peer)
             if queue is None:
@@ -150,6 +153,7 @@ class SafePubsub(Pubsub):
         self.counter = time.time_ns()
         self.rows = topics
         self.handlers: dict[str, Handler] = {}
+        self.doubles: set[str] = set()
         self._guests: OrderedDict[ID, _Guest] = OrderedDict()
         self.invalid: Callable[[PeerId], None] = _no_one
         self.admission: Admission | None = None
@@ -239,9 +243,9 @@ class SafePubsub(Pubsub):
         if self.is_peer_blacklisted(msg_forwarder) or self._is_msg_seen(msg):
             return
         own = msg_forwarder == self.my_id
-        if not own and msg.from_id == self.my_id.to_bytes():
-            return
         topic = msg.topicIDs[0] if len(msg.topicIDs) == 1 else ""
+        if not own and msg.from_id == self.my_id.to_bytes() and topic not in self.doubles:
+            return
         handler = self.handlers.get(topic)
         scorer = self.router.scorer
         if handler is None or not (own or scorer.allow_publish(msg_forwarder, [topic])):
@@ -398,9 +402,15 @@ class Gossip:
         rows = {self._ids[topic.name]: topic for topic in topics}
         self._pubsub = SafePubsub(host, self._router, rows)
 
-    def handle(self, topic: Topic, handler: Handler) -> None:
-        """Set who takes in a topic's messages; before `run`."""
+    def handle(self, topic: Topic, handler: Handler, *, doubles: bool = False) -> None:
+        """Set who takes in a topic's messages; before `run`.
+
+        `doubles`: those too that others pass on and this node's key has signed, though it did not
+        say them since it began: a node with the same key did.
+        """
         self._pubsub.handlers[self._ids[topic.name]] = handler
+        if doubles:
+            self._pubsub.doubles.add(self._ids[topic.name])
 
     def admit_by(self, admission: Admission) -> None:
         """Set what tells whom we gossip with, where that is not everyone; before `run`."""

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from gossip.membership import MAX_STATEMENT_BYTES, Revocation
+from gossip.membership import Revocation
 from ledger.blocks import Block, Certificate, Header
-from ledger.codec import Tagged, unpack
+from ledger.codec import Tagged, pack, unpack
 from ledger.payloads import (
     MAX_TRANSACTION_BYTES,
     CommitWeights,
@@ -139,6 +139,10 @@ class Topic:
             return self.record.decode(body)
         return unpack(self.record, body, self.size)
 
+    def pack(self, record: Any) -> bytes:
+        """The body that says a record."""
+        return self.record.encode(record) if isinstance(self.record, Tagged) else pack(record)
+
 
 MAX_WHOLE_BYTES = 48 * 2**10
 """A proposal up to this is said whole: each hop costs its bytes several times. The certificates of
@@ -162,10 +166,10 @@ VOTES = Topic(
     rate=50.0,
     burst=200,
 )
-TRANSACTIONS = Topic("transactions", SignedTransaction, size=2 * 2**10, rate=50.0, burst=500)
+TRANSACTIONS = Topic("transactions", SignedTransaction, size=2 * 2**10, rate=100.0, burst=1000)
 WEIGHTS = Topic("weights", SignedTransaction, size=MAX_TRANSACTION_BYTES, rate=2.0, burst=20)
 """Apart from other transactions, which are thirty times smaller."""
-REVOCATIONS = Topic("revocations", Revocation, MAX_STATEMENT_BYTES, rate=5.0, burst=100)
+REVOCATIONS = Topic("revocations", Revocation, size=2**10, rate=5.0, burst=100)
 """Of a private swarm, where the admin signs them."""
 SWARM_TOPICS = (PRESENCE, QUERIES)
 LEDGER_TOPICS = (BLOCKS, VOTES, TRANSACTIONS, WEIGHTS)

@@ -17,7 +17,7 @@ from ledger.call import Call
 from ledger.codec import encode, hash_of
 from ledger.errors import Invalid, Reason
 from ledger.keys import verify
-from ledger.params import ONE
+from ledger.params import ONE, Params
 from ledger.payloads import (
     AddStake,
     BindHotkey,
@@ -161,6 +161,22 @@ def heartbeat(call: Call, payload: Heartbeat) -> None:
         _check_interval(call, row.last_heartbeat, call.params.heartbeat_interval)
     row = replace(row, heartbeat=call.height, last_heartbeat=call.height)
     call.state.put(POOLS, pool, row)
+
+
+def heartbeat_is_due(state: State, params: Params, hotkey: PublicKey, height: int) -> bool:
+    """Whether a hotkey should send one in the block of a height: once an epoch.
+
+    Not after it left or was jailed: then its owner begins anew.
+    """
+    pool = pool_of(state, hotkey)
+    row = None if pool is None else pool_at(state, pool)
+    if row is None or row.stake < params.min_bond or is_jailed(row, height):
+        return False
+    if not row.last_heartbeat:
+        return True
+    ago, epoch = height - row.last_heartbeat, params.epoch
+    is_next = ago >= params.heartbeat_interval and height // epoch > row.last_heartbeat // epoch
+    return row.heartbeat > 0 and is_next
 
 
 def leave(call: Call, payload: Leave) -> None:

@@ -34,6 +34,10 @@ class WentAway(Failure):
         )
 
 
+class Refusal(Failure):
+    """The daemon's own word that it will not do what was asked."""
+
+
 class _Connection(HTTPConnection):
     """HTTP over a unix socket."""
 
@@ -177,5 +181,5 @@ def _refusal(status: int, data: bytes) -> Failure:
         return Failure(f"the daemon refused with HTTP {status}", "compare versions: yuma version")
 
 
-def _failure_of(item: Mapping[str, Any]) -> Failure:
-    return Failure(str(item["error"]), str(item.get("hint", "")))
+def _failure_of(item: Mapping[str, Any]) -> Refusal:
+    return Refusal(str(item["error"]), str(item.get("hint", "")))

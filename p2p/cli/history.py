@@ -86,9 +86,10 @@ def export(file: Path, first: int, last: int | None, as_json: bool) -> None:
     with _refusals():
         check_ledger(place, genesis.chain)
         with Store.open(place, genesis.chain, readonly=True) as store:
-            head = _height(store)
-            if first > min(last or head, head):
-                raise Failure(f"there is no block to write: the head is block {head}", RANGE)
+            with store.snapshot() as disk:
+                head, least = disk.head.height, max(1, disk.first)
+            if max(first, least) > min(last or head, head):
+                raise Failure(f"there are blocks {least} to {head}, and none of those", RANGE)
             title = write_blocks(store, file, first, last or head)
     _print_file(file, title.first, title.last, as_json)
 

@@ -8,11 +8,11 @@ from p2p.cli.command import Group, current_client, json_option
 from p2p.cli.show import print_json, print_table
 from p2p.cli.submit import (
     Manner,
+    Sender,
     amount_of,
     manner_options,
     node_key,
     print_sent,
-    sender_of,
     tokens,
 )
 from p2p.cli.wallets import (
@@ -47,7 +47,7 @@ def add(amount: str, hotkey: str | None, name: str, manner: Manner) -> None:
     from ledger.payloads import AddStake
 
     rao, key = amount_of(amount), node_key(hotkey)
-    sender = sender_of(lambda: unlock(name), manner)
+    sender = Sender(lambda: unlock(name), manner)
     print_sent(sender.send(*sender.binding(key), AddStake(key, rao)), manner)
 
 
@@ -66,7 +66,7 @@ def remove(amount: str, hotkey: str | None, name: str, manner: Manner) -> None:
     from ledger.payloads import RemoveStake
 
     payload = RemoveStake(node_key(hotkey), amount_of(amount))
-    print_sent(sender_of(lambda: unlock(name), manner).send(payload), manner)
+    print_sent(Sender(lambda: unlock(name), manner).send(payload), manner)
 
 
 @stake.command()
@@ -81,7 +81,7 @@ def move(amount: str, origin: str, destination: str, name: str, manner: Manner) 
     from ledger.payloads import MoveStake
 
     payload = MoveStake(node_key(origin), node_key(destination), amount_of(amount))
-    print_sent(sender_of(lambda: unlock(name), manner).send(payload), manner)
+    print_sent(Sender(lambda: unlock(name), manner).send(payload), manner)
 
 
 @stake.command("list")

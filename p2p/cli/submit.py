@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from p2p.cli.client import Client
 from p2p.cli.command import current_client, current_home, json_option
 from p2p.cli.failure import Failure
 from p2p.cli.show import Cell, print_json, print_pairs
@@ -114,26 +113,23 @@ def node_key(peer_id: str | None) -> "PublicKey":
         raise Failure(f"{peer_id!r:.80} is not a peer id", "they look like 12D3KooW...") from None
 
 
-class NotFinal(Failure):
-    """A transaction was taken, and was not in a block when the time was over."""
-
-
 class Sender:
     """What one key sends, on the chain that the daemon follows. All raise Failure."""
 
-    def __init__(self, client: Client, pair: "KeyPair", manner: Manner) -> None:
+    def __init__(self, unlock: "Callable[[], KeyPair]", manner: Manner) -> None:
+        """`unlock`: gives the key; asked once there is a daemon that follows a chain."""
         from ledger.params import Params
         from ledger.types import ChainId
 
-        said = client.get("/v0/chain/params")
+        self.client = current_client()
+        said = self.client.get("/v0/chain/params")
         try:
             self.params = Params(**said["params"])
             self.chain = ChainId(bytes.fromhex(said["chain"]))
         except (TypeError, ValueError):
             raise Failure("the daemon's answer is not understood", VERSIONS) from None
-        self.client = client
-        self.pair = pair
         self.manner = manner
+        self.pair = unlock()
 
     def send(self, *payloads: "Payload") -> list[Row]:
         """Send some after each other, and say what became of each.
@@ -143,17 +139,15 @@ class Sender:
         sent: list[Row] = []
         try:
             for payload in payloads:
-                sent.append(self._submit(payload))
-            if self.manner.wait_s:
-                self._wait(sent)
+                sent.append(self.submit(payload))
         except Failure:
             if sent:
                 print_sent(sent, self.manner)
             raise
-        return sent
+        return self.wait(sent)
 
-    def _submit(self, payload: "Payload") -> Row:
-        """Hand in the sender's next transaction."""
+    def submit(self, payload: "Payload") -> Row:
+        """Hand in the sender's next transaction. Raises Refusal where it is not taken."""
         from ledger.keys import peer_id_of
 
         account = self.client.get("/v0/chain/account", address=peer_id_of(self.pair.public))
@@ -185,18 +179,27 @@ class Sender:
             data = sign(transaction, self.pair)
         return transaction, data
 
-    def _wait(self, sent: Sequence[Row]) -> None:
-        """Wait until all are final, and note it with each."""
+    def wait(self, sent: list[Row]) -> list[Row]:
+        """Wait until all are final, if that is wanted, and note it with each.
+
+        Where that fails they are printed first.
+        """
         deadline = time.monotonic() + self.manner.wait_s
-        for row in sent:
-            left = max(1, round(deadline - time.monotonic()))
-            found = self.client.post(
-                "/v0/transactions/wait", {"id": row["id"], "timeout_s": left}, left + PATIENCE_S
-            )
-            row["state"] = found["state"]
-            if found["state"] != "final":
-                raise _not_final(row)
-            row |= {"height": found["height"], "block": found["block"]}
+        try:
+            for row in sent if self.manner.wait_s else ():
+                self._wait(row, max(1, round(deadline - time.monotonic())))
+        except Failure:
+            print_sent(sent, self.manner)
+            raise
+        return sent
+
+    def _wait(self, row: Row, timeout_s: int) -> None:
+        asked = {"id": row["id"], "timeout_s": timeout_s}
+        found = self.client.post("/v0/transactions/wait", asked, timeout_s + PATIENCE_S)
+        row["state"] = found["state"]
+        if found["state"] != "final":
+            raise _not_final(row)
+        row |= {"height": found["height"], "block": found["block"]}
 
     def binding(self, hotkey: "PublicKey") -> "list[Payload]":
         """What has to be sent before a hotkey can be used: nothing where it is somebody's.
@@ -223,26 +226,17 @@ class Sender:
         return [BindHotkey(hotkey, consent)]
 
 
-def _not_final(row: Row) -> NotFinal:
+def _not_final(row: Row) -> Failure:
+    """What to say of a transaction that was taken, and is in no block when the time is over."""
     if row["state"] == "pending":
-        return NotFinal(
+        return Failure(
             f"transaction {row['id']} is not final yet; it may be until block {row['valid_until']}",
             f"look again with: yuma tx show {row['id']}",
         )
-    return NotFinal(
+    return Failure(
         f"transaction {row['id']} waits no longer: another took its place, or it came too late",
         "do it again; a higher fee goes first: --fee",
     )
-
-
-def sender_of(unlock: "Callable[[], KeyPair]", manner: Manner) -> Sender:
-    """The sender whose key is to be unlocked, if there is a daemon that follows a chain.
-
-    Raises Failure, OSError.
-    """
-    client = current_client()
-    client.get("/v0/chain/params")  # before anyone is asked for a password
-    return Sender(client, unlock(), manner)
 
 
 def print_sent(sent: Sequence[Row], manner: Manner, more: Sequence[tuple[str, Cell]] = ()) -> None:

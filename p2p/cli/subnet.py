@@ -11,11 +11,11 @@ from p2p.cli.show import print_json, print_pairs, print_table
 from p2p.cli.submit import (
     Manner,
     Row,
+    Sender,
     amount_of,
     manner_options,
     node_key,
     print_sent,
-    sender_of,
     tokens,
 )
 from p2p.cli.wallets import password_option, unlock, wallet_option
@@ -54,7 +54,7 @@ def create(hotkey: str | None, most: str | None, name: str, manner: Manner) -> N
     from ledger.payloads import CreateSubnet
 
     key = node_key(hotkey)
-    sender = sender_of(lambda: unlock(name), manner)
+    sender = Sender(lambda: unlock(name), manner)
     limit = sender.client.get("/v0/subnets")["price"] if most is None else amount_of(most)
     sent = sender.send(*sender.binding(key), CreateSubnet(key, limit))
     print_sent(sent, manner, [("netuid", _made(sender.client.get("/v0/subnets"), sent[-1]))])
@@ -80,7 +80,7 @@ def register(netuid: int, hotkey: str | None, most: str | None, name: str, manne
     from ledger.payloads import Register
 
     key = node_key(hotkey)
-    sender = sender_of(lambda: unlock(name), manner)
+    sender = Sender(lambda: unlock(name), manner)
     price = sender.client.get("/v0/subnets/one", netuid=netuid)["price"]
     payload = Register(netuid, key, price if most is None else amount_of(most))
     print_sent(sender.send(*sender.binding(key), payload), manner)
@@ -103,7 +103,7 @@ def set_(netuid: int, setting: str, value: int, name: str, manner: Manner) -> No
     if value < 0:
         raise Failure(f"{setting} is no negative number", "see it with: yuma subnet show NETUID")
     payload = SetSubnet(netuid, setting, value)
-    print_sent(sender_of(lambda: unlock(name), manner).send(payload), manner)
+    print_sent(Sender(lambda: unlock(name), manner).send(payload), manner)
 
 
 @subnet.command("list")

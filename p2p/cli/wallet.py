@@ -16,7 +16,7 @@ from p2p.cli.client import NoDaemon
 from p2p.cli.command import Group, current_client, current_home, json_option, note
 from p2p.cli.failure import Failure
 from p2p.cli.show import print_json, print_pairs, print_table
-from p2p.cli.submit import Manner, amount_of, manner_options, print_sent, sender_of
+from p2p.cli.submit import Manner, Sender, amount_of, manner_options, print_sent
 from p2p.cli.wallets import (
     DEFAULT,
     ask,
@@ -244,7 +244,7 @@ def send(to: str, amount: str, name: str, manner: Manner) -> None:
     from ledger.payloads import Transfer
 
     payload = Transfer(owner_key(to), amount_of(amount))
-    print_sent(sender_of(lambda: unlock(name), manner).send(payload), manner)
+    print_sent(Sender(lambda: unlock(name), manner).send(payload), manner)
 
 
 def _message_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING
 import click
 
 from p2p.cli import vectors
+from p2p.cli.client import Refusal
 from p2p.cli.command import Group, current_client, json_option, note
 from p2p.cli.failure import Failure
 from p2p.cli.show import Cell, print_json, print_table
 from p2p.cli.submit import (
     Manner,
-    NotFinal,
     Row,
     Sender,
     manner_options,
     node_pair,
     print_sent,
-    sender_of,
 )
 from p2p.cli.vectors import Kept, vector_bytes, vector_of
 
@@ -51,7 +50,7 @@ def commit(netuid: int, entries: tuple[str, ...], manner: Manner) -> None:
     vector = vector_of(entries)
     if netuid == ROOT:
         raise Failure("weights of the subnets are not committed", "use: yuma weights set 0")
-    sender = sender_of(node_pair, manner)
+    sender = Sender(node_pair, manner)
     subnet = sender.client.get("/v0/subnets/one", netuid=netuid)
     neuron, settings = _own_neuron(sender, subnet), subnet["settings"]
     tempos = (settings["reveal_tempos"] + 1) * settings["tempo"]
@@ -81,12 +80,11 @@ def _commit(sender: Sender, kept: Kept) -> list[Row]:
     from ledger.types import Hash
 
     try:
-        return sender.send(CommitWeights(kept.netuid, Hash(bytes.fromhex(kept.hash))))
-    except NotFinal:
-        raise
-    except Failure:
+        sent = sender.submit(CommitWeights(kept.netuid, Hash(bytes.fromhex(kept.hash))))
+    except Refusal:
         vectors.forget(kept)
         raise
+    return sender.wait([sent])
 
 
 @weights.command()
@@ -100,7 +98,7 @@ def reveal(when_open: bool, manner: Manner) -> None:
     kept = vectors.all_kept()
     if not kept:
         raise Failure("nothing waits to be revealed", "commit first: yuma weights commit NETUID")
-    sender = sender_of(node_pair, manner)
+    sender = Sender(node_pair, manner)
     waiting: list[Row] = []
     revealed: list[Row] = []
     for one in kept:
@@ -142,7 +140,7 @@ def _not_now(sender: Sender, kept: Kept) -> str:
         vectors.forget(kept)
         return f"{place} were not revealed in time"
     if window is None:
-        return f"{place} wait for a commitment that is not on the ledger"
+        return f"{place} have no commitment on the ledger, or no longer"
     if height < window["opens"]:
         return f"{place} can be revealed after block {window['opens']}, and this is {height}"
     return ""
@@ -187,7 +185,7 @@ def set_(netuid: int, entries: tuple[str, ...], manner: Manner) -> None:
 
     vector = vector_of(entries)
     places, values = vector_bytes(vector.places, vector.values)
-    sender = sender_of(node_pair, manner)
+    sender = Sender(node_pair, manner)
     if netuid == ROOT:
         return print_sent(sender.send(SetRootWeights(places, values)), manner)
     settings = sender.client.get("/v0/subnets/one", netuid=netuid)["settings"]

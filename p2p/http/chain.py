@@ -78,8 +78,7 @@ def query_integer(request: Request, name: str, least: int, most: int) -> int:
 async def head(control: Control, request: Request) -> Response:
     """Where the chain stands, and this node on it."""
     with state_of(control) as (follow, state, disk):
-        block = block_at(disk, disk.head.height)
-        supply = supply_of(state)
+        header, supply = disk.header(), supply_of(state)
         committee = committee_at(state, follow.params, disk.head.height + 1)
         return JSONResponse(
             {
@@ -88,8 +87,8 @@ async def head(control: Control, request: Request) -> Response:
                 "height": disk.head.height,
                 "hash": disk.head.hash.hex(),
                 "root": disk.head.root.hex(),
-                "time": block.header.time,
-                "epoch": block.header.epoch,
+                "time": header.time,
+                "epoch": header.epoch,
                 "view": follow.view,
                 "issued": supply.issued,
                 "burned": supply.burned,
@@ -168,7 +167,8 @@ async def committee(control: Control, request: Request) -> Response:
         voters = committee_at(state, follow.params, height)
         lottery = lottery_at(state, follow.params, height)
         chances = dict(zip(lottery.keys, lottery.chances, strict=True))
-        leaders = [peer_id_of(lottery.leader(height, view)) for view in range(NEXT_LEADERS)]
+        views = range(NEXT_LEADERS if lottery.keys else 0)
+        leaders = [peer_id_of(lottery.leader(height, view)) for view in views]
     weights = dict(zip(voters.keys, voters.weights, strict=True))
     rows: list[Line] = [
         {

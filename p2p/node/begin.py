@@ -43,8 +43,10 @@ log = logging.getLogger("yuma.begin")
 PATIENCE_S: Final = 60.0
 """Without a peer that has anything to begin with, so long; then the blocks are asked for."""
 AGAIN_S: Final = 1.0
-ANSWER_S: Final = 30.0
-"""For one answer, of 4 MiB at most."""
+ANSWER_S: Final = 10.0
+"""For one answer: 2 MiB at 2 Mbit/s."""
+MAX_OFFERS: Final = 16
+"""Peers asked what they have: half a megabyte each."""
 MAX_PEERS: Final = 4
 """Asked for parts at once."""
 ANY_ROW: Final = b"\0"
@@ -96,10 +98,15 @@ class Begin:
     async def _origins(self) -> list[Origin]:
         """The blocks whose states peers have, the highest first, as far as they are decided."""
         offers: dict[bytes, tuple[Offered, list[PeerId]]] = {}
-        for peer in sorted(self.host.peers()):
+
+        async def get(peer: PeerId) -> None:
             answer = await self._ask(peer, SNAPSHOT, GetOffer())
             if isinstance(answer, Offered):
                 offers.setdefault(answer.block, (answer, []))[1].append(peer)
+
+        async with trio.open_nursery() as nursery:
+            for peer in sorted(self.host.peers())[:MAX_OFFERS]:
+                nursery.start_soon(get, peer)
         found = []
         for data, (offered, peers) in offers.items():
             block = await self._decided(data, offered, peers)

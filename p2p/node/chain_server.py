@@ -60,7 +60,7 @@ class ChainServer:
         with self.store.snapshot() as disk:
             tip = disk.tip
             first, last = max(tip.first, 1), tip.head.height
-            if not first <= request.first <= last:
+            if not first <= request.first <= last or not request.count:
                 return Held(first, last)
             blocks = _blocks(disk, request.first, min(request.count, MAX_BLOCKS))
             certificate = disk.certificate(request.first + len(blocks) - 1)

@@ -38,17 +38,14 @@ from gossip.validation import (
     validate_proposal,
 )
 from ledger.blocks import Block
-from ledger.codec import Tagged
 from ledger.errors import Invalid
 from ledger.keys import KeyPair, PeerId, peer_id_of
 from ledger.mempool import Mempool
 from ledger.params import Params
 from ledger.payloads import Evidence, Heartbeat
-from ledger.pools import is_jailed
 from ledger.snapshot import Head, Snapshot
-from ledger.stakes import pool_of
+from ledger.stakes import heartbeat_is_due
 from ledger.state import State
-from ledger.tables import POOLS
 from ledger.types import ChainId, Hash, Height, PublicKey
 from ledger.votes import Ballot, Message, Proposal
 from p2p.net.host import Host
@@ -65,8 +62,14 @@ from p2p.node.sync import Sync
 
 log = logging.getLogger("yuma.follow")
 
+SILENT_BLOCKS: Final = 10
+"""Without a block for the time of so many, something is wrong."""
 MAX_FETCHES: Final = 8
 """Blocks being fetched by their hash: those of one height, a few views' worth."""
+WANTED: Final = -1
+"""In place of a view: a block that agreement asked for."""
+MAX_SAID: Final = 16
+"""What this node said last, so that its own words are not taken for a double's."""
 MAX_EARLY: Final = 16
 """Announcements of the next height that are kept until it is being decided."""
 EARLY: Final = 2
@@ -117,12 +120,13 @@ class Follow:
         self.stopped = ""
         """Why this node no longer follows the chain; empty while it does."""
         self._seen = Seen()
+        self._said: deque[bytes] = deque(maxlen=MAX_SAID)
         self._inbox = Inbox()
         self._early: deque[tuple[PublicKey, Announcement]] = deque(maxlen=MAX_EARLY)
         self._deadline = 0
         self._turn = trio.Lock()
         self._worker = trio.CapacityLimiter(1)
-        self._fetching: set[Hash] = set()
+        self._fetching: set[tuple[int, Hash]] = set()
         self._nursery: trio.Nursery | None = None
         self._heartbeat: Hash | None = None
 
@@ -172,16 +176,20 @@ class Follow:
     def attach(self) -> None:
         """Take in what is said on the ledger's topics."""
         self._gossip.handle(BLOCKS, self._hear_block)
-        self._gossip.handle(VOTES, self._hear_vote)
+        self._gossip.handle(VOTES, self._hear_vote, doubles=True)
         self.pool.attach()
 
     async def run(self) -> None:
         """Follow the chain until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            nursery.start_soon(self._drive)
-            nursery.start_soon(self.pool.run)
-            nursery.start_soon(self.sync.run)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._drive)
+                nursery.start_soon(self.pool.run)
+                nursery.start_soon(self.sync.run)
+                nursery.start_soon(self.sync.watch, SILENT_BLOCKS * self.params.block_ms / 1000)
+        finally:
+            self._nursery = None
 
     async def _drive(self) -> None:
         """Give the worker what was heard, and a turn when one is due."""
@@ -204,10 +212,10 @@ class Follow:
             now = Moment(round(trio.current_time() * 1000), round(time() * 1000))
             try:
                 step = await trio.to_thread.run_sync(work, *arguments, now, limiter=self._worker)
+                await self._act(step)
             except (Failed, Invalid, OSError) as error:
                 self._stop(error.__cause__ or error)
                 return None
-            await self._act(step)
         return step
 
     def _stop(self, error: BaseException) -> None:
@@ -236,9 +244,8 @@ class Follow:
             await self._head_moved(before)
 
     async def _head_moved(self, before: int) -> None:
-        assert self._nursery is not None
         self.sync.moved()
-        if self.states.is_due(self.head.height, before) and not self.syncing:
+        if self._nursery and self.states.is_due(self.head.height, before) and not self.syncing:
             self._nursery.start_soon(self.states.write)
         early, self._early = self._early, deque(maxlen=MAX_EARLY)
         for author, said in early:
@@ -251,7 +258,7 @@ class Follow:
             case Say(message):
                 await self._say(message)
             case Want(name, height):
-                self._want(name, None, lambda block: block)
+                self._want(name, None, lambda block: block, WANTED)
             case Behind(height):
                 self.sync.heard(height - 1)
             case Accuse(evidence):
@@ -264,12 +271,13 @@ class Follow:
 
     async def _say(self, message: Message) -> None:
         if not isinstance(message, Proposal):
-            await self._gossip.publish(VOTES, _body(VOTES, message), urgent=True)
+            self._said.append(VOTES.pack(message))
+            await self._gossip.publish(VOTES, self._said[-1], urgent=True)
             return
-        body = _body(BLOCKS, message)
+        body = BLOCKS.pack(message)
         if len(body) > MAX_WHOLE_BYTES:
             self.server.offer(message.block)
-            body = _body(BLOCKS, announce(message))
+            body = BLOCKS.pack(announce(message))
         await self._gossip.publish(BLOCKS, body, urgent=True)
 
     async def _submit_own(self, payload: Evidence | Heartbeat) -> Hash | None:
@@ -303,7 +311,7 @@ class Follow:
         if isinstance(said, Announcement):
             self._announced(author, said)
         else:
-            self._checked(said, validate_proposal, said, author)
+            self._checked(author, said, validate_proposal, said, author)
             self.server.offer(said.block)
 
     def _announced(self, author: PublicKey, said: Announcement) -> None:
@@ -311,33 +319,35 @@ class Follow:
         try:
             validate_proposal(self.standing, said, author)
         except Ahead as ahead:
-            self.sync.heard(ahead.height - 1)
-            if ahead.height <= self.standing.height + EARLY:
+            if self._is_early(ahead, author):
                 self._early.append((author, said))
             raise
-        self._want(said.block, peer_id_of(author), said.of)
+        self._want(said.block, peer_id_of(author), said.of, said.view)
 
     def _hear_vote(self, author: PublicKey, data: bytes) -> None:
         """Take in a vote or a certificate from the topic. Raises Ignore, Reject, Invalid."""
-        if author == self._pair.public:
+        if data in self._said:
             return
         self._check_time(VOTES, author)
         said = VOTES.unpack(data)
         if isinstance(said, Ballot):
-            self._checked(said, validate_ballot, said, author)
+            self._checked(author, said, validate_ballot, said, author)
         else:
             now = trio.current_time()
-            self._checked(said, partial(validate_certificate, self._seen), said, now)
+            rule = partial(validate_certificate, self._seen)
+            self._checked(author, said, rule, said, now)
 
     def _check_time(self, topic: Topic, author: PublicKey) -> None:
-        # [IGNORE] This node can still follow.
-        if self.stopped:
-            raise Ignore("the ledger here has stopped")
+        # [IGNORE] This node follows the chain: not yet, or no more, it does not.
+        if self._nursery is None:
+            raise Ignore("the chain is not followed here now")
         # [IGNORE] The author is within the topic's rate.
         if not self._seen.author_may_speak(topic, author, trio.current_time()):
             raise Ignore("an author who says too much")
 
-    def _checked(self, message: Message, rule: Callable[..., None], *arguments: Any) -> None:
+    def _checked(
+        self, author: PublicKey, message: Message, rule: Callable[..., None], *arguments: Any
+    ) -> None:
         """Give the core what a rule lets through, and what comes a little early.
 
         Raises Ignore, Reject.
@@ -345,25 +355,33 @@ class Follow:
         try:
             rule(self.standing, *arguments)
         except Ahead as ahead:
-            self.sync.heard(ahead.height - 1)
-            if ahead.height <= self.standing.height + EARLY:
+            if self._is_early(ahead, author):
                 self._inbox.put(message)
             raise
         self._inbox.put(message)
 
+    def _is_early(self, ahead: Ahead, author: PublicKey) -> bool:
+        """Whether what is ahead should be kept: it is near, and of somebody who has a say now."""
+        standing = self.standing
+        self.sync.heard(ahead.height - 1)
+        has_say = author in standing.committee.keys or author in standing.lottery.keys
+        return has_say and ahead.height <= standing.height + EARLY
+
     # --- fetching
 
     def _want(
-        self, name: Hash, first: PeerId | None, made: Callable[[Block], Message | Block]
+        self, name: Hash, first: PeerId | None, made: Callable[[Block], Message | Block], view: int
     ) -> None:
-        """Fetch a block, if it is not on its way, and give the core what is made of it."""
+        """Fetch a block, and give the core what is made of it; one at a time of a view's leader."""
         assert self._nursery is not None
-        if name not in self._fetching and len(self._fetching) < MAX_FETCHES:
-            self._fetching.add(name)
-            self._nursery.start_soon(self._get, name, first, made)
+        if (view, name) in self._fetching or len(self._fetching) >= MAX_FETCHES:
+            return
+        if view == WANTED or view not in (other for other, _ in self._fetching):
+            self._fetching.add((view, name))
+            self._nursery.start_soon(self._get, name, first, made, view)
 
     async def _get(
-        self, name: Hash, first: PeerId | None, made: Callable[[Block], Message | Block]
+        self, name: Hash, first: PeerId | None, made: Callable[[Block], Message | Block], view: int
     ) -> None:
         height = self.standing.height
         try:
@@ -374,24 +392,4 @@ class Follow:
                 self.server.offer(block)
                 self._inbox.put(made(block))
         finally:
-            self._fetching.discard(name)
-
-
-def heartbeat_is_due(state: State, params: Params, hotkey: PublicKey, height: int) -> bool:
-    """Whether a hotkey's node should say that it is there, in the block of a height."""
-    pool = pool_of(state, hotkey)
-    row = None if pool is None else state.get(POOLS, pool)
-    if row is None or row.stake < params.min_bond or is_jailed(row, height):
-        return False
-    last = row.last_heartbeat
-    if not last:
-        return True
-    apart = (
-        height - last >= params.heartbeat_interval and height // params.epoch > last // params.epoch
-    )
-    return bool(row.heartbeat) and apart
-
-
-def _body(topic: Topic, message: Message | Announcement) -> bytes:
-    assert isinstance(topic.record, Tagged)
-    return topic.record.encode(message)
+            self._fetching.discard((view, name))

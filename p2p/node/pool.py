@@ -110,7 +110,7 @@ class Pool:
                     self.pair.public,
                     self.next_nonce(self.pair.public),
                     0,
-                    standing.height + standing.params.validity,
+                    standing.height + standing.params.validity // 2,  # others may be behind
                     payload,
                 ),
                 self.pair,

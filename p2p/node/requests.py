@@ -13,10 +13,12 @@ from p2p.net.streams import Frames
 
 IDLE_S: Final = 60.0
 """A stream on which nothing is asked for so long ends."""
-WRITE_S: Final = 30.0
+WRITE_S: Final = 20.0
 """For a peer to take one answer."""
-ANSWERS_AT_ONCE: Final = 16
-"""Answers being read and written: 32 MiB."""
+ANSWERS_AT_ONCE: Final = 64
+"""Answers being read and written: 128 MiB."""
+ANSWERS_OF_ONE: Final = 2
+"""The same for one peer, so that few slow ones do not take all the room."""
 RATE: Final = 20.0
 """Requests a second of one peer: 2,560 blocks, more than it could execute."""
 BURST: Final = 300
@@ -26,10 +28,18 @@ MAX_GUESTS: Final = 4096
 
 
 @dataclass
+class _Guest:
+    """What one peer may ask, over all its streams."""
+
+    allowance: Bucket
+    room: trio.CapacityLimiter
+
+
+@dataclass
 class Requests:
     """What all peers ask of this node's ledger, over all its protocols."""
 
-    _guests: OrderedDict[bytes, Bucket] = field(default_factory=OrderedDict)
+    _guests: OrderedDict[bytes, _Guest] = field(default_factory=OrderedDict)
     _room: trio.CapacityLimiter = field(
         default_factory=lambda: trio.CapacityLimiter(ANSWERS_AT_ONCE)
     )
@@ -39,24 +49,25 @@ class Requests:
     ) -> None:
         """Answer the requests on a stream until it ends."""
         frames = Frames(stream, receives=protocol.request, sends=protocol.response)
-        allowance = self._allowance(stream.muxed_conn.peer_id.to_bytes())
+        guest = self._guest(stream.muxed_conn.peer_id.to_bytes())
         while True:
             with trio.fail_after(IDLE_S):
                 request = await frames.receive()
             if request is None:
                 break
-            while not allowance.take(trio.current_time()):  # noqa: ASYNC110 - time passes
+            while not guest.allowance.take(trio.current_time()):  # noqa: ASYNC110 - time passes
                 await trio.sleep(1 / RATE)
-            async with self._room:
+            async with guest.room, self._room:
                 answered = await answer(request)
                 with trio.fail_after(WRITE_S):
                     await frames.send(answered)
         await frames.close()
 
-    def _allowance(self, peer: bytes) -> Bucket:
-        """What a peer may ask, over all its streams."""
-        bucket = self._guests.pop(peer, None) or Bucket(RATE, BURST, BURST, trio.current_time())
-        self._guests[peer] = bucket
+    def _guest(self, peer: bytes) -> _Guest:
+        guest = self._guests.pop(peer, None) or _Guest(
+            Bucket(RATE, BURST, BURST, trio.current_time()), trio.CapacityLimiter(ANSWERS_OF_ONE)
+        )
+        self._guests[peer] = guest
         while len(self._guests) > MAX_GUESTS:
             self._guests.popitem(last=False)
-        return bucket
+        return guest

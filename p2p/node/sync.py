@@ -30,7 +30,7 @@ NEAR: Final = 2
 SETTLE_S: Final = 0.5
 """this."""
 LEAST_PAUSE_S: Final = 0.5
-MOST_PAUSE_S: Final = 30.0
+MOST_PAUSE_S: Final = 8.0
 """After attempts in which nothing came: twice as long each time."""
 LOOK_AGAIN_S: Final = 0.5
 """Who has nothing to ask for looks again after this, or when something has come."""
@@ -112,6 +112,23 @@ class Sync:
             self.best = self.height()  # nobody has what somebody claimed
             await trio.sleep(pause)
             pause = min(2 * pause, MOST_PAUSE_S)
+
+    async def watch(self, patience_s: float) -> None:
+        """Say in the log that no block comes, and that some come again, until cancelled."""
+        silent = False
+        while True:
+            height = self.height()
+            await trio.sleep(patience_s)
+            if (self.height() == height) == silent:
+                continue
+            silent = not silent
+            if silent:
+                log.warning(
+                    "no block after %d for %.0f s: too few voters are there, or none can be "
+                    "reached from here", height, patience_s,
+                )  # fmt: skip
+            else:
+                log.info("blocks come again, from %d on", height + 1)
 
     async def _behind(self) -> None:
         """Return when others have been ahead for a moment."""

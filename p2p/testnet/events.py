@@ -13,8 +13,8 @@ from p2p.testnet.watch import Watch
 
 LONGEST_S: Final = 120.0
 """For nodes to be at the head again, where the scenario does not say."""
-UNDER_WAY: Final = 1
-"""Blocks that may still be decided where a chain stops: one had its votes already."""
+UNDER_WAY_S: Final = 1.0
+"""Where a chain stops, blocks may still be decided for so long: their votes are there already."""
 POLL_S: Final = 0.02
 
 
@@ -88,10 +88,13 @@ class Events:
         self._do(event, places)
         if event.for_s is None:
             return
-        await trio.sleep(event.for_s)
+        end = trio.current_time() + event.for_s
+        await trio.sleep(min(UNDER_WAY_S, event.for_s))
+        stopped = self._watch.best
+        await trio.sleep_until(end)
         record.blocks_meanwhile = self._watch.best - record.height
-        if event.chain == STOPS and record.blocks_meanwhile > UNDER_WAY:
-            record.fault = f"the chain went on by {record.blocks_meanwhile} blocks"
+        if event.chain == STOPS and self._watch.best > stopped:
+            record.fault = f"the chain went on by {self._watch.best - stopped} blocks"
         if event.chain == GOES_ON and not record.blocks_meanwhile:
             record.fault = "the chain stopped"
         await self._measure(event, places, record)

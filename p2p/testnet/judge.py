@@ -61,31 +61,32 @@ def issued_at(genesis: Genesis, height: int) -> int:
 def judge(
     genesis: Genesis, daemons: Sequence[Daemon], acknowledged: Collection[Hash]
 ) -> list[Check]:
-    """Whether all that has to hold does, of nodes that have stopped."""
-    ledgers = [read_ledger(daemon, genesis) for daemon in daemons]
+    """Whether all that has to hold does, of nodes that have stopped. Raises OSError."""
+    found = [read_ledger(daemon, genesis) for daemon in daemons]
+    ledgers = [one for one in found if one.hashes]
     return [
         Check("one hash for each height", _apart(ledgers, lambda one: one.hashes)),
         Check("one state for each height", _apart(ledgers, lambda one: one.roots)),
         Check("the supply is that of the schedule", _unscheduled(genesis, ledgers)),
-        Check("every ledger is whole and adds up", _damage(ledgers)),
+        Check("every ledger is whole and adds up", _damage(found)),
         Check("no acknowledged transfer is lost", _lost(ledgers, acknowledged)),
         Check("nobody was convicted", _convicted(ledgers)),
     ]
 
 
 def read_ledger(daemon: Daemon, genesis: Genesis) -> Ledger:
-    """All of a node's ledger, checked from its pages on. Raises Invalid, OSError."""
-    fault = ""
+    """All of a node's ledger, checked from its pages on, or nothing of it. Raises OSError."""
     try:
         check_ledger(daemon.home.chain, genesis.chain, full=True)
     except Invalid as error:
-        fault = str(error)
+        return Ledger(daemon.name, {}, {}, set(), 0, (), str(error))
+    fault = ""
     with Store.open(daemon.home.chain, readonly=True) as store, store.snapshot() as disk:
         state = State(disk)
         try:
             audit(state)
         except Invalid as error:
-            fault = fault or str(error)
+            fault = str(error)
         hashes, roots, transactions = _history(disk)
         jailed = tuple(row.hotkey.hex() for _, row in state.rows(POOLS) if row.jailed_until)
         issued = supply_of(state).issued

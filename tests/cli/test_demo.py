@@ -14,7 +14,7 @@ from tests.cli.command_line import ROOT, environment
 
 def processes_of(place: Path) -> list[str]:
     """The command lines of processes that were started on homes here."""
-    done = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    done = subprocess.run(["ps", "-wweo", "args"], capture_output=True, text=True, check=True)
     return [line for line in done.stdout.splitlines() if str(place) in line]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from consensus.agreement import Want
 from consensus.decision import view_ms
-from ledger.blocks import Block, Vote
+from ledger.blocks import MAX_BLOCK_BYTES, Block, Vote, transactions_root
 from ledger.errors import Invalid, Reason
 from ledger.params import DEVNET, Params
 from ledger.types import ChainId, Hash
@@ -265,6 +265,9 @@ def test_bad_proposals_are_refused() -> None:
     refuse(replace(good, block=replace(block, transactions=(b"x",))), Reason.WRONG_ROOT)
     certified = replace(block.parent_certificate, view=1)
     refuse(replace(good, block=replace(block, parent_certificate=certified)), Reason.WRONG_ROOT)
+    large = replace(block, transactions=(bytes(MAX_BLOCK_BYTES),))
+    header = replace(large.header, transactions_root=transactions_root(large.transactions))
+    refuse(proposal(order, 0, 0, replace(large, header=header)), Reason.TOO_LARGE)
     elsewhere = replace(block, header=replace(block.header, chain=ChainId(bytes(16))))
     refuse(proposal(order, 0, 0, elsewhere), Reason.WRONG_CHAIN)
 

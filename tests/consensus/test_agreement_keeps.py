@@ -6,11 +6,13 @@ import pytest
 
 from consensus.agreement import Agreement, Behind, Failed, Foreign, Moment
 from consensus.record import PAST_VIEWS, Progress, load
+from consensus.tally import Statement
 from ledger.blocks import Block, Vote
 from ledger.errors import Invalid, Reason
 from ledger.params import DEVNET
 from ledger.types import Hash
 from ledger.votes import NO_LOCK, Proposal
+from ledger.wal import MAX_RECORD_BYTES
 from tests.consensus.voters import (
     CHAIN,
     DUE,
@@ -113,6 +115,14 @@ def test_another_node_with_the_same_key_silences_this_one() -> None:
     lock = certificate(ORDER, N, 0, block.hash, {0, 1, 2})
     assert votes(node.agreement.receive(lock, at(5))) == []
     assert not node.agreement.voting
+
+
+def test_two_copies_of_a_node_silence_each_other() -> None:
+    one, other = voter(), voter()
+    [said_here] = said(one.agreement.receive(proposal(ORDER, 0, 0, first()), at(1)))
+    [said_there] = said(other.agreement.tick(LATE))
+    assert one.agreement.receive(said_there, LATE) == [Foreign()]
+    assert other.agreement.receive(said_here, LATE) == [Foreign()]
 
 
 def test_a_foreign_proposal_or_vote_of_a_height_to_come_counts_too() -> None:
@@ -229,6 +239,14 @@ def test_a_chain_that_does_not_move_never_has_a_node_vote_twice() -> None:
         node.agreement.receive(certificate(ORDER, F, 0, block.hash, {0, 1, 2}), at(2))
 
 
+def test_no_statement_is_signed_that_would_convict_with_one_on_record() -> None:
+    node = voter()
+    other = Vote(F, 1, 0, first().hash)
+    statement = Statement(other, node.pair.sign(other.digest(CHAIN)))
+    node.agreement._decision.progress.statements[F, 0] = statement
+    assert votes(node.agreement.tick(LATE)) == []  # a timeout without a lock: evidence E3
+
+
 # --- bounds
 
 
@@ -266,12 +284,12 @@ def test_what_is_remembered_of_many_views_is_bounded() -> None:
     assert len(node.agreement._decision.tally._votes) <= 2 * PAST_VIEWS
 
 
-def test_blocks_that_nobody_notarised_have_room_for_the_last_ones() -> None:
+def test_of_many_blocks_the_notarised_and_the_last_are_kept_and_fit_the_log() -> None:
     progress = Progress(1)
-    blocks = [fresh(ORDER, 0, 0, at(time)) for time in range(6)]
-    blocks = [replace(block, transactions=(bytes(2 * 2**20),)) for block in blocks]
-    lock = certificate(ORDER, N, 0, blocks[0].hash, {0, 1, 2})
-    progress.notarisations[0] = lock
+    blocks = [fresh(ORDER, 0, 0, at(time)) for time in range(12)]
+    blocks = [replace(block, transactions=(bytes(500 * 2**10),)) for block in blocks]
+    progress.notarisations[0] = certificate(ORDER, N, 0, blocks[0].hash, {0, 1, 2})
     progress.blocks = {block.hash: block for block in blocks}
+    assert len(progress.pack(CHAIN, ORDER.pairs[0].public)) <= MAX_RECORD_BYTES
     progress.enter(1, None, set())
-    assert list(progress.blocks.values()) == [blocks[0], *blocks[-3:]]
+    assert list(progress.blocks.values()) == [blocks[0], *blocks[-5:]]

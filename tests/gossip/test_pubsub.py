@@ -360,3 +360,12 @@ def test_scores_are_switched_on() -> None:
     scorer = Gossip(host.libp2p, CHAIN, (TOPIC,))._router.scorer
     assert scorer.params.p4_invalid_messages.weight > 0
     assert scorer.params.graylist_threshold > -math.inf
+
+
+async def test_what_answers_an_iwant_is_cut_to_what_a_peer_reads() -> None:
+    async with swarm(2) as (a, b):
+        queue = a.gossip._pubsub.peer_queues[ID.from_base58(b.host.peer_id)]
+        message = rpc_pb2.Message(data=bytes(60_000))
+        parts = queue.split_rpc(rpc_pb2.RPC(publish=[message] * 20))
+        assert max(part.ByteSize() for part in parts) <= MAX_RPC_BYTES
+        assert sum(len(part.publish) for part in parts) == 20

@@ -18,7 +18,7 @@ from ledger.payloads import (
     SetTake,
 )
 from ledger.pools import grow
-from ledger.stakes import earn, pool_of, stakes_of
+from ledger.stakes import earn, heartbeat_is_due, pool_of, stakes_of
 from ledger.tables import DUE, HOTKEYS, MOVES, POOLS, STAKES, SUPPLY, UNBONDING
 from ledger.types import ChainId
 from tests.ledger.world import SMALL, World, consent, public
@@ -205,6 +205,23 @@ def test_who_may_not_say_that_it_is_there(world: World) -> None:
     world.refuses(Reason.JAILED, "one", Heartbeat())
     world.wait(10)
     world.apply("one", Heartbeat())
+
+
+def test_a_heartbeat_is_due_once_an_epoch_until_the_node_leaves(world: World) -> None:
+    def due() -> bool:
+        return heartbeat_is_due(world.state, world.params, public("one"), world.height)
+
+    assert not due()
+    world.stake("ann", "one", SMALL.min_bond)
+    assert due()
+    world.apply("one", Heartbeat())
+    assert not due()
+    world.wait(max(SMALL.heartbeat_interval, SMALL.epoch))
+    assert due()
+    world.apply("one", Heartbeat())
+    world.apply("one", Leave())
+    world.wait(max(SMALL.heartbeat_interval, SMALL.epoch))
+    assert not due()
 
 
 # --- stake

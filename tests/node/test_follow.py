@@ -13,7 +13,6 @@ from gossip.pubsub import Gossip
 from gossip.topics import BLOCKS, LEDGER_TOPICS, TRANSACTIONS, VOTES, Topic
 from gossip.validation import Ignore
 from ledger.blocks import Vote, VoteKind
-from ledger.codec import Tagged
 from ledger.errors import Invalid, Reason
 from ledger.genesis import Allocation, Genesis
 from ledger.keys import KeyPair
@@ -114,8 +113,7 @@ def ballot(standing: Standing, pair: KeyPair, **changed: int) -> bytes:
     vote = Vote(VoteKind.NOTARISE, standing.height, 0, Hash(bytes(32)))
     vote = replace(vote, **changed)
     said = Ballot(vote, pair.public, pair.sign(vote.digest(standing.chain)))
-    assert isinstance(VOTES.record, Tagged)
-    return VOTES.record.encode(said)
+    return VOTES.pack(said)
 
 
 def flip(data: bytes) -> bytes:
@@ -178,12 +176,28 @@ async def test_two_votes_of_which_one_is_false_are_reported(tmp_path: Path) -> N
         for block in (bytes(32), bytes([1]) * 32):
             vote = Vote(VoteKind.NOTARISE, follow.standing.height, 0, Hash(block))
             said = Ballot(vote, OTHER.public, OTHER.sign(vote.digest(BOTH.chain)))
-            assert isinstance(VOTES.record, Tagged)
-            await stranger.gossip.publish(VOTES, VOTES.record.encode(said))
+            await stranger.gossip.publish(VOTES, VOTES.pack(said))
         await until(lambda: len(follow.mempool))
         (said_of,) = map(unpack_transaction, follow.mempool.candidates())
         assert isinstance(said_of.transaction.payload, Evidence)
         assert said_of.transaction.payload.offender == OTHER.public
+
+
+async def test_a_node_votes_no_more_when_another_votes_with_its_key(tmp_path: Path) -> None:
+    """Two nodes lie between them: a neighbour takes both for one peer."""
+    double = Stranger(BOTH, VOTER)
+    async with (
+        member(tmp_path / "node", BOTH, VOTER) as node,
+        member(tmp_path / "near", BOTH, KeyPair.generate()) as near,
+        member(tmp_path / "far", BOTH, KeyPair.generate()) as far,
+    ):
+        await join(near, node, far)
+        await until(lambda: near.host.peer_id in node.gossip.peers(VOTES))
+        await until(lambda: far.host.peer_id in near.gossip.peers(VOTES))
+        assert followed(node).voting
+        async with double.near(far):
+            await double.gossip.publish(VOTES, ballot(followed(node).standing, VOTER))
+            await until(lambda: not followed(node).voting)
 
 
 # --- transactions

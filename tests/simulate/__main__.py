@@ -8,12 +8,13 @@ from tests.simulate.simulation import simulate
 from tests.simulate.world import KINDS, World
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
+    """Run it; 1 if something broke."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulate", description=__doc__)
     parser.add_argument("--nodes", type=int, required=True)
     parser.add_argument("--seeds", required=True, metavar="A:B", help="seeds A to B-1")
     parser.add_argument("--kind", choices=KINDS, default="", help="of the Byzantine nodes")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     first, last = map(int, arguments.seeds.split(":"))
     started = time.monotonic()
     broken = heights = convicted = latest = 0

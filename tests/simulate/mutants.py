@@ -11,7 +11,7 @@ from consensus.agreement import Agreement
 from consensus.committee import Committee
 from consensus.decision import Decision
 from consensus.record import Progress
-from ledger.blocks import VoteKind
+from ledger.blocks import Certificate, VoteKind
 from ledger.errors import Invalid, Reason
 from ledger.types import Hash
 from ledger.votes import NO_LOCK, Ballot, Message, Proposal, TimeoutCertificate
@@ -111,7 +111,15 @@ def _block_if_locked(self: Decision, now: Any) -> Any:
     return _block(self, now)
 
 
+def _checks_no_kind(self: Agreement, certificate: Certificate) -> None:
+    """As `_check`, but a certificate of any kind is good if its view and block are known."""
+    known = self._decision.progress.notarisations.get(certificate.view)
+    if known is None or known.block != certificate.block:
+        _check(self, certificate)
+
+
 _block = Decision._block
+_check = Agreement._check
 _own = Decision.own
 _save = Agreement._save
 
@@ -163,6 +171,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "N twice in a view": Mutant(((Decision, "_notarise", _notarises_again), NO_GUARD), "chaos"),
     "a signer counts twice": Mutant(((Committee, "_check_quorum", _counts_twice),), "chaos"),
+    "notarised is decided": Mutant(((Agreement, "_check", _checks_no_kind),), "chaos"),
     "a lock without its notarisation": Mutant(
         (
             (Agreement, "_hear_ballot", _hears_ballot_without_lock),
@@ -175,8 +184,8 @@ MUTANTS: dict[str, Mutant] = {
     "own votes are counted at once": Mutant(
         ((Agreement, "_put", _puts_at_once), (Agreement, "_apply", _applies_to_any_height)),
         "silent",
-        nodes=2,
-        seeds=range(150, 200),
+        nodes=3,
+        seeds=range(140, 200),
     ),
     "who is stuck is shown nothing": Mutant(
         ((Agreement, "_hear_late", lambda self, message: None),), seeds=range(1050, 1060)

@@ -10,9 +10,10 @@ from ledger.errors import Invalid, Reason
 from ledger.payloads import Evidence
 from ledger.types import Hash, PublicKey, Signature
 from ledger.votes import Ballot, Message, Proposal
-from tests.simulate.adversary import MINDS, Adversary
+from tests.simulate.adversary import Adversary
 from tests.simulate.chain import check_block
 from tests.simulate.checks import Genuine, Ghost, Violation, is_signed
+from tests.simulate.deeds import MINDS
 from tests.simulate.network import Network
 from tests.simulate.node import Node
 from tests.simulate.signatures import cheap_signatures

@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.simulate.__main__ import main
+from tests.simulate.mutants import MUTANTS
 from tests.simulate.simulation import simulate
 from tests.simulate.world import World
 
@@ -19,3 +21,11 @@ def test_no_schedule_breaks(nodes: int, seeds: range) -> None:
 def test_a_schedule_is_the_same_again() -> None:
     once, again = simulate(World(4, 7)), simulate(World(4, 7))
     assert (once.heights, once.late, once.convicted) == (again.heights, again.late, again.convicted)
+
+
+def test_a_campaign_says_what_broke_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--nodes", "2", "--seeds", "0:3"]) == 0
+    assert "3 schedules" in capsys.readouterr().out
+    with MUTANTS["F after T"].made():
+        assert main(["--nodes", "4", "--seeds", "0:3", "--kind", "chaos"]) == 1
+    assert "(chaos, Faults(" in capsys.readouterr().out

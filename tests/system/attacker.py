@@ -24,7 +24,7 @@ from ledger.keys import PEER_ID_HEAD, KeyPair, PeerId
 from ledger.types import Hash, PublicKey
 from models.types import Kind, Query, Sampling, Tensor, input_hash
 from p2p.net.host import PING, Host
-from p2p.net.protocols import PROTOCOLS, QUERY, Ask, Drop, Status
+from p2p.net.protocols import PROTOCOLS, QUERY, STATUS, Ask, Drop, Status
 from p2p.node.node import split_address
 
 from .speaker import CHAIN, Speaker, record_of, speaking
@@ -188,7 +188,7 @@ async def bad_streams(address: str, digest: str) -> None:
     """On each protocol: garbage, frames of garbage, frames too large, frames never finished; and
     frames that are sound but make no sense, at which a handler raises."""
     small = bytes(4 * WIDTH)
-    status = PROTOCOLS[0].request.encode(Status(CHAIN, "x", 0, Hash(bytes(32))))
+    status = STATUS.request.encode(Status(CHAIN, "x", 0, Hash(bytes(32))))
     bodies = [
         os.urandom(3000),
         *(frame(os.urandom(size)) for size in (0, 1, 40, 1000)),

@@ -328,7 +328,7 @@ def whole(daemons: Sequence[Daemon], timeout_s: float = 40.0) -> None:
 
 
 def yuma(
-    home: Path, *arguments: str, inside: Sequence[str] = ()
+    home: Path, *arguments: str, inside: Sequence[str] = (), timeout_s: float | None = 90
 ) -> subprocess.CompletedProcess[str]:
     """Run a command of the command line to its end."""
     return subprocess.run(
@@ -336,7 +336,7 @@ def yuma(
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        timeout=90,
+        timeout=timeout_s,
         env=environment(),
         cwd=ROOT,
         check=False,

@@ -6,22 +6,28 @@ from typing import Any
 import pytest
 
 from ledger.errors import Reason
+from ledger.genesis_file import read_genesis
 from ledger.keys import KeyPair
+from ledger.parts import write_parts
 from ledger.payloads import Transfer
 from p2p.cli.failure import Failure
 from tests.system.networks import (
     WALLET,
     balance,
     block,
+    genesis_of,
+    grow,
     head,
     height,
+    keys,
     network,
     pay,
     reach,
+    settle,
     submit,
     transfer,
 )
-from tests.system.swarm import Daemon, Swarm, running_swarm, wait_until
+from tests.system.swarm import Daemon, Swarm, running_swarm, sentence, wait_until
 
 VOTERS = 4
 
@@ -42,6 +48,30 @@ def same_at(daemons: list[Daemon], at: int) -> bool:
     """Whether all have the same block and state at a height."""
     blocks = [block(daemon, at) for daemon in daemons]
     return len({(one["hash"], one["root"]) for one in blocks}) == 1
+
+
+def test_a_home_with_the_ledger_of_another_genesis_is_refused_in_a_sentence(swarm: Swarm) -> None:
+    daemon = settle(swarm.make(), KeyPair.generate(), genesis_of(keys(1)))
+    grow(daemon.home / "chain", genesis_of(keys(2)), keys(2), 1)
+    assert daemon.start().wait() == 2
+    assert sentence(daemon.err())
+    assert str(daemon.home / "genesis.toml") in daemon.err()
+
+
+def test_a_new_home_begins_with_a_late_state_where_its_settings_say_so(swarm: Swarm) -> None:
+    pairs, genesis = keys(4), genesis_of(keys(4))
+    old = settle(swarm.make(), KeyPair.generate(), genesis)
+    grow(old.home / "chain", genesis, pairs, 30)
+    write_parts(old.home / "chain", old.home / "snapshots")
+    old.start().ready()
+    new = settle(swarm.make(bootstrap=[old.address]), KeyPair.generate(), genesis)
+    (new.home / "node.toml").write_text('sync = "snapshot"\n')
+    new.start().ready()
+    assert head(new)["hash"] == head(old)["hash"]
+    with pytest.raises(Failure, match="no block '29'"):
+        block(new, 29)
+    old.kill()
+    new.kill()
 
 
 def test_all_nodes_agree_on_blocks_and_states(daemons: list[Daemon]) -> None:
@@ -88,3 +118,14 @@ def test_the_chain_goes_on_without_one_of_four_which_then_catches_up(
     reach(daemons, max(map(height, others)))
     assert same_at(daemons, min(map(height, daemons)))
     wait_until(lambda: head(lost)["voting"], 20, "its vote")
+
+
+def test_a_newcomer_catches_up_and_then_follows(swarm: Swarm, daemons: list[Daemon]) -> None:
+    genesis = read_genesis((daemons[0].home / "genesis.toml").read_text())
+    late = settle(
+        swarm.make(bootstrap=[daemons[0].address]), KeyPair.generate(), genesis
+    ).start().ready()  # fmt: skip
+    reach([late], height(daemons[0]))
+    reach([late], height(daemons[0]) + 3)
+    assert same_at([late, *daemons], height(daemons[0]) - 1)
+    assert not head(late)["syncing"]

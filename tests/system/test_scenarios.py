@@ -1,0 +1,116 @@
+"""Networks of real daemons go through scenarios, and have to stand them.
+
+The short ones are part of the default run; ours, as they are, are a campaign:
+
+    pytest -m campaign tests/system/test_scenarios.py
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p2p.testnet.namespaces import missing
+from p2p.testnet.scenario import OURS
+
+from .swarm import yuma
+
+KILLED_AND_CUT = """
+name = "killed-and-cut"
+network = "minimal"
+nodes = 4
+height = 20
+limit_s = 60
+[load]
+rate = 10
+[[event]]
+kind = "kill"
+at_height = 4
+nodes = ["n4"]
+for_s = 2
+chain = "goes on"
+within_s = 40
+[[event]]
+kind = "partition"
+at_height = 16
+groups = [["n1", "n2"], ["n3", "n4"]]
+for_s = 3
+chain = "stops"
+within_s = 40
+"""
+ALONE = """
+name = "alone"
+network = "minimal"
+nodes = 1
+height = 3
+limit_s = 60
+[[event]]
+kind = "kill"
+at_height = 2
+nodes = ["n1"]
+for_s = 1
+chain = "goes on"
+"""
+
+
+def play(scenario: str, place: Path, *flags: str) -> dict[str, Any]:
+    """The report of a scenario, which has to be passed."""
+    flags = ("--dir", str(place / "net"), "--json", *flags)
+    done = yuma(place, "testnet", "--scenario", scenario, *flags, timeout_s=None)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-4000:]}"
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert report["passed"]
+    assert all(check["holds"] for check in report["checks"])
+    return report
+
+
+def written(place: Path, text: str) -> str:
+    path = place / "scenario.toml"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.timeout(120)
+def test_one_of_four_is_killed_then_halves_are_parted(tmp_path: Path) -> None:
+    """Given four voters under load,
+    when one is killed with -9 and started again, then the chain goes on without it, and it catches
+    up; when two are then cut off from the other two, then no block is decided until they are
+    joined; and in the end there is one history, and no acknowledged transfer is lost."""
+    report = play(written(tmp_path, KILLED_AND_CUT), tmp_path)
+    killed, cut = report["events"]
+    assert killed["blocks_meanwhile"] >= 1
+    assert killed["caught_up_s"] is not None
+    assert cut["nodes"] == ["n1+n2", "n3+n4"]
+    assert cut["resume_s"] is not None
+    figures = report["figures"]
+    assert figures["transfers_final"] == figures["transfers_acknowledged"] > 0
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(4000)
+@pytest.mark.parametrize("name", sorted(path.stem for path in OURS.glob("*.toml")))
+def test_ours(name: str, tmp_path: Path) -> None:
+    """Given one of the scenarios that come with the program, it is passed."""
+    play(name, tmp_path)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(1000)
+@pytest.mark.skipif(bool(missing()), reason=missing() or "none")
+@pytest.mark.parametrize("name", ["halves", "pause"])
+def test_ours_in_namespaces(name: str, tmp_path: Path) -> None:
+    """Given a network namespace for each node, the scenarios that part them are passed, too."""
+    play(name, tmp_path, "--netns")
+
+
+@pytest.mark.timeout(120)
+def test_a_scenario_that_is_failed_says_so(tmp_path: Path) -> None:
+    """Given a lone node, when the chain should go on without it, then the exit code is 1, and the
+    report says what was wrong."""
+    done = yuma(tmp_path, "testnet", "--scenario", written(tmp_path, ALONE), "--json")
+    assert done.returncode == 1, done.stderr
+    report = json.loads(done.stdout)
+    assert not report["passed"]
+    assert report["events"][0]["fault"] == "the chain stopped"
+    assert all(check["holds"] for check in report["checks"])
