@@ -171,9 +171,8 @@ WEIGHTS = Topic("weights", SignedTransaction, size=MAX_TRANSACTION_BYTES, rate=2
 """Apart from other transactions, which are thirty times smaller."""
 REVOCATIONS = Topic("revocations", Revocation, size=2**10, rate=5.0, burst=100)
 """Of a private swarm, where the admin signs them."""
-SWARM_TOPICS = (PRESENCE, QUERIES)
 LEDGER_TOPICS = (BLOCKS, VOTES, TRANSACTIONS, WEIGHTS)
-TOPICS = (*SWARM_TOPICS, *LEDGER_TOPICS, REVOCATIONS)
+TOPICS = (PRESENCE, QUERIES, *LEDGER_TOPICS, REVOCATIONS)
 
 
 def topic_of(transaction: Transaction) -> Topic:

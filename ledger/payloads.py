@@ -10,6 +10,8 @@ from ledger.types import HashField, KeyField, SignatureField, Size, exactly
 
 MAX_TRANSACTION_BYTES = 64 * 2**10
 """A vector over the most neurons that a subnet can have takes 16 KiB."""
+ALL = 0
+"""As an amount of stake: what is there changes with every block, so that nobody can name it."""
 PACKED = Size(2 * MAX_UIDS)
 """A vector of little-endian u16, one for each neuron at most."""
 
@@ -60,7 +62,7 @@ class AddStake:
 
 @dataclass(frozen=True)
 class RemoveStake:
-    """Rao from a hotkey back to the balance, after the time of unbonding."""
+    """Rao from a hotkey back to the balance, after the time of unbonding; ALL for all of them."""
 
     hotkey: KeyField
     amount: int
@@ -68,7 +70,10 @@ class RemoveStake:
 
 @dataclass(frozen=True)
 class MoveStake:
-    """Rao from one hotkey to another at once; they answer for the first one's offences still."""
+    """Rao from one hotkey to another at once, ALL for all of them.
+
+    They answer for the first one's offences still.
+    """
 
     origin: KeyField
     destination: KeyField

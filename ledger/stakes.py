@@ -232,10 +232,11 @@ def remove_stake(call: Call, payload: RemoveStake) -> None:
     Raises Invalid: NO_HOTKEY, NO_AMOUNT, NO_STAKE, LITTLE_STAKE.
     """
     pool = _live_pool(call, payload.hotkey)
-    withdraw(call.state, pool, call.sender, payload.amount, call.params.min_stake)
+    amount = payload.amount or stake_of(call.state, call.sender, pool)
+    withdraw(call.state, pool, call.sender, amount, call.params.min_stake)
     key = pool + call.sender + _remember(call, pool)
     row = call.state.get(UNBONDING, key) or Unbonding(0)
-    call.state.put(UNBONDING, key, Unbonding(row.amount + payload.amount))
+    call.state.put(UNBONDING, key, Unbonding(row.amount + amount))
 
 
 def move_stake(call: Call, payload: MoveStake) -> None:
@@ -246,18 +247,19 @@ def move_stake(call: Call, payload: MoveStake) -> None:
     left, entered = _live_pool(call, payload.origin), _live_pool(call, payload.destination)
     if left == entered:
         raise Invalid(Reason.SAME_KEY)
-    movable = stake_of(call.state, call.sender, left) - _moved(call, left)
-    if movable < payload.amount <= stake_of(call.state, call.sender, left):
+    held = stake_of(call.state, call.sender, left)
+    amount, movable = payload.amount or held, held - _moved(call, left)
+    if movable < amount <= held:
         raise Invalid(Reason.LIABLE, f"{max(0, movable)} rao can move")
-    withdraw(call.state, left, call.sender, payload.amount, call.params.min_stake)
-    deposit(call.state, entered, call.sender, payload.amount, call.params.min_stake)
+    withdraw(call.state, left, call.sender, amount, call.params.min_stake)
+    deposit(call.state, entered, call.sender, amount, call.params.min_stake)
     key = left + call.sender + _remember(call, left) + entered
     row = call.state.get(MOVES, key) or Move(0)
-    call.state.put(MOVES, key, Move(row.amount + payload.amount))
+    call.state.put(MOVES, key, Move(row.amount + amount))
     there = stake_of(call.state, call.sender, entered)
     stake = replace(
         stake_at(call.state, call.sender, entered),
-        moved=min(_moved(call, entered) + payload.amount, there),
+        moved=min(_moved(call, entered) + amount, there),
         moved_until=call.height + call.params.unbond,
     )
     call.state.put(STAKES, call.sender + entered, stake)

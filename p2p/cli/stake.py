@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from p2p.cli.command import Group, current_client, json_option
+from p2p.cli.failure import Failure
 from p2p.cli.show import print_json, print_table
 from p2p.cli.submit import (
     Manner,
@@ -58,14 +59,14 @@ def add(amount: str, hotkey: str | None, name: str, manner: Manner) -> None:
 @password_option
 @manner_options
 def remove(amount: str, hotkey: str | None, name: str, manner: Manner) -> None:
-    """Take tokens back from a node.
+    """Take tokens back from a node; AMOUNT can be `all`.
 
     They come to the balance once they are no longer liable for what the node did: yuma stake list
     says when.
     """
     from ledger.payloads import RemoveStake
 
-    payload = RemoveStake(node_key(hotkey), amount_of(amount))
+    payload = RemoveStake(node_key(hotkey), _part(amount))
     print_sent(Sender(lambda: unlock(name), manner).send(payload), manner)
 
 
@@ -77,10 +78,10 @@ def remove(amount: str, hotkey: str | None, name: str, manner: Manner) -> None:
 @password_option
 @manner_options
 def move(amount: str, origin: str, destination: str, name: str, manner: Manner) -> None:
-    """Move staked tokens from one node to another."""
+    """Move staked tokens between nodes; AMOUNT can be `all`."""
     from ledger.payloads import MoveStake
 
-    payload = MoveStake(node_key(origin), node_key(destination), amount_of(amount))
+    payload = MoveStake(node_key(origin), node_key(destination), _part(amount))
     print_sent(Sender(lambda: unlock(name), manner).send(payload), manner)
 
 
@@ -107,6 +108,18 @@ def list_(owner: str, as_json: bool) -> None:
         for one in answer["unbonding"]
     ]
     print_table(("HOTKEY", "STAKE", "TAKE", "STATE"), rows, empty="nothing is staked")
+
+
+def _part(amount: str) -> int:
+    """Rao of what is staked. Raises Failure."""
+    from ledger.payloads import ALL
+
+    if amount == "all":
+        return ALL
+    part = amount_of(amount)
+    if part == ALL:
+        raise Failure("an amount of at least 1 rao is due", "all of it is: all")
+    return part
 
 
 def _take(node: dict[str, Any]) -> str:

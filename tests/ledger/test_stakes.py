@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from ledger import accounts
 from ledger.errors import Reason
 from ledger.params import TOKEN
 from ledger.payloads import (
+    ALL,
     AddStake,
     BindHotkey,
     Heartbeat,
@@ -250,7 +252,7 @@ def test_own_and_delegated_stake(world: World) -> None:
         (Reason.LITTLE_STAKE, add("one", LEAST - 1)),
         (Reason.NO_HOTKEY, remove("four", TOKEN)),
         (Reason.NO_STAKE, remove("one", TOKEN)),
-        (Reason.NO_AMOUNT, remove("three", 0)),
+        (Reason.NO_AMOUNT, remove("one", ALL)),
         (Reason.NO_STAKE, remove("three", 5 * TOKEN + 1)),
         (Reason.LITTLE_STAKE, remove("three", 5 * TOKEN - 1)),
         (Reason.LITTLE_STAKE, remove("three", 5 * TOKEN - LEAST + 1)),
@@ -258,7 +260,7 @@ def test_own_and_delegated_stake(world: World) -> None:
         (Reason.NO_HOTKEY, move("four", "one", TOKEN)),
         (Reason.NO_HOTKEY, move("three", "four", TOKEN)),
         (Reason.SAME_KEY, move("three", "three", TOKEN)),
-        (Reason.NO_AMOUNT, move("three", "one", 0)),
+        (Reason.NO_AMOUNT, move("one", "three", ALL)),
         (Reason.NO_STAKE, move("one", "three", TOKEN)),
         (Reason.NO_STAKE, move("three", "one", 5 * TOKEN + 1)),
         (Reason.LITTLE_STAKE, move("three", "one", 5 * TOKEN - 1)),
@@ -309,6 +311,22 @@ def test_what_was_removed_is_paid_in_time(world: World) -> None:
         assert world.balance("cid") == RICH - (5 - paid) * TOKEN
         world.audit()
     assert not list(world.state.rows(UNBONDING)) + list(world.state.rows(DUE))
+
+
+def test_all_of_a_stake_leaves_whatever_it_earned_meanwhile(world: World) -> None:
+    world.apply("cid", add("one", 5 * TOKEN))
+    world.fund("cid", TOKEN)
+    accounts.take(world.state, public("cid"), 7)
+    earn(world.state, public("one"), 7)
+    there = world.staked("cid", "one")
+    assert there > 5 * TOKEN
+    world.apply("cid", move("one", "two", ALL))
+    assert (world.staked("cid", "one"), world.staked("cid", "two")) == (0, there)
+    world.refuses(Reason.LIABLE, "cid", move("two", "one", ALL))
+    world.apply("cid", remove("two", ALL))
+    assert world.staked("cid", "two") == 0
+    assert [row.amount for _, row in world.state.rows(UNBONDING)] == [there]
+    world.audit()
 
 
 def test_blocks_that_were_not_looked_at_are_made_up_for(world: World) -> None:
