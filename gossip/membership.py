@@ -90,7 +90,7 @@ class Register:
 
     def take(self, revocation: Revocation) -> bool:
         """Keep a revocation; whether it is news. Raises Invalid: NOT_MEMBER, BAD_SIGNATURE."""
-        if self.is_revoked(revocation.member, revocation.until):
+        if self._is_known(revocation):
             return False
         if len(self.revoked) >= MAX_REVOKED and revocation.member not in self.revoked:
             raise Invalid(Reason.NOT_MEMBER, f"more than {MAX_REVOKED} nodes were revoked")
@@ -98,14 +98,20 @@ class Register:
         self.revoked[revocation.member] = revocation
         return True
 
+    def _is_known(self, revocation: Revocation) -> bool:
+        return self.is_revoked(revocation.member, revocation.until)
+
     def verify(self, revocation: Revocation) -> None:
         """Whether a revocation is the admin's. Raises Invalid BAD_SIGNATURE."""
         digest = _digest("revocation", self.chain, revocation.member, revocation.until)
         verify(self.admin, digest, revocation.signature)
 
     def take_all(self, revocations: Iterable[Revocation]) -> list[Revocation]:
-        """Keep revocations; those that are news. Raises Invalid as `take` does."""
-        return [one for one in revocations if self.take(one)]
+        """Keep revocations, all or none; those that are news. Raises Invalid as `take` does."""
+        news = {one.member: one for one in revocations if not self._is_known(one)}
+        for one in news.values():
+            self.verify(one)
+        return [one for one in news.values() if self.take(one)]
 
 
 def read_membership(text: str) -> Membership:

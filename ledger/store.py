@@ -65,7 +65,7 @@ class Store:
             raise Invalid(Reason.WRONG_ROOT, "state of genesis")
         need_room(path.parent, draft.size)
         block = Block(genesis, NO_CERTIFICATE, ())
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        beside = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
         build(path, beside, block, None, draft.buckets.items(), sorted(rows.items()))
 
     @classmethod

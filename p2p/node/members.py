@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 
-from gossip.membership import Membership, Revocation
+from gossip.membership import MAX_REVOKED, Membership, Revocation
 from gossip.pubsub import Gossip
 from gossip.topics import REVOCATIONS
 from gossip.validation import Ignore
@@ -48,6 +48,7 @@ class Members:
     """The memberships of connected peers."""
     _events: dict[PeerId, trio.Event] = field(default_factory=dict)
     _leaving: trio.Event = field(default_factory=trio.Event)
+    _unsaved: bool = False
 
     def attach(self) -> None:
         """Stand at the door: of streams, and of gossip."""
@@ -111,10 +112,14 @@ class Members:
 
     def _take(self, peer: PeerId, shown: Credentials) -> None:
         """Let a peer in, with the revocations that it knows. Raises Invalid."""
+        self._check(peer, shown.membership)
         self._keep(shown.revocations)
-        self.own.register.check(shown.membership, public_key_of(peer), self.unix_ms())
+        self._check(peer, shown.membership)  # its own may be among them
         self._shown[peer] = shown.membership
         self._events.setdefault(peer, trio.Event()).set()
+
+    def _check(self, peer: PeerId, shown: Membership) -> None:
+        self.own.register.check(shown, public_key_of(peer), self.unix_ms())
 
     def disconnected(self, peer: PeerId) -> None:
         """A peer is gone; when it comes back it shows its membership again."""
@@ -125,7 +130,10 @@ class Members:
 
     def hear(self, author: PublicKey, data: bytes) -> None:
         """Take in a revocation from the topic. Raises Ignore, Invalid."""
-        if not self._keep((unpack(Revocation, data, REVOCATIONS.size),)):
+        revocation = unpack(Revocation, data, REVOCATIONS.size)
+        if len(self.own.register.revoked) >= MAX_REVOKED:
+            raise Ignore("a revocation for which there is no room")
+        if not self._keep((revocation,)):
             raise Ignore("a revocation we know")
 
     async def revoke(self, revocation: Revocation) -> None:
@@ -134,16 +142,14 @@ class Members:
         await self.gossip.publish(REVOCATIONS, pack(revocation))
 
     def _keep(self, revocations: tuple[Revocation, ...]) -> bool:
-        """Keep revocations, on disk too; whether any is news. Raises Invalid."""
+        """Keep revocations; whether any is news. Raises Invalid."""
         news = self.own.register.take_all(revocations)
-        if not news:
-            return False
-        lines = (pack(one).hex() for one in self.own.register.revoked.values())
-        write_whole(self.own.file, "\n".join(lines).encode())
         for one in news:
             log.warning("the admin revoked the membership of %s", peer_id_of(one.member))
-        self._leaving.set()
-        return True
+        if news:
+            self._unsaved = True
+            self._leaving.set()
+        return bool(news)
 
     async def run(self) -> None:
         """Cut off peers whose membership was revoked, or has ended, until cancelled."""
@@ -151,12 +157,25 @@ class Members:
             with trio.move_on_after(CHECK_EVERY_S):
                 await self._leaving.wait()
             self._leaving = trio.Event()
+            self._save()
             for peer, shown in list(self._shown.items()):
                 try:
-                    self.own.register.check(shown, public_key_of(peer), self.unix_ms())
+                    self._check(peer, shown)
                 except Invalid as error:
                     log.warning("peer %s is no longer let in: %s", peer, error)
                     await self._cut_off(peer)
+
+    def _save(self) -> None:
+        """Have the revocations on disk; where that fails, they are written in the next round."""
+        if not self._unsaved:
+            return
+        lines = (pack(one).hex() for one in self.own.register.revoked.values())
+        try:
+            write_whole(self.own.file, "\n".join(lines).encode())
+        except OSError as error:
+            log.error("the revocations cannot be written: %s", error)
+        else:
+            self._unsaved = False
 
     async def _cut_off(self, peer: PeerId) -> None:
         self.disconnected(peer)

@@ -110,7 +110,7 @@ class Node:
         links = Links(host)
         router = Router(pair, chain, host, keeper, gossip, miner, directory, links, unix_ms=unix_ms)
         offers = Offers(pair, chain, host, keeper, miner, unix_ms)
-        dht = Dht(host, keeper) if settings.dht else None
+        dht = Dht(host, keeper) if settings.dht and own_pass is None else None  # it has no door
         follow = None
         if isinstance(ledger, Chain):
             follow = Follow(

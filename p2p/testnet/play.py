@@ -37,6 +37,8 @@ def play(directory: Path, scenario: Scenario, netns: bool) -> Report:
     )
     write_homes(plan)
     course = Course(Testnet(plan), scenario)
+    if netns and scenario.delay_ms:
+        note("between namespaces nothing is delayed: delay_ms is left out")
     way = Way(netns, scenario.parts or scenario.delay_ms > 0, scenario.delay_ms)
     places = range(scenario.nodes - scenario.joining)
     try:

@@ -109,6 +109,7 @@ class Model:
         return 0 < rao == there or (rao >= least and there - rao >= least)
 
     def remove(self, sender: str, hot: str, rao: int) -> bool:
+        rao = rao or self.staked[sender, hot]  # nothing stands for all
         if not self.leaves(sender, hot, rao):
             return False
         self.staked[sender, hot] -= rao
@@ -119,6 +120,7 @@ class Model:
 
     def move(self, sender: str, hot: str, to: str, rao: int) -> bool:
         liable = self.liable(sender, hot)
+        rao = rao or self.staked[sender, hot]
         if hot == to or to not in self.owner or not self.leaves(sender, hot, rao):
             return False
         if rao > self.staked[sender, hot] - liable:

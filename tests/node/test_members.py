@@ -27,6 +27,7 @@ from ledger.types import PublicKey
 from p2p.config import ConfigError, Home
 from p2p.membership import Pass, pass_of
 from p2p.net.host import Host
+from p2p.net.protocols import Credentials
 from p2p.node.members import Members
 from tests.ledger.world import CHAIN, key, public
 
@@ -162,6 +163,30 @@ async def test_a_revocation_is_handed_to_who_was_away(tmp_path: Path) -> None:
         await bob.join(alice)
         with trio.fail_after(10):
             while public("mallory") not in bob.members.own.register.revoked:
+                await trio.sleep(0.02)
+
+
+async def test_what_a_stranger_knows_counts_for_nothing(tmp_path: Path) -> None:
+    """Not even what is true of it: else it could have its own revocation taken for known."""
+    alice = Node("alice", membership("alice"), tmp_path)
+    good = read_revocation(revoke(CHAIN, key("admin"), public("mallory"), now_ms()).hex())
+    forged = read_revocation(revoke(CHAIN, key("eve"), public("bob"), now_ms()).hex())
+    for shown in (membership("eve", admin="eve"), membership("eve")):
+        with pytest.raises(Invalid):
+            alice.members._take(key("eve").peer_id, Credentials(shown, (good, forged)))
+    assert not alice.members.own.register.revoked
+
+
+async def test_revocations_that_cannot_be_written_are_written_later(tmp_path: Path) -> None:
+    alice = Node("alice", membership("alice"), tmp_path / "gone")
+    data = revoke(CHAIN, key("admin"), public("mallory"), now_ms())
+    async with running(alice):
+        await alice.members.revoke(read_revocation(data.hex()))
+        await trio.sleep(0.1)
+        (tmp_path / "gone").mkdir()
+        alice.members._leaving.set()
+        with trio.fail_after(5):
+            while not (tmp_path / "gone" / "alice.revocations").exists():
                 await trio.sleep(0.02)
 
 

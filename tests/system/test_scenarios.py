@@ -17,23 +17,28 @@ from p2p.testnet.scenario import OURS
 from .swarm import yuma
 
 KILLED_AND_CUT = """
+# one long epoch: who misses half of a short one has no vote in a later one
 name = "killed-and-cut"
 network = "minimal"
 nodes = 4
-height = 20
+height = 35
 limit_s = 60
+[params]
+view_ms = 400
+epoch = 50
+unbond = 200
 [load]
 rate = 10
 [[event]]
 kind = "kill"
 at_height = 4
 nodes = ["n4"]
-for_s = 2
+for_s = 4
 chain = "goes on"
 within_s = 40
 [[event]]
 kind = "partition"
-at_height = 16
+at_height = 30
 groups = [["n1", "n2"], ["n3", "n4"]]
 for_s = 3
 chain = "stops"
@@ -58,10 +63,12 @@ def play(scenario: str, place: Path, *flags: str) -> dict[str, Any]:
     """The report of a scenario, which has to be passed."""
     flags = ("--dir", str(place / "net"), "--json", *flags)
     done = yuma(place, "testnet", "--scenario", scenario, *flags, timeout_s=None)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-4000:]}"
+    assert done.stdout, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
+    wrong = [one["fault"] for one in (*report["events"], *report["checks"]) if one["fault"]]
+    assert [*wrong, *report["faults"]] == [], done.stderr
     assert report["passed"]
-    assert all(check["holds"] for check in report["checks"])
+    assert done.returncode == 0
     return report
 
 
