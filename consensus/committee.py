@@ -4,7 +4,7 @@ A quorum is more than two thirds of the weight, so that any two share an honest 
 less than a third is not (CONSENSUS 4.4, 5).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -16,8 +16,11 @@ from ledger.params import Params
 from ledger.state import State
 from ledger.tables import Share
 from ledger.terms import term_at
-from ledger.types import ChainId, PublicKey
+from ledger.types import ChainId, PublicKey, Signature
 from ledger.votes import TimeoutCertificate
+
+Verify = Callable[[PublicKey, bytes, Signature], None]
+"""Raises for a signature that is not good, as `ledger.keys.verify` does."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,10 @@ class Committee:
         """The weight of voters, each counted once."""
         return sum(self.weights[index] for index in set(indices))
 
-    def check(self, chain: ChainId, certificate: Certificate) -> None:
+    def check(self, chain: ChainId, certificate: Certificate, by: Verify | None = None) -> None:
         """Whether a certificate has the votes of a quorum, all of them good, none twice.
 
+        `by` verifies signatures in place of `ledger.keys.verify`, and may raise more.
         Raises Invalid: BAD_CERTIFICATE, BAD_SIGNATURE.
         """
         if certificate.kind not in (VoteKind.NOTARISE, VoteKind.FINALISE):
@@ -60,19 +64,21 @@ class Committee:
         vote = Vote(certificate.kind, certificate.height, certificate.view, certificate.block)
         digest = vote.digest(chain)
         for signer in certificate.signers:
-            verify(self.keys[signer.index], digest, signer.signature)
+            (by or verify)(self.keys[signer.index], digest, signer.signature)
 
-    def check_timeout(self, chain: ChainId, certificate: TimeoutCertificate) -> None:
+    def check_timeout(
+        self, chain: ChainId, certificate: TimeoutCertificate, by: Verify | None = None
+    ) -> None:
         """Whether a timeout certificate has the votes of a quorum, all of them good, none twice.
 
-        Raises Invalid: BAD_CERTIFICATE, BAD_SIGNATURE.
+        `by`: see `check`. Raises Invalid: BAD_CERTIFICATE, BAD_SIGNATURE.
         """
         self._check_quorum([signer.index for signer in certificate.signers])
         for signer in certificate.signers:
             if not -1 <= signer.locked <= certificate.view:
                 raise Invalid(Reason.BAD_CERTIFICATE, "a lock above its view")
             vote = Vote(VoteKind.TIMEOUT, certificate.height, certificate.view, b"", signer.locked)
-            verify(self.keys[signer.index], vote.digest(chain), signer.signature)
+            (by or verify)(self.keys[signer.index], vote.digest(chain), signer.signature)
 
     def _check_quorum(self, indices: list[int]) -> None:
         """Ascending, so that the same votes are one certificate, whoever put them together."""

@@ -10,25 +10,39 @@ What was already seen and the time are arguments, so that a rule can be tested w
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from consensus.committee import Verify
+from consensus.decision import VIEWS_AHEAD
+from consensus.hearing import check_body, check_justified, check_lock
 from consensus.replica import Standing
 from gossip.topics import Announcement, OpenCall, PeerRecord, Topic, topic_of
-from ledger.blocks import Certificate, VoteKind
+from ledger.blocks import NO_CERTIFICATE, Block, Certificate, VoteKind
 from ledger.call import Place
 from ledger.errors import Invalid, Reason
 from ledger.keys import verify
 from ledger.transactions import SignedTransaction, check_envelope
-from ledger.types import PublicKey, Signature
+from ledger.types import Hash, PublicKey, Signature
 from ledger.votes import NO_LOCK, Ballot, Proposal, TimeoutCertificate, proposal_vote
 
 MAX_AUTHORS = 4096
 """Authors remembered at once: about 1 MB. The one silent longest is forgotten first."""
 MAX_CALLS = 4096
 MAX_CERTIFICATES = 256
-CERTIFICATE_EVERY_S = 1.0
+REPEATED_EVERY_S = 1.0
 """Of certificates that show the same all voters say one each; this often one is passed on, which
-serves those who missed the last."""
+serves those who missed the last. So is what a leader proposes."""
 Shown = tuple[int, int, int, bytes]
 """Kind, height, view and block of a certificate."""
+MAX_SIGNATURES = 8192
+"""Signatures remembered as good: those of 100 voters in 25 views, about 4 MB."""
+CHECKS_RATE, CHECKS_BURST = 150.0, 1024.0
+"""Unknown signatures that are checked for one author: two certificates of 67 voters a second, four
+of the most signers at once. At 60 us each, an author takes no more than a hundredth of a core."""
+NOBODY = PublicKey(bytes(32))
+"""In whose name those are counted together who have no say, as anyone can make such keys."""
+MAX_LEADERS = 256
+"""Leaders of views whose proposals are remembered: those of a height, a few times over."""
+MAX_PROPOSALS = 2
+"""Of one leader in one view: with a second it is convicted, so that a third serves nobody."""
 MAX_AHEAD_MS = 10 * 60_000
 """How far clocks may differ (= 10 minutes): a record dated further ahead would shadow its author's
 later ones, one dated further back is somebody's who brings back the past."""
@@ -61,13 +75,13 @@ class Bucket:
     level: float
     at: float
 
-    def take(self, now: float) -> bool:
-        """Use one token if there is one. `now` is in seconds of any clock that only goes on."""
+    def take(self, now: float, cost: int = 1) -> bool:
+        """Use so many tokens if they are there; `now` in seconds of a clock that only goes on."""
         self.level = min(self.burst, self.level + (now - self.at) * self.rate)
         self.at = now
-        if self.level < 1:
+        if self.level < cost:
             return False
-        self.level -= 1
+        self.level -= cost
         return True
 
 
@@ -79,16 +93,44 @@ class Seen:
     calls: OrderedDict[bytes, int] = field(default_factory=OrderedDict)
     certificates: OrderedDict[Shown, float] = field(default_factory=OrderedDict)
     """When one that shows the same was heard last."""
+    proposals: OrderedDict[tuple[int, int, PublicKey], dict[Hash, float]] = field(
+        default_factory=OrderedDict
+    )
+    """Of each height, view and leader: the blocks, and when each was proposed last."""
+    signatures: OrderedDict[tuple[PublicKey, bytes, Signature], None] = field(
+        default_factory=OrderedDict
+    )
+    """Those of votes that were found good, and over what: certificates repeat them."""
     buckets: OrderedDict[tuple[str, PublicKey], Bucket] = field(default_factory=OrderedDict)
 
     def author_may_speak(self, topic: Topic, key: PublicKey, now: float) -> bool:
         """Whether the author is within the topic's rate; uses it up."""
-        bucket = self.buckets.pop((topic.name, key), None)
-        if bucket is None:
-            bucket = Bucket(topic.rate, topic.burst, topic.burst, now)
-        self.buckets[topic.name, key] = bucket
+        return self._bucket(topic.name, key, topic.rate, topic.burst, now).take(now)
+
+    def verifier(self, author: PublicKey, now: float) -> Verify:
+        """What checks the signatures that an author shows, each good one once.
+
+        It raises Invalid BAD_SIGNATURE; Ignore where the author has shown too many unknown ones.
+        """
+        bucket = self._bucket("signatures", author, CHECKS_RATE, CHECKS_BURST, now)
+
+        def check(key: PublicKey, digest: bytes, signature: Signature) -> None:
+            shown = key, digest, signature
+            if shown not in self.signatures:
+                if not bucket.take(now):
+                    raise Ignore("an author who shows too many signatures")
+                verify(key, digest, signature)
+            self.signatures[shown] = None
+            self.signatures.move_to_end(shown)
+            _trim(self.signatures, MAX_SIGNATURES)
+
+        return check
+
+    def _bucket(self, of: str, key: PublicKey, rate: float, burst: float, now: float) -> Bucket:
+        bucket = self.buckets.pop((of, key), None) or Bucket(rate, burst, burst, now)
+        self.buckets[of, key] = bucket
         _trim(self.buckets, MAX_AUTHORS)
-        return bucket.take(now)
+        return bucket
 
 
 def _trim(table: OrderedDict[object, object] | OrderedDict, most: int) -> None:  # type: ignore[type-arg]
@@ -140,8 +182,30 @@ def validate_call(seen: Seen, call: OpenCall, author: PublicKey, now_ms: int) ->
 # --- the chain
 
 
-def validate_proposal(standing: Standing, said: Proposal | Announcement, author: PublicKey) -> None:
-    """Check a proposal, or what announces one. Raises Ignore, Ahead, Reject."""
+def has_say(standing: Standing, key: PublicKey) -> bool:
+    """Whether a key may vote or propose."""
+    committees = (standing.committee, standing.before)
+    return any(one.index_of(key) is not None for one in committees) or key in standing.lottery.keys
+
+
+def accountable(standing: Standing, key: PublicKey) -> PublicKey:
+    """In whose name what a key says of the chain is counted."""
+    return key if has_say(standing, key) else NOBODY
+
+
+def validate_proposal(
+    seen: Seen,
+    standing: Standing,
+    view: int,
+    said: Proposal | Announcement,
+    author: PublicKey,
+    now: float,
+) -> bool:
+    """Check a proposal, or what announces one; `view` is the one this node is in, `now` in seconds.
+
+    Whether it is the leader's first in its view: what comes of a second is evidence only.
+    Raises Ignore, Ahead, Reject.
+    """
     header = said.block.header if isinstance(said, Proposal) else said.header
     # [REJECT] The message's author is the leader who signed.
     if said.leader != author:
@@ -154,16 +218,47 @@ def validate_proposal(standing: Standing, said: Proposal | Announcement, author:
         raise Reject("a proposal of a view that nothing leads to")
     # [IGNORE] The height is being decided.
     _check_height(standing, header.height)
+    # [IGNORE] The view is not over, and not so far ahead that its votes are not counted.
+    if not view <= said.view <= view + VIEWS_AHEAD:
+        raise Ignore("a proposal of a view that is over, or far ahead")
     # [REJECT] It is the leader's turn.
     if said.leader != standing.lottery.leader(header.height, said.view):
         raise Reject("a proposal out of turn")
-    # [REJECT] The leader signed it.
-    vote = proposal_vote(header.height, said.view, header.hash)
-    _check_signature(said.leader, vote.digest(standing.chain), said.signature)
+    # [IGNORE] It is one of the leader's first two in that view, and was not said a moment ago.
+    name, place = header.hash, (header.height, said.view, said.leader)
+    known = seen.proposals.get(place, {})
+    if now - known.get(name, -REPEATED_EVERY_S) < REPEATED_EVERY_S:
+        raise Ignore("a proposal we know")
+    if name not in known and len(known) >= MAX_PROPOSALS:
+        raise Ignore("a proposal of a leader who has made others")
+    try:
+        verifier = seen.verifier(author, now)
+        # [REJECT] The leader signed it.
+        vote = proposal_vote(header.height, said.view, name)
+        verifier(said.leader, vote.digest(standing.chain), said.signature)
+        # [REJECT] The body is the one that the header names.
+        if isinstance(said, Proposal):
+            check_body(said.block)
+        # [REJECT] The certificates are those that let the leader propose this block in this view.
+        whole = said if isinstance(said, Proposal) else said.of(Block(header, NO_CERTIFICATE, ()))
+        check_justified(whole)
+        # [REJECT] They show a quorum's signatures.
+        for timeout in said.timeout:
+            standing.committee.check_timeout(standing.chain, timeout, verifier)
+        for lock in said.notarisation:
+            standing.committee.check(standing.chain, lock, verifier)
+    except Invalid as error:
+        raise Reject(str(error)) from None
+    seen.proposals[place] = {**known, name: now}
+    seen.proposals.move_to_end(place)
+    _trim(seen.proposals, MAX_LEADERS)
+    return next(iter(seen.proposals[place])) == name
 
 
-def validate_ballot(standing: Standing, ballot: Ballot, author: PublicKey) -> None:
-    """Check a voter's vote. Raises Ignore, Ahead, Reject."""
+def validate_ballot(
+    seen: Seen, standing: Standing, ballot: Ballot, author: PublicKey, now: float
+) -> None:
+    """Check a voter's vote; `now` in seconds. Raises Ignore, Ahead, Reject."""
     vote = ballot.vote
     # [REJECT] The message's author is the voter.
     if ballot.signer != author:
@@ -185,26 +280,39 @@ def validate_ballot(standing: Standing, ballot: Ballot, author: PublicKey) -> No
     committee = standing.before if late else standing.committee
     if committee.index_of(ballot.signer) is None:
         raise Reject("a vote of a node that has none")
-    # [REJECT] The voter signed it.
-    _check_signature(ballot.signer, vote.digest(standing.chain), ballot.signature)
+    try:
+        verifier = seen.verifier(author, now)
+        # [REJECT] The voter signed it.
+        verifier(ballot.signer, vote.digest(standing.chain), ballot.signature)
+        # [REJECT] What a timeout is locked on was notarised by a quorum.
+        for lock in ballot.lock:
+            check_lock(vote, lock)
+            committee.check(standing.chain, lock, verifier)
+    except Invalid as error:
+        raise Reject(str(error)) from None
 
 
 def validate_certificate(
-    seen: Seen, standing: Standing, said: Certificate | TimeoutCertificate, now: float
+    seen: Seen,
+    standing: Standing,
+    said: Certificate | TimeoutCertificate,
+    author: PublicKey,
+    now: float,
 ) -> None:
     """Check a certificate, which anyone may say; `now` in seconds. Raises Ignore, Ahead, Reject."""
     # [IGNORE] The height is being decided.
     _check_height(standing, said.height)
     # [IGNORE] None that shows the same was heard a moment ago.
     shown = shown_by(said)
-    if now - seen.certificates.get(shown, -CERTIFICATE_EVERY_S) < CERTIFICATE_EVERY_S:
+    if now - seen.certificates.get(shown, -REPEATED_EVERY_S) < REPEATED_EVERY_S:
         raise Ignore("a certificate we know")
     # [REJECT] It shows a quorum's signatures.
+    verifier = seen.verifier(accountable(standing, author), now)
     try:
         if isinstance(said, Certificate):
-            standing.committee.check(standing.chain, said)
+            standing.committee.check(standing.chain, said, verifier)
         else:
-            standing.committee.check_timeout(standing.chain, said)
+            standing.committee.check_timeout(standing.chain, said, verifier)
     except Invalid as error:
         raise Reject(str(error)) from None
     seen.certificates[shown] = now
@@ -236,7 +344,10 @@ def validate_transaction(
         # [REJECT] It is of this chain, and its fee is what its size asks.
         raise Reject(str(error)) from None
     # [REJECT] The sender signed it.
-    _check_signature(signed.transaction.sender, signed.transaction.id, signed.signature)
+    try:
+        verify(signed.transaction.sender, signed.transaction.id, signed.signature)
+    except Invalid as error:
+        raise Reject(str(error)) from None
 
 
 def _check_height(standing: Standing, height: int) -> None:
@@ -245,10 +356,3 @@ def _check_height(standing: Standing, height: int) -> None:
         raise Ahead(height)
     if height < standing.height:
         raise Ignore("of a height that is decided")
-
-
-def _check_signature(key: PublicKey, digest: bytes, signature: Signature) -> None:
-    try:
-        verify(key, digest, signature)
-    except Invalid as error:
-        raise Reject(str(error)) from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated
 
-from ledger.codec import encode, hash_of, pack, plain, unpack
+from ledger.codec import encode, hash_of, pack, plain, unpack, unpack_first
 from ledger.errors import Invalid, Reason
 from ledger.types import (
     ChainField,
@@ -25,6 +25,8 @@ from ledger.types import (
 VERSION = 1
 MAX_BLOCK_BYTES = 512 * 2**10
 """Half of the megabyte that one gossip message may have."""
+MAX_HEADER_BYTES = 2**10
+"""Its hashes, keys and proof have 450."""
 MAX_TRANSACTIONS = 8192
 MAX_SIGNERS = 256
 NO_HASH = Hash(bytes(32))
@@ -146,6 +148,12 @@ def unpack_block(data: bytes) -> Block:
     if block.parent_certificate.hash != block.header.certificate_hash:
         raise Invalid(Reason.WRONG_ROOT, "certificate of the parent")
     return block
+
+
+def unpack_header(data: bytes) -> Header:
+    """That of a block, whose other parts are not looked at. Raises Invalid: NOT_CANONICAL,
+    WRONG_TYPE."""
+    return unpack_first(Header, data, MAX_HEADER_BYTES)
 
 
 @dataclass(frozen=True)

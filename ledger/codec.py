@@ -30,6 +30,17 @@ MAX_INTEGER = 2**63 - 1
 """Record fields are signed 64-bit at most, so that any database or language can hold them."""
 
 
+_LIMITS: dict[str, Any] = {
+    "use_list": False,
+    "raw": False,
+    "strict_map_key": True,
+    "max_array_len": MAX_ARRAY_ITEMS,
+    "max_map_len": 0,
+    "max_ext_len": 0,
+    "max_str_len": MAX_TEXT_BYTES,
+}
+
+
 def encode(value: Any) -> bytes:
     """The canonical bytes of a value made of ints, bytes, text and tuples."""
     data: bytes = msgpack.packb(value, use_bin_type=True)
@@ -44,17 +55,7 @@ def decode(data: bytes, limit: int) -> Any:
     if len(data) > limit:
         raise Invalid(Reason.TOO_LARGE, f"{len(data)} bytes, at most {limit}")
     try:
-        value = msgpack.unpackb(
-            data,
-            use_list=False,
-            raw=False,
-            strict_map_key=True,
-            max_array_len=MAX_ARRAY_ITEMS,
-            max_map_len=0,
-            max_ext_len=0,
-            max_str_len=MAX_TEXT_BYTES,
-            max_bin_len=limit,
-        )
+        value = msgpack.unpackb(data, max_bin_len=limit, **_LIMITS)
         canonical = _is_plain(value) and encode(value) == data
     except (ValueError, TypeError, msgpack.exceptions.UnpackException, RecursionError) as error:
         raise Invalid(Reason.NOT_CANONICAL, str(error)) from None
@@ -82,6 +83,25 @@ def unpack(cls: Callable[..., Record], data: bytes, limit: int) -> Record:
     Raises Invalid: TOO_LARGE, NOT_CANONICAL, WRONG_TYPE.
     """
     return from_plain(cls, decode(data, limit))
+
+
+def unpack_first(cls: Callable[..., Record], data: bytes, limit: int) -> Record:
+    """The record of class `cls` that is the first field of the one that `data` encodes.
+
+    What follows it is not looked at. Raises Invalid: NOT_CANONICAL, also where it takes more bytes
+    than the limit; WRONG_TYPE.
+    """
+    unpacker = msgpack.Unpacker(max_bin_len=limit, max_buffer_size=limit, **_LIMITS)
+    try:
+        unpacker.feed(data[:limit])
+        unpacker.read_array_header()
+        start, value = unpacker.tell(), unpacker.unpack()
+        canonical = _is_plain(value) and encode(value) == data[start : unpacker.tell()]
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException, RecursionError) as error:
+        raise Invalid(Reason.NOT_CANONICAL, str(error)) from None
+    if not canonical:
+        raise Invalid(Reason.NOT_CANONICAL)
+    return from_plain(cls, value)
 
 
 def plain(record: Any) -> tuple[Any, ...]:

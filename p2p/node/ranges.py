@@ -57,10 +57,21 @@ class Ranges:
         """Whether nothing is missing."""
         return self.next > self.last
 
-    def ask(self, peer: PeerId, now: float) -> tuple[int, int] | None:
+    @property
+    def is_due(self) -> bool:
+        """Whether what comes next is here."""
+        return self.next in self._parts
+
+    @property
+    def held(self) -> int:
+        """How many parts are here."""
+        return len(self._parts)
+
+    def ask(self, peer: PeerId, now: float, claimed: int) -> tuple[int, int] | None:
         """The first height and the number of blocks to ask a peer for; None for nothing now.
 
-        What comes next and was asked of another long ago is asked of this one instead.
+        What comes next and was asked of another long ago is asked of this one instead. A peer is
+        asked for what comes next whatever it claims to have, and for later blocks if it does.
         """
         slow = self._asked.get(self.next)
         if slow is not None and slow.peer != peer and now - slow.at > SLOW_S:
@@ -74,18 +85,22 @@ class Ranges:
         while first in ends:
             first = ends[first] + 1
         most = min(self.last, self.next + MAX_AHEAD - 1, first + MAX_BLOCKS - 1)
+        if first > self.next:
+            most = min(most, claimed)
         last = min([most, *(other - 1 for other in ends if other > first)])
         if last < first:
             return None
         self._asked[first] = Asked(last, peer, now)
         return first, last - first + 1
 
-    def answered(self, part: Part) -> None:
-        """Keep what came, unless it is no longer due from this peer."""
+    def answered(self, part: Part) -> bool:
+        """Keep what came; False if it is not due from this peer, or no more."""
         due = self._asked.get(part.first)
-        if due is not None and due.peer == part.peer:
-            del self._asked[part.first]
-            self._parts[part.first] = part
+        if due is None or due.peer != part.peer:
+            return False
+        del self._asked[part.first]
+        self._parts[part.first] = part
+        return True
 
     def give_up(self, peer: PeerId) -> None:
         """Ask others for what a peer was asked for."""

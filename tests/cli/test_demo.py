@@ -57,9 +57,11 @@ def test_demo_that_is_interrupted(tmp_path: Path, number: signal.Signals) -> Non
 def test_demo_with_a_daemon_that_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     node = Daemon("first", Home(tmp_path / "first"), ())
     node.log.write_text("".join(f"line {number}\n" for number in range(99)))
-    with subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]) as node.process:
-        with pytest.raises(Failure, match="the first node ended by itself with exit code 3"):
-            node.wait_ready()
+    with (
+        subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]) as node.process,
+        pytest.raises(Failure, match="the first node ended by itself with exit code 3"),
+    ):
+        node.wait_ready()
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "the log of the first node ends with:"
     assert said[-1] == "  line 98"

@@ -93,6 +93,9 @@ LIES: dict[str, Lie] = {
     "another order": lambda given: replace(given, blocks=given.blocks[::-1]),
     "a gap": lambda given: replace(given, blocks=given.blocks[:3] + given.blocks[4:]),
     "more than was asked for": lambda given: replace(given, blocks=given.blocks + given.blocks[:1]),
+    "the block before": lambda given: replace(
+        given, blocks=(unpack_block(given.blocks[0]).parent_certificate and before(given),)
+    ),
     "nothing, though it claims them": lambda given: Held(1, 0),
 }
 
@@ -146,7 +149,9 @@ async def test_a_peer_that_never_answers_does_not_hold_others_up(
     ):
         serve(silent, answer)
         await join(new, silent)
-        await until(lambda: followed(new).syncing)
+        await until(lambda: followed(new).sync._asking)
+        assert not followed(new).syncing  # nobody gives anything
+        assert followed(new).best == 0
         await join(new, honest)
         await until(lambda: followed(new).head == followed(honest).head)
 
@@ -167,6 +172,8 @@ async def test_a_block_that_is_not_the_checkpoints_is_refused(
 # --- the order of asking
 
 A, B = PeerId("a"), PeerId("b")
+FAR = 10**12
+"""What they claim."""
 
 
 def part(peer: PeerId, first: int, count: int) -> Part:
@@ -175,38 +182,47 @@ def part(peer: PeerId, first: int, count: int) -> Part:
 
 def test_peers_are_asked_for_what_nobody_else_is_asked_for() -> None:
     ranges = Ranges(1, 300)
-    assert ranges.ask(A, 0) == (1, 128)
-    assert ranges.ask(B, 0) == (129, 128)
-    assert ranges.ask(A, 0) == (257, 44)
-    assert ranges.ask(B, 0) is None
+    assert ranges.ask(A, 0, FAR) == (1, 128)
+    assert ranges.ask(B, 0, FAR) == (129, 128)
+    assert ranges.ask(A, 0, FAR) == (257, 44)
+    assert ranges.ask(B, 0, FAR) is None
 
 
 def test_what_a_peer_did_not_give_is_asked_of_others() -> None:
     ranges = Ranges(1, 300)
-    ranges.ask(A, 0)
-    ranges.ask(B, 0)
+    ranges.ask(A, 0, FAR)
+    ranges.ask(B, 0, FAR)
     ranges.answered(part(A, 1, 100))
-    assert ranges.ask(B, 0) == (101, 28)
+    assert ranges.ask(B, 0, FAR) == (101, 28)
     ranges.give_up(B)
-    assert ranges.ask(A, 0) == (101, 128)
+    assert ranges.ask(A, 0, FAR) == (101, 128)
 
 
 def test_what_is_next_and_long_in_coming_is_asked_of_another_too() -> None:
     ranges = Ranges(1, 200)
-    assert ranges.ask(A, 0) == (1, 128)
-    assert ranges.ask(B, 0) == (129, 72)
-    assert ranges.ask(B, SLOW_S - 1) is None
-    assert ranges.ask(B, SLOW_S + 1) == (1, 128)
-    ranges.answered(part(A, 1, 128))
+    assert ranges.ask(A, 0, FAR) == (1, 128)
+    assert ranges.ask(B, 0, FAR) == (129, 72)
+    assert ranges.ask(B, SLOW_S - 1, FAR) is None
+    assert ranges.ask(B, SLOW_S + 1, FAR) == (1, 128)
+    assert not ranges.answered(part(A, 1, 128))
     assert ranges.due() is None
-    ranges.answered(part(B, 1, 128))
+    assert ranges.answered(part(B, 1, 128))
     assert ranges.due() == part(B, 1, 128)
+    assert not ranges.answered(part(B, 1, 128))
+
+
+def test_later_blocks_are_asked_of_those_who_claim_to_have_them() -> None:
+    ranges = Ranges(1, FAR)
+    assert ranges.ask(A, 0, 0) == (1, 128)
+    assert ranges.ask(B, 0, 0) is None
+    assert ranges.ask(B, 0, 140) == (129, 12)
+    assert ranges.ask(B, SLOW_S + 1, 0) == (1, 128)
 
 
 def test_parts_are_due_in_order_and_those_of_a_liar_are_asked_for_again() -> None:
     ranges = Ranges(1, 256)
-    ranges.ask(A, 0)
-    ranges.ask(B, 0)
+    ranges.ask(A, 0, FAR)
+    ranges.ask(B, 0, FAR)
     ranges.answered(part(B, 129, 128))
     assert ranges.due() is None
     ranges.answered(part(A, 1, 128))
@@ -214,12 +230,12 @@ def test_parts_are_due_in_order_and_those_of_a_liar_are_asked_for_again() -> Non
     ranges.distrust(B)
     ranges.reached(128)
     assert ranges.due() is None
-    assert ranges.ask(A, 0) == (129, 128)
+    assert ranges.ask(A, 0, FAR) == (129, 128)
     ranges.answered(part(B, 129, 128))
     assert ranges.due() is None
 
 
 def test_not_too_much_is_asked_for_ahead() -> None:
     ranges = Ranges(1, 10**9)
-    asked = [ranges.ask(A, 0) for _ in range(20)]
+    asked = [ranges.ask(A, 0, FAR) for _ in range(20)]
     assert asked[8:] == [None] * 12
