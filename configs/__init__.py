@@ -1,1 +1,1 @@
-"""Example settings and the systemd unit."""
+"""Constants of networks, example settings, scenarios and the systemd unit."""

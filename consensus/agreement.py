@@ -12,8 +12,6 @@ out.
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
-from typing import Final
 
 from consensus.decision import Decision
 from consensus.driver import (
@@ -33,13 +31,16 @@ from consensus.evidence import Watch
 from consensus.hearing import (
     check_ballot,
     check_body,
-    check_justified,
-    check_lock,
+    check_claim,
     check_proposal,
+    check_said,
     height_of,
+    signer_of,
 )
+from consensus.listening import Listening
 from consensus.record import Progress, load
-from consensus.tally import Parent, Tally
+from consensus.scrutiny import Scrutiny
+from consensus.tally import Parent, Statement, Tally
 from ledger.blocks import Block, Certificate, Signer, Vote, VoteKind
 from ledger.errors import Invalid, Reason
 from ledger.keys import KeyPair
@@ -60,9 +61,6 @@ __all__ = [
     "Want",
 ]
 
-LISTEN: Final = 5
-"""Resends that a node without a record waits for before it speaks: they may be of its own key."""
-
 
 class Agreement:
     """One node's part in it."""
@@ -78,8 +76,8 @@ class Agreement:
         record: bytes | None,
         now: Moment,
     ) -> None:
-        """`record`: what was saved last. A node without one listens first whether another has its
-        key, but before the first block, and where it is the only voter.
+        """`record`: what was saved last. A node without one listens before it speaks, but where it
+        is the only voter.
 
         Raises Invalid CORRUPT for a damaged record.
         """
@@ -91,10 +89,10 @@ class Agreement:
         self._wanted: set[Hash] = set()
         self._record = load(record, application.chain, pair.public) if record else None
         """What is still to be found again: None once its height is reached."""
-        self._quiet_until = self._resend_at = self.deadline = now.steady
+        self._resend_at = self.deadline = now.steady
         alone = application.committee.keys == (pair.public,)
-        if self._record is None and application.height > 1 and not alone:
-            self._quiet_until += LISTEN * application.params.resend_ms
+        listens = self._record is None and not alone
+        self._listening = Listening(application.params, now) if listens else None
         self._begin(None)
 
     # --- what the driver asks
@@ -116,7 +114,7 @@ class Agreement:
 
     def block(self, name: Hash) -> Block | None:
         """An undecided block, for others who want it."""
-        return self._decision.progress.blocks.get(name)
+        return self._decision.blocks.get(name)
 
     def receive(self, message: Message, now: Moment) -> list[Output]:
         """Hear a message.
@@ -132,7 +130,7 @@ class Agreement:
         self._now = now
         if block.hash in self._decision.missing:
             check_body(block)
-            self._decision.keep(block)
+            self._decision.blocks.add(block)
         return self._settle()
 
     def tick(self, now: Moment) -> list[Output]:
@@ -150,6 +148,8 @@ class Agreement:
         steps = self._application.height - self.height
         if steps < 0:
             raise Failed(f"the chain went back from block {self.height}")
+        if steps > 1 and self._listening:
+            self._listening.restart(now)
         if steps > 0:
             self._begin(self._decision.tally if steps == 1 else None)
         return self._settle()
@@ -162,8 +162,7 @@ class Agreement:
 
         Not at heights that its record is ahead of: it does not know any more what it said there.
         """
-        quiet = self._now.steady < self._quiet_until
-        return not (self._foreign or quiet or self._record)
+        return not (self._foreign or self._listening or self._record)
 
     def _begin(self, votes: Tally | None) -> None:
         """Begin with the height after the head; `votes` are those of the height before."""
@@ -174,12 +173,22 @@ class Agreement:
         if record and record.height <= height:
             progress = record if record.height == height else progress
             self._record = None
-        self._decision = Decision(application, self._pair, parent, progress, self._now)
+        self._log.release(height)
+        self._decision = Decision(application, self._log, self._pair, parent, progress, self._now)
+        self._scrutiny = Scrutiny(self._decision, self._see)
+        if self._listening and self._listening.is_level(height, self._now):
+            self._speak()
+        elif self._listening:
+            self._listening.begin(self._now)
         self._wanted.clear()
         self._show_at = self._now.steady + application.params.resend_ms
         self._watch.forget(height - 1)
         self._put(self._decision.own(progress.floor), trusted=True)
         self._put(self._early.take(height), trusted=False)
+
+    def _speak(self) -> None:
+        """Listen no more, and have a record from here on."""
+        self._listening, self._decision.changed = None, True
 
     def _put(self, messages: Iterable[Message], trusted: bool) -> None:
         """Queue messages; those of this node, and what its own counting makes up, are trusted."""
@@ -207,6 +216,8 @@ class Agreement:
         try:
             while block := self._decision.decided:
                 self._decide(block)
+            if self._listening and self._listening.is_over(self.height, self._now):
+                self._speak()
             said = self._decision.act(self._now, self._speaking)
         except Invalid as error:
             raise Failed(f"block {self.height}: {error}") from error
@@ -234,14 +245,17 @@ class Agreement:
     def _save(self) -> None:
         """Write down what this node is bound to, but over nothing that it still has to find."""
         decision = self._decision
-        if decision.changed and self._record is None:
-            self._log.save(decision.progress.pack(decision.chain, self._pair.public))
+        if decision.changed and self._record is None and self._listening is None:
+            try:
+                self._log.save(decision.progress.pack(decision.chain, self._pair.public))
+            except Invalid as error:
+                raise Failed(f"the record of block {self.height}: {error}") from error
             decision.changed = False
 
     def _plan(self) -> None:
         moments = [self._resend_at, *self._decision.due(self._now)]
-        if self._quiet_until > self._now.steady:
-            moments.append(self._quiet_until)
+        if self._listening:
+            moments.append(self._listening.due(self.height))
         self.deadline = min(moments)
 
     # --- what others say
@@ -253,6 +267,8 @@ class Agreement:
             self._keep(message, height)
         elif height < self.height:
             self._hear_late(message)
+        elif isinstance(message, Ballot) and message.vote.kind == VoteKind.PROPOSE:
+            self._hear_claim(message)
         elif isinstance(message, Ballot):
             self._hear_ballot(message)
         elif isinstance(message, Proposal):
@@ -262,17 +278,17 @@ class Agreement:
 
     def _keep(self, message: Message, height: int) -> None:
         """A message of a height to come."""
-        if isinstance(message, Ballot | Proposal) and height <= self.height + AHEAD:
-            if isinstance(message, Proposal):
-                check_proposal(message, self._decision.chain)
-                vote, signer = message.vote, message.leader
-            else:
-                check_ballot(message, self._decision.chain)
-                vote, signer = message.vote, message.signer
-            if signer == self._pair.public:
-                self._hear_self(vote)
-            else:
-                self._early.add(height, message, self._decision.committee.keys)
+        near = height <= self.height + AHEAD
+        if isinstance(message, Ballot | Proposal) and (near or self._listening):
+            signer, members = signer_of(message), self._decision.committee
+            if near or signer in members.keys:
+                check_said(message, self._decision.chain)
+                if signer == self._pair.public:
+                    self._hear_self(message.vote, message.signature)
+                elif near:
+                    self._early.add(height, message, members.keys)
+                if self._listening:
+                    self._listening.hear_ahead(signer, members, self._now)
         self._outputs.append(Behind(height))
 
     def _hear_late(self, message: Message) -> None:
@@ -308,12 +324,10 @@ class Agreement:
             return
         check_ballot(ballot, decision.chain)
         if ballot.signer == self._pair.public:
-            self._hear_self(vote)
+            self._hear_self(vote, ballot.signature)
             return
-        for lock in ballot.lock:
-            check_lock(vote, lock)
-            self._check(lock)
         self._see(ballot.signer, vote, ballot.signature)
+        ballot = self._scrutiny.ballot(ballot)
         if known is None:
             self._put([*ballot.lock, ballot], trusted=True)
 
@@ -322,7 +336,7 @@ class Agreement:
         if view < decision.view:
             if proposal.block.hash in decision.missing:
                 check_body(proposal.block)
-                decision.keep(proposal.block)
+                decision.blocks.add(proposal.block)
             return
         first = decision.proposal if view == decision.view else None
         if first and first.block.hash == proposal.block.hash:
@@ -331,59 +345,51 @@ class Agreement:
             raise Invalid(Reason.NOT_LEADER)
         check_proposal(proposal, decision.chain)
         if proposal.leader == self._pair.public:
-            self._hear_self(proposal.vote)
+            self._hear_self(proposal.vote, proposal.signature)
             return
-        self._see(proposal.leader, proposal.vote, proposal.signature)
+        if decision.takes(view):
+            self._see(proposal.leader, proposal.vote, proposal.signature)
         if first is None:
-            check_justified(proposal)
-            for timeout in proposal.timeout:
-                self._check_timeout(timeout)
-            for lock in proposal.notarisation:
-                self._check(lock)
-            self._put([proposal], trusted=True)
+            self._put([self._scrutiny.proposal(proposal)], trusted=True)
 
     def _hear_certificate(self, certificate: Certificate | TimeoutCertificate) -> None:
-        decision = self._decision
         if isinstance(certificate, Certificate):
-            self._check(certificate)
-        elif certificate.view >= decision.view:
-            self._check_timeout(certificate)
-        self._put([certificate], trusted=True)
-
-    def _check(self, certificate: Certificate) -> None:
-        """Whether a certificate is good, or says the same as one that is.
-
-        Raises Invalid: BAD_CERTIFICATE, BAD_SIGNATURE.
-        """
-        decision, kind, view = self._decision, certificate.kind, certificate.view
-        for known in (decision.progress.notarisations.get(view), decision.final):
-            if known and replace(known, signers=certificate.signers) == certificate:
-                return
-        decision.committee.check(decision.chain, certificate)
-        vote = Vote(kind, certificate.height, view, certificate.block)
-        for signer in certificate.signers:
-            self._see(decision.committee.keys[signer.index], vote, signer.signature)
-
-    def _check_timeout(self, certificate: TimeoutCertificate) -> None:
-        """Whether a timeout certificate is good. Raises Invalid: BAD_CERTIFICATE, BAD_SIGNATURE."""
-        decision, height, view = self._decision, certificate.height, certificate.view
-        if certificate == decision.progress.timeout:
-            return
-        decision.committee.check_timeout(decision.chain, certificate)
-        for signer in certificate.signers:
-            vote = Vote(VoteKind.TIMEOUT, height, view, b"", signer.locked)
-            self._see(decision.committee.keys[signer.index], vote, signer.signature)
+            self._put([self._scrutiny.certificate(certificate)], trusted=True)
+        elif certificate.view >= self.view:
+            self._put([self._scrutiny.timeout(certificate)], trusted=True)
 
     def _see(self, signer: PublicKey, vote: Vote, signature: Signature) -> None:
         """Note a statement of another; where it contradicts one before it, report its signer."""
         if signer != self._pair.public:
             evidence = self._watch.see(signer, vote, signature)
             self._outputs += [Accuse(evidence)] if evidence else []
+        elif self._listening:
+            self._recall(vote, signature)
 
-    def _hear_self(self, vote: Vote) -> None:
-        """A statement of this node's own key: an echo, or that of another node."""
+    def _hear_claim(self, claim: Ballot) -> None:
+        """What a leader signed of a block, without the block: with another it convicts the leader.
+
+        Raises Invalid BAD_SIGNATURE.
+        """
+        check_claim(claim, self._decision.chain)
+        if claim.signer == self._pair.public:
+            self._hear_self(claim.vote, claim.signature)
+        elif self._decision.takes(claim.vote.view):
+            self._see(claim.signer, claim.vote, claim.signature)
+
+    def _recall(self, vote: Vote, signature: Signature) -> None:
+        """Keep a statement of this node's own key, which it may have made before it lost them."""
+        assert self._listening is not None
+        self._listening.hear_self(vote.height, self._now)
+        if vote.height == self.height:
+            self._decision.progress.recall(Statement(vote, signature))
+
+    def _hear_self(self, vote: Vote, signature: Signature) -> None:
+        """A statement of this node's own key: an echo, or that of another node, or from before."""
         said = self._decision.progress.said(vote.kind, vote.view)
         echo = said is not None and said.vote == vote
-        if not (echo or self._foreign or self._record):
+        if self._listening:
+            self._recall(vote, signature)
+        elif not (echo or self._foreign or self._record):
             self._foreign = True
             self._outputs.append(Foreign())

@@ -6,7 +6,8 @@ A height is decided in views: the leader of a view proposes (P), voters notarise
 * R0: on entering a view its leader proposes: a fresh block in view 0, not before it is due; later,
   with the certificate that gave up the view before, the block of the highest notarisation that its
   voters were locked on, or a fresh one if there is none.
-* R1: N for a justified proposal of the view one is in, once a view, and not after T of it.
+* R1: N for a justified proposal of the view one is in, once a view, and not after T of it; its
+  block is on disk before.
 * R2: on a notarisation of a view: enter it, if it is a later one; then F, not after T.
 * R3: T when a view takes too long, or more weight gave it up than can be Byzantine. T names the
   highest view of which one has the notarisation. After it, no N or F in that view or before.
@@ -20,9 +21,10 @@ holds the queue, and comes in from there: nothing here calls back into itself.
 from collections.abc import Iterator
 from typing import Final
 
-from consensus.driver import Application, Moment
+from consensus.driver import Application, Log, Moment
 from consensus.record import Progress
 from consensus.tally import Parent, Statement, Tally
+from consensus.undecided import Undecided
 from ledger.blocks import Block, Certificate, Vote, VoteKind
 from ledger.errors import Invalid
 from ledger.keys import KeyPair
@@ -46,6 +48,7 @@ class Decision:
     def __init__(
         self,
         application: Application,
+        log: Log,
         pair: KeyPair,
         parent: Parent,
         progress: Progress,
@@ -57,6 +60,7 @@ class Decision:
         self.chain, self.params = application.chain, application.params
         self.height, self.committee = application.height, application.committee
         self.index = self.committee.index_of(pair.public)
+        self.blocks = Undecided(log, self.height)
         self.tally = Tally(self.committee)
         self.final: Certificate | None = None
         self.changed = False
@@ -74,7 +78,7 @@ class Decision:
     @property
     def decided(self) -> Block | None:
         """The block, once it is decided and here."""
-        return self.progress.blocks.get(Hash(self.final.block)) if self.final else None
+        return self.blocks.get(self.final.block) if self.final else None
 
     @property
     def missing(self) -> set[Hash]:
@@ -83,7 +87,8 @@ class Decision:
         named = [self.final, locks.get(self.progress.high)]
         if timeout:
             named.append(locks.get(timeout.locked))
-        return {Hash(lock.block) for lock in named if lock} - set(self.progress.blocks)
+        names = {Hash(lock.block) for lock in named if lock}
+        return {name for name in names if name not in self.blocks}
 
     def takes(self, view: int) -> bool:
         """Whether votes of a view are counted."""
@@ -121,7 +126,7 @@ class Decision:
             self._leave(timeout, now)
         if proposal.view == self.view and self.proposal is None:
             self.proposal = proposal
-            self.keep(proposal.block)
+            self.blocks.add(proposal.block)
 
     def _lock(self, lock: Certificate, now: Moment) -> None:
         """R2: know of a notarisation, and enter its view."""
@@ -142,10 +147,6 @@ class Decision:
         known = locked == NO_LOCK or locked in self.progress.notarisations
         if known and timeout.view >= self.view:
             self._enter(timeout.view + 1, timeout, now)
-
-    def keep(self, block: Block) -> None:
-        """Have a block at hand."""
-        self.progress.blocks.setdefault(block.hash, block)
 
     def _enter(self, view: int, timeout: TimeoutCertificate | None, now: Moment) -> None:
         self.progress.enter(view, timeout, self.tally.locks(view))
@@ -186,13 +187,15 @@ class Decision:
 
     def own(self, view: int) -> list[Message]:
         """What this node has said in this view and those from there on that it has given up."""
-        proposal = self.progress.proposal(self.pair.public)
+        proposed = self.progress.proposed
+        block = self.blocks.get(proposed) if proposed else None
+        led = [self.progress.proposal(self.pair.public, block)] if block else []
         ballots = [
             self.progress.ballot(statement, self.pair.public)
             for (kind, at), statement in self.progress.statements.items()
-            if at >= view and kind != VoteKind.PROPOSE
+            if at >= view and kind != VoteKind.PROPOSE and self.progress.can_show(statement.vote)
         ]
-        return [proposal, *ballots] if proposal else [*ballots]
+        return [*led, *ballots]
 
     def _propose(self, now: Moment) -> Message | None:
         """R0."""
@@ -201,10 +204,11 @@ class Decision:
         if self.leader != self.pair.public or done or view in self.progress.notarisations:
             return None
         block = self._block(now)
-        if block is None or not self._sign(proposal_vote(self.height, view, block.hash)):
+        if block is None or not self.blocks.bind(block):
             return None
-        self.keep(block)
-        return self.progress.proposal(self.pair.public)
+        if not self._sign(proposal_vote(self.height, view, block.hash)):
+            return None
+        return self.progress.proposal(self.pair.public, block)
 
     def _block(self, now: Moment) -> Block | None:
         """What to propose: none if it is not time, there is no reason, or it is not here yet."""
@@ -213,7 +217,7 @@ class Decision:
             return None
         if timeout and timeout.locked != NO_LOCK:
             lock = self.progress.notarisations[timeout.locked]
-            return self.progress.blocks.get(Hash(lock.block))
+            return self.blocks.get(lock.block)
         time = max(now.unix, self.application.parent_time + self.params.block_ms)
         return self.application.build(self.view, time, self.parent.certificate)
 
@@ -223,6 +227,8 @@ class Decision:
         if proposal is None or self._is_silent(VoteKind.NOTARISE):
             return None
         if not proposal.notarisation and not self._is_valid(proposal.block, now):
+            return None
+        if not self.blocks.bind(proposal.block):
             return None
         return self._vote(VoteKind.NOTARISE, self.view, proposal.block.hash)
 

@@ -62,10 +62,22 @@ class Moment:
 
 
 class Log(Protocol):
-    """Where the record of this node's votes is kept."""
+    """Where the record of this node's votes is kept, and the blocks that it voted for."""
 
     def save(self, record: bytes) -> None:
-        """Replace the record: on disk on return."""
+        """Replace the record: on disk on return. Raises Invalid, OSError."""
+
+    def keep(self, height: int, name: Hash, body: bytes) -> None:
+        """Add a block: on disk on return. Raises Invalid DISK_FULL, when none is lost; OSError."""
+
+    def kept(self, height: int) -> set[Hash]:
+        """The blocks kept of a height. Raises OSError."""
+
+    def body(self, height: int, name: Hash) -> bytes:
+        """One of them, as far as it is there. Raises OSError."""
+
+    def release(self, height: int) -> None:
+        """Let go of the blocks of heights before this one. Raises OSError."""
 
 
 @dataclass(frozen=True)

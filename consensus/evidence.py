@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from consensus.decision import VIEWS_AHEAD
+from consensus.record import PAST_VIEWS
 from ledger.blocks import Vote, VoteKind
 from ledger.evidence import is_offence
 from ledger.payloads import Evidence
 from ledger.types import PublicKey, Signature
 
-MAX_STATEMENTS: Final = 256
-"""Of one voter at one height: four a view in 64 views. Beyond them its oldest go."""
+MAX_OF_A_KIND: Final = PAST_VIEWS + 1 + VIEWS_AHEAD
+"""Statements of one voter at one height: one in each view of which votes are heard. Beyond them
+those of the lowest view go: with what is heard from then on, a higher one convicts where they did.
+"""
 MAX_VOTERS: Final = 512
 """Whose statements of one height are kept: a committee, and those who led beside it."""
 
@@ -43,8 +47,9 @@ class Watch:
                 voter.statements.clear()
                 return Evidence(signer, known, known_signature, vote, signature)
         voter.statements[key] = vote, signature
-        if len(voter.statements) > MAX_STATEMENTS:
-            del voter.statements[next(iter(voter.statements))]
+        views = [view for kind, view in voter.statements if kind == vote.kind]
+        if len(views) > MAX_OF_A_KIND:
+            del voter.statements[vote.kind, min(views)]
         return None
 
     def forget(self, height: int) -> None:

@@ -8,7 +8,7 @@ from ledger.blocks import Block, Certificate, Vote, VoteKind, unpack_block
 from ledger.codec import pack
 from ledger.errors import Invalid, Reason
 from ledger.keys import verify
-from ledger.types import ChainId
+from ledger.types import ChainId, PublicKey
 from ledger.votes import NO_LOCK, Ballot, Message, Proposal
 
 VOTES = (VoteKind.NOTARISE, VoteKind.FINALISE, VoteKind.TIMEOUT)
@@ -19,6 +19,19 @@ def height_of(message: Message) -> int:
     if isinstance(message, Proposal):
         return message.block.header.height
     return message.vote.height if isinstance(message, Ballot) else message.height
+
+
+def signer_of(message: Ballot | Proposal) -> PublicKey:
+    """Who makes a statement."""
+    return message.signer if isinstance(message, Ballot) else message.leader
+
+
+def check_said(message: Ballot | Proposal, chain: ChainId) -> None:
+    """`check_ballot` or `check_proposal`."""
+    if isinstance(message, Ballot):
+        check_ballot(message, chain)
+    else:
+        check_proposal(message, chain)
 
 
 def check_ballot(ballot: Ballot, chain: ChainId) -> None:
@@ -54,6 +67,11 @@ def check_proposal(proposal: Proposal, chain: ChainId) -> None:
         raise Invalid(Reason.WRONG_CHAIN)
     verify(proposal.leader, proposal.vote.digest(chain), proposal.signature)
     check_body(proposal.block)
+
+
+def check_claim(claim: Ballot, chain: ChainId) -> None:
+    """Whether a leader signed that it proposes a block, which is not here. Raises Invalid."""
+    verify(claim.signer, claim.vote.digest(chain), claim.signature)
 
 
 def check_body(block: Block) -> None:

@@ -23,7 +23,7 @@ from ledger.blocks import (
     Certificate,
     Header,
     VoteKind,
-    unpack_block,
+    unpack_header,
 )
 from ledger.codec import unpack
 from ledger.errors import Invalid, Reason
@@ -197,7 +197,7 @@ class _Way:
             data = self._disk.block(height)
             if data is None:
                 raise Invalid(Reason.NO_LEDGER, f"this one does not go back to block {height}")
-            self._headers[height] = unpack_block(data).header
+            self._headers[height] = unpack_header(data)
         return self._headers[height]
 
     def step(self, height: int) -> Step:

@@ -1,7 +1,7 @@
 """What a node has bound itself to at one height, and must find again after a crash.
 
 It is on disk before any message that depends on it leaves the machine, so that after a crash all of
-it is repeated and nothing is contradicted.
+it is repeated and nothing is contradicted. The blocks it names are kept apart (`undecided`).
 """
 
 from dataclasses import dataclass, field
@@ -18,8 +18,6 @@ from ledger.wal import MAX_RECORD_BYTES
 
 PAST_VIEWS: Final = 8
 """Votes of views further back than this are forgotten: the height is decided in later ones."""
-MAX_BLOCK_ROOM: Final = MAX_RECORD_BYTES * 3 // 4
-"""Bytes of blocks kept of one height: six full ones, of which seldom more than one is there."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,6 @@ class _Record:
     statements: tuple[Statement, ...]
     notarisations: tuple[Certificate, ...]
     timeout: Annotated[tuple[TimeoutCertificate, ...], Size(1)]
-    blocks: tuple[Block, ...]
 
 
 @dataclass
@@ -48,7 +45,6 @@ class Progress:
     """What this node has signed, by kind and view."""
     notarisations: dict[int, Certificate] = field(default_factory=dict)
     """By view; two of one view would be of the same block."""
-    blocks: dict[Hash, Block] = field(default_factory=dict)
 
     @property
     def floor(self) -> int:
@@ -64,6 +60,10 @@ class Progress:
         """What this node has signed of a kind in a view."""
         return self.statements.get((kind, view))
 
+    def recall(self, statement: Statement) -> None:
+        """Find a statement of this node again that it has no record of."""
+        self.statements.setdefault((statement.vote.kind, statement.vote.view), statement)
+
     def has_given_up(self, view: int) -> bool:
         """Whether it has timed out in a view or a later one, and votes for no block there."""
         return any(kind == VoteKind.TIMEOUT and at >= view for kind, at in self.statements)
@@ -72,17 +72,25 @@ class Progress:
         """Whether a vote and what this node has signed would convict it."""
         return any(is_offence(vote, statement.vote) for statement in self.statements.values())
 
+    def can_show(self, vote: Vote) -> bool:
+        """Whether what a vote is locked on is here."""
+        return vote.locked == NO_LOCK or vote.locked in self.notarisations
+
     def ballot(self, statement: Statement, signer: PublicKey) -> Ballot:
         """A vote of this node as it is sent."""
         lock = self.notarisations.get(statement.vote.locked)
         return Ballot(statement.vote, signer, statement.signature, (lock,) if lock else ())
 
-    def proposal(self, signer: PublicKey) -> Proposal | None:
-        """What this node proposed in the view it is in, as it is sent."""
+    @property
+    def proposed(self) -> Hash | None:
+        """The block that this node proposed in the view it is in, where it can show why."""
         statement = self.said(VoteKind.PROPOSE, self.view)
-        block = self.blocks.get(Hash(statement.vote.block)) if statement else None
-        if statement is None or block is None:
-            return None
+        shows = self.view == 0 or self.timeout is not None
+        return Hash(statement.vote.block) if statement and shows else None
+
+    def proposal(self, signer: PublicKey, block: Block) -> Proposal:
+        """What this node proposed in the view it is in, as it is sent."""
+        statement = self.statements[VoteKind.PROPOSE, self.view]
         timeout = (self.timeout,) if self.timeout else ()
         lock = self.notarisations.get(self.timeout.locked) if self.timeout else None
         locks = (lock,) if lock else ()
@@ -101,31 +109,12 @@ class Progress:
         self.notarisations = {
             at: lock for at, lock in self.notarisations.items() if at >= self.floor or at in needed
         }
-        self.blocks = self._roomy()
 
     @property
     def _bound(self) -> set[int]:
         """Views whose notarisations this node has to show from here on."""
         locked = {said.vote.locked for (_, at), said in self.statements.items() if at >= self.view}
         return locked | {self.high, self.timeout.locked if self.timeout else NO_LOCK}
-
-    def _roomy(self) -> dict[Hash, Block]:
-        """The blocks that matter most, and the last others that there is room for.
-
-        A block may have been notarised without this node's knowledge, and then has to be had from
-        those who voted for it.
-        """
-        here = [said.vote.block for (_, at), said in self.statements.items() if at == self.view]
-        locks = [self.notarisations[at].block for at in self._bound if at in self.notarisations]
-        names = [Hash(name) for name in (*here, *locks) if name]
-        room, kept = MAX_BLOCK_ROOM, set()
-        for name in dict.fromkeys([*names, *reversed(self.blocks)]):
-            if name in self.blocks:
-                room -= len(pack(self.blocks[name]))
-                if room < 0:
-                    break
-                kept.add(name)
-        return {name: block for name, block in self.blocks.items() if name in kept}
 
     def pack(self, chain: ChainId, signer: PublicKey) -> bytes:
         """Progress as it stands on disk."""
@@ -137,7 +126,6 @@ class Progress:
             tuple(self.statements.values()),
             tuple(lock for at, lock in self.notarisations.items() if at in self._bound),
             (self.timeout,) if self.timeout else (),
-            tuple(self._roomy().values()),
         )
         return pack(record)
 
@@ -156,5 +144,4 @@ def load(data: bytes, chain: ChainId, signer: PublicKey) -> Progress | None:
         record.timeout[0] if record.timeout else None,
         {(said.vote.kind, said.vote.view): said for said in record.statements},
         {lock.view: lock for lock in record.notarisations},
-        {block.hash: block for block in record.blocks},
     )

@@ -3,6 +3,8 @@
 * One path in: `push_msg` checks size, signature and the topic's rules for our own messages and for
   others' alike; an exception is the message's end, never the service's (T2, T3).
 * Rates are kept by reading slower, not by dropping: a peer that floods waits on its own stream.
+  Only of topics that have a share of their own (`Topic.share`) what is too much is dropped, so that
+  blocks and votes do not wait behind it; nor do they in the queues to other peers.
 * Message ids stay from+seqno; the counter starts at the time in nanoseconds, so a restarted node
   is heard at once (T13). Late joiners get the recent window through the same queue as all (T4).
 * Handlers are called at once and never wait; what they want goes into an inbox of theirs (T16).
@@ -11,10 +13,8 @@
 
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import trio
@@ -31,6 +31,8 @@ from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.tools.anyio_service import background_trio_service
 
 from gossip import scoring
+from gossip.framing import MAX_RPC_BYTES, RpcReader
+from gossip.guests import MAX_GUESTS, Guest, Guests
 from gossip.membership import Admission
 from gossip.topics import Topic, topic_id
 from gossip.validation import Bucket, Ignore, Reject
@@ -43,13 +45,12 @@ log = logging.getLogger("yuma.gossip")
 PROTOCOL = TProtocol("/meshsub/1.1.0")
 """1.2 sends an IDONTWANT for each message to each peer: twice the CPU for small messages."""
 SIGNING_PREFIX = b"libp2p-pubsub:"
-MAX_RPC_BYTES = 256 * 2**10
-"""Four of the largest records we gossip (64 KiB); what answers an IWANT is cut to it."""
 QUEUE_RPCS = 512
 """RPCs waiting for one peer (the library's 32 lose a burst); beyond it the peer misses some and
 IHAVE repairs it."""
 QUEUE_HIGH = 384
-"""Publishing waits while a peer's queue is longer than this, but not for longer than"""
+"""Publishing waits while a peer's queue is longer than this, and what others say of a topic with a
+share misses the peer; but it waits not longer than"""
 PUBLISH_WAIT_S = 1.0
 """this: what a slow peer then misses IHAVE repairs."""
 SEQNO_BYTES = 8
@@ -59,14 +60,8 @@ NOTHING = 0.05
 """A count of invalid messages that is as good as none."""
 MAX_IDS = 1000
 """Message ids that a peer may name in one RPC: more than the cache holds in a calm swarm."""
-PEER_RATE = 500.0
-"""Messages (each KiB of one counts) and control entries a second that we read from one peer, on
-average: at 0.2 ms each a peer can take a tenth of a core."""
-PEER_BURST = 2000.0
 MAX_STREAMS = 8
 """Gossip streams that one peer may have open to us: one for each connection it may have."""
-MAX_GUESTS = 4096
-"""Peers whose allowance is remembered, so that a new stream does not renew it."""
 DEGREE, DEGREE_LOW, DEGREE_HIGH = 6, 4, 12
 PRUNE_BACK_OFF_S = 10
 """A pruned peer may graft again after this; the spec's minute is for swarms of thousands."""
@@ -100,19 +95,20 @@ class Router(GossipSub):
         Its author is no exception: where that did not say it, another node has the same key.
         """
         pubsub = self.pubsub
-        assert pubsub is not None
+        assert isinstance(pubsub, SafePubsub)
         self.mcache.put(pubsub_msg)
+        bulk = any(pubsub.rows[name].share for name in pubsub_msg.topicIDs)
         rpc = rpc_pb2.RPC(publish=[pubsub_msg])
         for peer in self._get_peers_to_send(
             pubsub_msg.topicIDs, msg_forwarder=msg_forwarder, origin=msg_forwarder
         ):
             queue = pubsub.peer_queues.get(peer)
-            if queue is None:
+            if queue is None or (bulk and len(queue) > QUEUE_HIGH):
                 continue
             if peer in self._pending_control:
                 self.send_rpc(peer, rpc)
             else:
-                queue.push(rpc)
+                queue.push(rpc, not bulk)
         for topic in pubsub_msg.topicIDs:
             self.time_since_last_publish[topic] = int(time.time())
 
@@ -125,14 +121,6 @@ class Router(GossipSub):
             message = self.mcache.get(message_id)
             if message is not None and queue is not None:
                 queue.push(rpc_pb2.RPC(publish=[message]))
-
-
-@dataclass
-class _Guest:
-    """What one peer uses of us."""
-
-    allowance: Bucket
-    streams: int = 0
 
 
 class SafePubsub(Pubsub):
@@ -154,7 +142,7 @@ class SafePubsub(Pubsub):
         self.rows = topics
         self.handlers: dict[str, Handler] = {}
         self.doubles: set[str] = set()
-        self._guests: OrderedDict[ID, _Guest] = OrderedDict()
+        self._guests = Guests(trio.current_time)
         self.invalid: Callable[[PeerId], None] = _no_one
         self.admission: Admission | None = None
 
@@ -185,11 +173,11 @@ class SafePubsub(Pubsub):
     async def continuously_read_stream(self, stream: Any) -> None:
         """Read one peer's RPCs until its stream ends. What it sends can end this stream only."""
         peer: ID = stream.muxed_conn.peer_id
-        guest = self._guest(peer)
+        guest = self._guests.of(peer.to_bytes())
         if guest.streams >= MAX_STREAMS:
             raise ParseError(f"more than {MAX_STREAMS} gossip streams")
         guest.streams += 1
-        reader = _RpcReader(stream)
+        reader = RpcReader(stream.read)
         try:
             if not await self._is_admitted(peer):
                 raise ParseError("gossip of a peer that is not let in")
@@ -197,8 +185,8 @@ class SafePubsub(Pubsub):
                 data = await reader.next()
                 if data is None:
                     return
-                await self._handle_rpc(peer, data, guest.allowance)
-        except (IOException, MuxedStreamError) as error:
+                await self._handle_rpc(peer, data, guest)
+        except (IOException, MuxedStreamError, Invalid) as error:
             log.debug("gossip stream of %s: %r", peer, error)
         finally:
             guest.streams -= 1
@@ -213,23 +201,18 @@ class SafePubsub(Pubsub):
             return False
         return True
 
-    def _guest(self, peer: ID) -> _Guest:
-        """What we count of a peer, over all its streams and for some time after they ended."""
-        guest = self._guests.pop(peer, None)
-        if guest is None:
-            now = trio.current_time()
-            guest = _Guest(Bucket(PEER_RATE, PEER_BURST, PEER_BURST, now))
-        self._guests[peer] = guest
-        while len(self._guests) > MAX_GUESTS:
-            self._guests.popitem(last=False)
-        return guest
-
-    async def _handle_rpc(self, peer: ID, data: bytes, allowance: Bucket) -> None:
+    async def _handle_rpc(self, peer: ID, data: bytes, guest: Guest) -> None:
         rpc = rpc_pb2.RPC()
         rpc.ParseFromString(data)
-        await _pay(allowance, 1 + len(rpc.subscriptions) + _entries(rpc.control))
+        await _pay(guest.allowance, 1 + len(rpc.subscriptions) + _entries(rpc.control))
         for message in rpc.publish:
-            await _pay(allowance, 1 + message.ByteSize() // 1024)
+            cost = 1 + message.ByteSize() // 1024
+            row = self.rows.get(message.topicIDs[0]) if message.topicIDs else None
+            if row is None or not row.share:
+                await _pay(guest.allowance, cost)
+            elif not guest.may_pass_on(row, cost, trio.current_time()):
+                await _pay(guest.allowance, guest.drop())
+                continue
             await self.push_msg(peer, message)
         if len(rpc.subscriptions) <= self.max_subscriptions_per_rpc:
             for subscription in rpc.subscriptions:
@@ -268,7 +251,8 @@ class SafePubsub(Pubsub):
                     self.invalid(PeerId(msg_forwarder.to_base58()))
             return
         scorer.on_first_delivery(msg_forwarder, topic)
-        await self.router.publish(msg_forwarder, msg)
+        if own or self._guests.may_relay(self.rows[topic], 1 + msg.ByteSize() // 1024):
+            await self.router.publish(msg_forwarder, msg)
 
 
 def _entries(control: rpc_pb2.ControlMessage) -> int:
@@ -351,46 +335,6 @@ def _verified_author(message: rpc_pb2.Message) -> PublicKey:
     )
     verify(author, SIGNING_PREFIX + bare.SerializeToString(), Signature(message.signature))
     return author
-
-
-class _RpcReader:
-    """Cuts a stream into varint-prefixed RPCs, reading as much as is there at once."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._buffer = bytearray()
-
-    async def next(self) -> bytes | None:
-        """One RPC's bytes; None at the end. Raises ParseError on a bad or oversized prefix."""
-        while (prefix := _varint(self._buffer)) is None:
-            if not await self._fill():
-                return None
-        size, start = prefix
-        if size > MAX_RPC_BYTES:
-            raise ParseError(f"an RPC of {size} bytes")
-        while len(self._buffer) < start + size:
-            if not await self._fill():
-                return None
-        data = bytes(memoryview(self._buffer)[start : start + size])
-        del self._buffer[: start + size]
-        return data
-
-    async def _fill(self) -> bool:
-        data = await self._stream.read(65536)
-        self._buffer += data
-        return bool(data)
-
-
-def _varint(data: bytearray) -> tuple[int, int] | None:
-    """The unsigned varint at the front and its length; None if it is not complete yet."""
-    value = 0
-    for index, byte in enumerate(data[:5]):
-        value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            return value, index + 1
-    if len(data) >= 5:
-        raise ParseError("a length prefix that does not end")
-    return None
 
 
 class Gossip:

@@ -132,6 +132,10 @@ class Topic:
     """Records a second that one author may say, on average."""
     burst: int
     """Records that one author may say at once."""
+    share: int = 0
+    """Records a second (each KiB of one counts) that are taken from one peer that passes them on,
+    on average, and four times so many at once: anyone can make authors. 0: none of its own, but
+    what a peer may send of anything; such a topic goes before the others."""
 
     def unpack(self, body: bytes) -> Any:
         """The record that a body encodes. Raises Invalid."""
@@ -150,8 +154,8 @@ an announcement, of MAX_SIGNERS each, come to 36 KiB."""
 MAX_VOTE_BYTES = 24 * 2**10
 """A certificate of MAX_SIGNERS has 18 KiB; a vote may carry one."""
 
-PRESENCE = Topic("presence", PeerRecord, size=16 * 2**10, rate=1.0, burst=10)
-QUERIES = Topic("queries", OpenCall, size=2**10, rate=5.0, burst=20)
+PRESENCE = Topic("presence", PeerRecord, size=16 * 2**10, rate=1.0, burst=10, share=200)
+QUERIES = Topic("queries", OpenCall, size=2**10, rate=5.0, burst=20, share=50)
 BLOCKS = Topic(
     "blocks",
     Tagged(Proposal, Announcement, limit=MAX_WHOLE_BYTES),
@@ -166,10 +170,14 @@ VOTES = Topic(
     rate=50.0,
     burst=200,
 )
-TRANSACTIONS = Topic("transactions", SignedTransaction, size=2 * 2**10, rate=100.0, burst=1000)
-WEIGHTS = Topic("weights", SignedTransaction, size=MAX_TRANSACTION_BYTES, rate=2.0, burst=20)
+TRANSACTIONS = Topic(
+    "transactions", SignedTransaction, size=2 * 2**10, rate=100.0, burst=1000, share=250
+)
+WEIGHTS = Topic(
+    "weights", SignedTransaction, size=MAX_TRANSACTION_BYTES, rate=2.0, burst=20, share=100
+)
 """Apart from other transactions, which are thirty times smaller."""
-REVOCATIONS = Topic("revocations", Revocation, size=2**10, rate=5.0, burst=100)
+REVOCATIONS = Topic("revocations", Revocation, size=2**10, rate=5.0, burst=100, share=25)
 """Of a private swarm, where the admin signs them."""
 LEDGER_TOPICS = (BLOCKS, VOTES, TRANSACTIONS, WEIGHTS)
 TOPICS = (PRESENCE, QUERIES, *LEDGER_TOPICS, REVOCATIONS)

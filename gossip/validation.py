@@ -21,7 +21,7 @@ from ledger.errors import Invalid, Reason
 from ledger.keys import verify
 from ledger.transactions import SignedTransaction, check_envelope
 from ledger.types import Hash, PublicKey, Signature
-from ledger.votes import NO_LOCK, Ballot, Proposal, TimeoutCertificate, proposal_vote
+from ledger.votes import NO_LOCK, Ballot, Proposal, TimeoutCertificate
 
 MAX_AUTHORS = 4096
 """Authors remembered at once: about 1 MB. The one silent longest is forgotten first."""
@@ -231,28 +231,32 @@ def validate_proposal(
         raise Ignore("a proposal we know")
     if name not in known and len(known) >= MAX_PROPOSALS:
         raise Ignore("a proposal of a leader who has made others")
+    # [REJECT] It is signed and justified.
     try:
-        verifier = seen.verifier(author, now)
-        # [REJECT] The leader signed it.
-        vote = proposal_vote(header.height, said.view, name)
-        verifier(said.leader, vote.digest(standing.chain), said.signature)
-        # [REJECT] The body is the one that the header names.
-        if isinstance(said, Proposal):
-            check_body(said.block)
-        # [REJECT] The certificates are those that let the leader propose this block in this view.
-        whole = said if isinstance(said, Proposal) else said.of(Block(header, NO_CERTIFICATE, ()))
-        check_justified(whole)
-        # [REJECT] They show a quorum's signatures.
-        for timeout in said.timeout:
-            standing.committee.check_timeout(standing.chain, timeout, verifier)
-        for lock in said.notarisation:
-            standing.committee.check(standing.chain, lock, verifier)
+        _check_proposed(standing, said, seen.verifier(author, now))
     except Invalid as error:
         raise Reject(str(error)) from None
     seen.proposals[place] = {**known, name: now}
     seen.proposals.move_to_end(place)
     _trim(seen.proposals, MAX_LEADERS)
     return next(iter(seen.proposals[place])) == name
+
+
+def _check_proposed(standing: Standing, said: Proposal | Announcement, verifier: Verify) -> None:
+    """Raises Invalid, Ignore."""
+    whole = said if isinstance(said, Proposal) else said.of(Block(said.header, NO_CERTIFICATE, ()))
+    # [REJECT] The leader signed it.
+    verifier(said.leader, whole.vote.digest(standing.chain), said.signature)
+    # [REJECT] The body, where it is said, is the one that the header names.
+    if isinstance(said, Proposal):
+        check_body(said.block)
+    # [REJECT] The certificates are those that let the leader propose this block in this view.
+    check_justified(whole)
+    # [REJECT] They show a quorum's signatures.
+    for timeout in said.timeout:
+        standing.committee.check_timeout(standing.chain, timeout, verifier)
+    for lock in said.notarisation:
+        standing.committee.check(standing.chain, lock, verifier)
 
 
 def validate_ballot(

@@ -86,5 +86,7 @@ def check_params(params: Params) -> None:
         raise Invalid(Reason.BAD_GENESIS, "params.max_view_ms is below view_ms")
     if params.min_lock < params.lock_interval:  # a price falls by whole rao a block
         raise Invalid(Reason.BAD_GENESIS, "params.min_lock is below a rao for each lock_interval")
+    if params.heartbeat_interval > params.epoch:  # a voter is there if it said so in two epochs
+        raise Invalid(Reason.BAD_GENESIS, "params.heartbeat_interval is above epoch")
     if params.unbond <= 2 * params.epoch:  # stake votes for two epochs after it was counted
         raise Invalid(Reason.BAD_GENESIS, "params.unbond is not above two epochs")

@@ -14,7 +14,7 @@ balance covers all of these together, and of two that cannot both apply the late
 """
 
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import replace
 from heapq import heapify, heappop, heapreplace, merge
 from itertools import islice
@@ -210,14 +210,15 @@ class Mempool:
         _take(turns, offered, OFFERED_BYTES, lambda entry: entry.rate)
         return [entry.data for entry in offered]
 
-    def settle(self, rows: Rows | State, height: int, included: Iterable[bytes] = ()) -> None:
+    def settle(
+        self, rows: Rows | State, height: int, included: Mapping[bytes, PublicKey] | None = None
+    ) -> None:
         """Drop what no longer waits after a block: what was included, is late, or cannot apply now.
 
         `rows`: the state after the head, `height`: that of the block after it, `included`: the
-        signed transactions of the block, or of several.
+        signed transactions of the block, or of several, with their senders.
         """
-        included = tuple(included)
-        touched = dict.fromkeys(_sender_of(data, self._entries) for data in included)
+        touched = dict.fromkeys((included or {}).values())
         for sender, queue in self._queues.items():
             if any(each.transaction.valid_until < height for each in queue.entries.values()):
                 touched[sender] = None
@@ -226,7 +227,7 @@ class Mempool:
         for sender in touched:
             if sender in self._queues:
                 self._put(sender, _renewed(state, place, sender, self._queues[sender]))
-        self._checked.remember(included)
+        self._checked.remember(included or ())
 
     def _put(self, sender: PublicKey, queue: Queue) -> None:
         """Have these of a sender wait, and no others."""
@@ -286,12 +287,6 @@ def _tried(state: State, place: Place, queue: Queue) -> Iterator[tuple[Waiting, 
             yield entry, error
         else:
             yield entry, None
-
-
-def _sender_of(data: bytes, entries: Mapping[Hash, Waiting]) -> PublicKey:
-    entry = entries.get(id_of(data))
-    signed = entry.signed if entry else unpack_transaction(data)
-    return signed.transaction.sender
 
 
 def _take(

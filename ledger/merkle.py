@@ -79,6 +79,12 @@ def entries_of(content: bytes) -> Iterator[tuple[Hash, Hash]]:
         yield Hash(content[start:middle]), Hash(content[middle : middle + HASH_BYTES])
 
 
+def sorted_entries(content: bytes) -> bytes:
+    """A bucket's content from its entries in any order."""
+    starts = range(0, len(content), ENTRY_BYTES)
+    return b"".join(sorted(content[start : start + ENTRY_BYTES] for start in starts))
+
+
 @dataclass(frozen=True)
 class Proof:
     """All that is in one bucket, and the hashes beside its way to the root, lowest first."""

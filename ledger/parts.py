@@ -33,10 +33,11 @@ from ledger.merkle import (
     HASH_BYTES,
     PART_LEAVES,
     bucket_of,
-    changed_buckets,
     empty_tree,
     key_hash,
     leaf_hash,
+    sorted_entries,
+    value_hash,
 )
 from ledger.process import report
 from ledger.snapshot import MAX_KEY_BYTES, Snapshot, seal
@@ -47,7 +48,9 @@ from ledger.types import Hash
 PARTS: Final = 256
 LEAVES_BYTES: Final = BUCKETS * HASH_BYTES
 MAX_PART_BYTES: Final = 2**26
-"""16 GiB of rows in all; whoever restores them holds one part in memory."""
+"""16 GiB of rows in all; whoever restores them holds one part in memory,"""
+MAX_PART_ROWS: Final = 2**20
+"""and 64 bytes of each of its rows, before anything shows that they are right."""
 KEPT: Final = 2
 """Snapshots on disk: one may be given away while the next is written."""
 LENGTHS: Final = struct.Struct(">HI")
@@ -123,16 +126,23 @@ def buckets_of(number: int, data: bytes, leaves: bytes) -> dict[int, bytes]:
 
     Raises Invalid BAD_PROOF.
     """
-    rows, last = {}, b""
+    first, last, count = number * PART_LEAVES, b"", 0
+    found = [bytearray() for _ in range(PART_LEAVES)]
     for key, value in rows_in(BytesIO(data)):
-        _require(last < key and len(key) <= MAX_KEY_BYTES, number)
-        rows[key], last = value, key
-    contents = changed_buckets(rows, lambda bucket: b"")
-    first = number * PART_LEAVES
-    _require(all(0 <= bucket - first < PART_LEAVES for bucket in contents), number)
-    found = (leaf_hash(contents.get(first + place, b"")) for place in range(PART_LEAVES))
-    start = first * HASH_BYTES
-    _require(b"".join(found) == leaves[start : start + PART_LEAVES * HASH_BYTES], number)
+        name = key_hash(key)
+        place, count = bucket_of(name) - first, count + 1
+        _require(last < key and len(key) <= MAX_KEY_BYTES and count <= MAX_PART_ROWS, number)
+        _require(0 <= place < PART_LEAVES, number)
+        found[place] += name + value_hash(value)
+        last = key
+    contents = {}
+    for place in range(PART_LEAVES):
+        content = sorted_entries(bytes(found[place]))
+        start = (first + place) * HASH_BYTES
+        _require(leaf_hash(content) == leaves[start : start + HASH_BYTES], number)
+        if content:
+            contents[first + place] = content
+        found[place] = bytearray()
     return contents
 
 
@@ -200,7 +210,7 @@ def _write_all(disk: Snapshot, beside: Path) -> None:
 
 
 def _write_rows(rows: Iterable[tuple[bytes, bytes]], beside: Path) -> None:
-    sizes = [0] * PARTS
+    sizes, counts = [0] * PARTS, [0] * PARTS
     with ExitStack() as closing:
         files = [
             closing.enter_context(part_path(beside, number).open("xb", BUFFER_BYTES))
@@ -210,8 +220,11 @@ def _write_rows(rows: Iterable[tuple[bytes, bytes]], beside: Path) -> None:
             number = bucket_of(key_hash(key)) // PART_LEAVES
             row = LENGTHS.pack(len(key), len(value)) + key + value
             sizes[number] += files[number].write(row)
+            counts[number] += 1
             if sizes[number] > MAX_PART_BYTES:
                 raise Invalid(Reason.TOO_LARGE, f"a part has more than {MAX_PART_BYTES} bytes")
+            if counts[number] > MAX_PART_ROWS:
+                raise Invalid(Reason.TOO_LARGE, f"a part has more than {MAX_PART_ROWS} rows")
             if count % 10_000 == 0:
                 need_room(beside, 0)
         for file in files:

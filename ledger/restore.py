@@ -56,17 +56,17 @@ class Restore:
         self._leaves = leaves
         self._beside = _beside(path)
         with disk_errors(path.parent):
-            if not self._goes_on(block, certificate):
+            if not self._goes_on(block):
                 shutil.rmtree(self._beside, ignore_errors=True)
                 need_room(path.parent, len(leaves))
                 self._beside.mkdir(mode=0o700)
                 write_head(self._beside, decided, leaves)
 
-    def _goes_on(self, block: Block, certificate: Certificate) -> bool:
+    def _goes_on(self, block: Block) -> bool:
+        """Whether parts of this state are there, be it with another certificate."""
         with suppress(Invalid, OSError):
             parts = Parts.open(self._beside)
-            same = (parts.block, parts.certificate) == (block, certificate)
-            return same and parts.leaves() == self._leaves
+            return parts.block == block and parts.leaves() == self._leaves
         return False
 
     @property
@@ -108,12 +108,24 @@ def finish(path: Path) -> None:
 def complete(path: Path) -> None:
     """Put a ledger in its place that was finished and not put there, as a crash may leave it.
 
-    Raises Invalid as `finish` does; OSError.
+    What is of no use to the ledger that is there goes. Raises Invalid as `finish` does; OSError.
     """
     beside = _beside(path)
-    if (beside / LEDGER).exists():
-        with disk_errors(path.parent):
+    with disk_errors(path.parent):
+        if (beside / LEDGER).exists():
             _swap(path, beside)
+        elif beside.exists() and (path / DATA).exists() and not _is_newer(beside, path):
+            shutil.rmtree(beside)
+
+
+def _is_newer(beside: Path, path: Path) -> bool:
+    """Whether parts that have come are of a state after a ledger's."""
+    try:
+        height = Parts.open(beside).height
+    except (Invalid, OSError):
+        return False
+    with Store.open(path, readonly=True) as store, store.snapshot() as disk:
+        return height > disk.head.height
 
 
 def _beside(path: Path) -> Path:

@@ -7,20 +7,24 @@ which numbers, measures and hashes it. So a crash leaves the record before it or
 A title is within one sector and is whole on disk or not there at all. What is neither is damage,
 and refused: to go on from an older record would be to vote twice. That is why it is not LMDB, which
 takes the state before the last for the last where one bit of a page is flipped.
+
+The blocks that were voted for are beside it, in a file each until their height is decided: there is
+no saying how many they are.
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from ledger.codec import hash_of, pack, unpack
-from ledger.disk import disk_errors, lock, sync_directory
+from ledger.disk import disk_errors, lock, need_room, sync_directory
 from ledger.errors import Invalid, Reason
-from ledger.types import HashField
+from ledger.types import Hash, HashField
 
 MAX_RECORD_BYTES: Final = 4 * 2**20
-"""Certificates of a hundred voters and a block take less than 2 MiB."""
+"""Certificates of a hundred voters, of a dozen views, take less than 1 MiB."""
 TITLE_BYTES: Final = 4096
 SLOT_BYTES: Final = TITLE_BYTES + MAX_RECORD_BYTES
 EMPTY: Final = bytes(TITLE_BYTES)
@@ -41,6 +45,7 @@ class Wal:
 
     def __init__(self, path: Path, file: int) -> None:
         self._path = path
+        self._blocks = path.with_name(f"{path.name}.blocks")
         self._file = file
         self._last = self._newest()
 
@@ -94,6 +99,58 @@ class Wal:
             self._write(record, _start(number) + TITLE_BYTES)
             self._write(_title_page(title), _start(number))
         self._last = title
+
+    def keep(self, height: int, name: Hash, body: bytes) -> None:
+        """Add a block of a height; it is on disk on return, whole or not at all after a crash.
+
+        Raises Invalid DISK_FULL, OSError.
+        """
+        place = self._place(height, name)
+        beside = place.with_name(f".{place.name}")
+        with disk_errors(self._path.parent):
+            need_room(self._path.parent, len(body))
+            if not self._blocks.exists():
+                self._blocks.mkdir(mode=0o700)
+                sync_directory(self._path.parent)
+            try:
+                with beside.open("wb") as file:
+                    file.write(body)
+                    file.flush()
+                    os.fsync(file.fileno())
+                beside.rename(place)
+            finally:
+                beside.unlink(missing_ok=True)
+            sync_directory(self._blocks)
+
+    def kept(self, height: int) -> set[Hash]:
+        """The blocks kept of a height. Raises OSError."""
+        names = (name.partition("-") for name in self._names())
+        return {Hash(bytes.fromhex(name)) for at, _, name in names if at == str(height)}
+
+    def body(self, height: int, name: Hash) -> bytes:
+        """One of them; empty if it is not there. Raises OSError."""
+        try:
+            return self._place(height, name).read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def release(self, height: int) -> None:
+        """Let go of the blocks of heights before this one, and of any half written. Raises OSError.
+
+        A crash may bring some back, to be let go of again.
+        """
+        for name in self._names():
+            at = name.partition("-")[0]
+            if name.startswith(".") or int(at) < height:
+                (self._blocks / name).unlink()
+
+    def _place(self, height: int, name: Hash) -> Path:
+        return self._blocks / f"{height}-{name.hex()}"
+
+    def _names(self) -> list[str]:
+        with suppress(FileNotFoundError):
+            return os.listdir(self._blocks)
+        return []
 
     def _write(self, data: bytes, start: int) -> None:
         while data:

@@ -18,25 +18,17 @@ from time import time
 from typing import Any
 
 import trio
-from libp2p import new_host
 from libp2p.abc import INotifee
-from libp2p.crypto.ed25519 import create_new_key_pair
-from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.custom_types import TProtocol
-from libp2p.network.auto_connector import AutoConnector
-from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.network.config import RetryConfig
 from libp2p.peer.id import ID
-from libp2p.rcmgr import ResourceLimits, ResourceManager
-from libp2p.rcmgr.connection_limits import ConnectionLimits
-from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
-from libp2p.security.noise.transport import Transport as Noise
 from multiaddr import Multiaddr
 
 from gossip.membership import Admission
 from ledger.keys import PEER_ID_HEAD, KeyPair, PeerId
-from p2p.net.addresses import address_text, can_listen, dialable, why_of
+from p2p.net.addresses import address_text, can_listen, why_of
 from p2p.net.scopes import briefly
-from p2p.net.tcp import TCP
+from p2p.net.stock import ADDRESS_TTL_S, NoAutoConnector, stock_host
 from p2p.net.yamux import install as install_yamux
 
 log = logging.getLogger("yuma.net")
@@ -45,12 +37,11 @@ DIAL_TIMEOUT_S = 5.0
 """For one address: TCP, Noise and yamux take 5 round trips; a longer SYN retry helps nobody."""
 OPEN_TIMEOUT_S = 10.0
 """For opening a stream: two round trips."""
-MAX_PER_PEER = 8
-"""Connections of one peer at once: simultaneous dials, and stale ones after it restarted."""
+LEAST_RESERVE = 16
+"""Connections that only this node opens: whoever comes to it leaves room for those it chooses."""
 MAX_BANS = 10_000
 MAX_STREAMS = 4
 """Streams of one protocol that a peer may have open to us: one is held, others overlap it."""
-ADDRESS_TTL_S = 86_400
 PING = "/ipfs/ping/1.0.0"
 PING_BYTES = 32
 PING_EVERY_S = 1.0
@@ -92,18 +83,24 @@ class Host:
         listen: Sequence[str],
         announce: Sequence[str] = (),
         connections_max: int = 512,
+        peers_target: int = 0,
     ) -> None:
+        """At most half of the connections, and as a rule what `peers_target` or LEAST_RESERVE say,
+        are kept for those that this node opens."""
         self.peer_id = pair.peer_id
         self._listen = [Multiaddr(address) for address in listen]
         self._bans: dict[PeerId, float] = {}
         self.admission: Admission | None = None
         """Where not everyone is let in."""
-        self.libp2p = _libp2p_host(
-            pair, [Multiaddr(address) for address in announce], connections_max
+        self.libp2p = stock_host(
+            pair,
+            [Multiaddr(address) for address in announce],
+            connections_max,
+            connections_max - min(max(peers_target, LEAST_RESERVE), connections_max // 2),
         )
         self._network = self.libp2p.get_network()
         self._network.retry_config = RetryConfig(max_retries=0)
-        self._network.auto_connector = _NoAutoConnector(self._network, ADDRESS_TTL_S)
+        self._network.auto_connector = NoAutoConnector(self._network, ADDRESS_TTL_S)
         self._network.set_stream_handler(_guarded(self._network.common_stream_handler))
         self._watcher = _Watcher(self)
         self._network.register_notifee(self._watcher)
@@ -284,41 +281,6 @@ class Host:
         return [str(address).split("/p2p/")[0] for address in self.libp2p.get_addrs()]
 
 
-def _libp2p_host(pair: KeyPair, announce: list[Multiaddr], connections_max: int) -> Any:
-    keys = create_new_key_pair(pair.seed)
-    noise = Noise(keys, noise_privkey=create_noise_key_pair().private_key)
-    limits = ConnectionLimits(
-        max_established_inbound=connections_max,
-        max_established_outbound=connections_max,
-        max_established_per_peer=MAX_PER_PEER,
-        max_established_total=connections_max,
-    )
-    return new_host(
-        key_pair=keys,
-        transports=[TCP(max_accepted=connections_max)],
-        sec_opt={NOISE: noise},
-        connection_config=ConnectionConfig(
-            max_connections=connections_max,
-            high_watermark=connections_max,
-            low_watermark=0,
-            min_connections=0,
-            max_connections_per_peer=MAX_PER_PEER,
-            auto_connect_interval=ADDRESS_TTL_S,
-        ),
-        resource_manager=ResourceManager(
-            limits=ResourceLimits(max_connections=2 * connections_max),
-            connection_limits=limits,
-            enable_metrics=False,
-            enable_memory_limits=False,
-            enable_circuit_breaker=False,
-            enable_graceful_degradation=False,
-            enable_rate_limiting=False,
-        ),
-        addrs_factory=lambda listening: announce or dialable(listening),
-        disable_identify_address_discovery=True,  # what one peer says of our address is a rumour
-    )
-
-
 @lru_cache(4096)
 def _name(peer: ID) -> PeerId:
     """A library's peer id as ours; base58 takes 30 us."""
@@ -328,13 +290,6 @@ def _name(peer: ID) -> PeerId:
 def _is_ed25519(peer: ID) -> bool:
     """Whether a peer's id holds an Ed25519 key: others cannot be neurons or signers here."""
     return peer.to_bytes().startswith(PEER_ID_HEAD)
-
-
-class _NoAutoConnector(AutoConnector):
-    """In the library's place: it would dial whoever was ever heard of."""
-
-    async def maybe_connect(self) -> None:
-        """Dial nobody."""
 
 
 def _guarded(handler: StreamHandler) -> StreamHandler:

@@ -50,6 +50,10 @@ MAX_PENDING: Final = 128
 MAX_PENDING_PER_HOST: Final = 32
 """Of these, from one host (IPv6: one /64, which is what one customer gets)."""
 
+SHARE_OF_NETWORK: Final = 8
+"""One network (IPv4: a /16; IPv6: a /32, what a provider has) may have this part of what is
+accepted: many addresses of one owner are cheap. Addresses that are not public are exempt."""
+
 BACKLOG: Final = 128
 """Connections the kernel queues for us."""
 
@@ -73,6 +77,15 @@ def source_of(address: Address | None) -> str:
     return str(ipaddress.ip_network((ip, prefix), strict=False))
 
 
+def network_of(address: Address | None) -> str:
+    """What counts as one network; "" for what is not in the public internet."""
+    if address is None:
+        return ""
+    ip = ipaddress.ip_address(address[0])
+    prefix = 32 if ip.version == 6 else 16
+    return str(ipaddress.ip_network((ip, prefix), strict=False)) if ip.is_global else ""
+
+
 class InboundStream(TcpStream):
     """An accepted socket; its slot and its handler's task end with it."""
 
@@ -81,6 +94,7 @@ class InboundStream(TcpStream):
     ) -> None:
         super().__init__(stream)
         self.source = source_of(self.get_remote_address())
+        self.network = network_of(self.get_remote_address())
         self._admission = admission
         self._scope = scope
 
@@ -100,6 +114,7 @@ class Admission:
         self._accepted: set[InboundStream] = set()
         self._pending: dict[InboundStream, float] = {}  # oldest first
         self._sources: Counter[str] = Counter()  # of the pending ones
+        self._networks: Counter[str] = Counter()  # of all
 
     @property
     def accepted(self) -> int:
@@ -120,7 +135,11 @@ class Admission:
             return "too many handshakes"
         if self._sources[source] >= MAX_PENDING_PER_HOST:
             return "too many handshakes with one host"
+        most = max(1, self._max_accepted // SHARE_OF_NETWORK)
+        if stream.network and self._networks[stream.network] >= most:
+            return "too many connections with one network"
         self._accepted.add(stream)
+        self._networks[stream.network] += 1
         self._pending[stream] = trio.current_time()
         self._sources[source] += 1
         return None
@@ -132,7 +151,9 @@ class Admission:
 
     def remove(self, stream: InboundStream) -> None:
         """The socket is closed."""
-        self._accepted.discard(stream)
+        if stream in self._accepted:
+            self._accepted.discard(stream)
+            self._networks -= Counter([stream.network])
         self._settle(stream)
 
     def _settle(self, stream: InboundStream) -> None:

@@ -1,8 +1,11 @@
 """Answers what peers ask of the ledger: blocks by height and by hash, transactions by id."""
 
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+import trio
 
 from ledger.blocks import Block, unpack_block
 from ledger.codec import pack
@@ -25,7 +28,9 @@ from p2p.net.protocols import (
 from p2p.node.requests import Requests
 
 MAX_PROPOSED: Final = 8
-"""Proposed blocks that can be fetched: those of the last views."""
+"""Proposed blocks at hand: those of the last views."""
+MAX_READERS: Final = 2
+"""Threads that read the disk for others."""
 
 
 @dataclass
@@ -35,18 +40,22 @@ class ChainServer:
     store: Store
     mempool: Mempool
     requests: Requests
-    _proposed: OrderedDict[Hash, bytes] = field(default_factory=OrderedDict)
+    undecided: Callable[[Hash], Awaitable[Block | None]]
+    """What agreement has of the height that is being decided."""
+    _proposed: OrderedDict[Hash, Block] = field(default_factory=OrderedDict)
+    _readers: trio.CapacityLimiter = field(
+        default_factory=lambda: trio.CapacityLimiter(MAX_READERS)
+    )
 
     def offer(self, block: Block) -> None:
-        """Keep a proposed block for those who heard its announcement only."""
-        self._proposed[block.hash] = pack(block)
+        """Keep a block, known to be whole and properly proposed, for those who want it."""
+        self._proposed.setdefault(block.hash, block)
         while len(self._proposed) > MAX_PROPOSED:
             self._proposed.popitem(last=False)
 
     def proposed(self, name: Hash) -> Block | None:
         """A proposed block that is kept."""
-        data = self._proposed.get(name)
-        return None if data is None else unpack_block(data)
+        return self._proposed.get(name)
 
     async def serve_blocks(self, stream: Any) -> None:
         """Answer requests for ranges of blocks, one after the other."""
@@ -57,6 +66,9 @@ class ChainServer:
         await self.requests.serve(stream, FETCH, self._one)
 
     async def _range(self, request: GetBlocks) -> Blocks | Held:
+        return await trio.to_thread.run_sync(self._read_range, request, limiter=self._readers)
+
+    def _read_range(self, request: GetBlocks) -> Blocks | Held:
         with self.store.snapshot() as disk:
             tip = disk.tip
             first, last = max(tip.first, 1), tip.head.height
@@ -68,23 +80,33 @@ class ChainServer:
 
     async def _one(self, request: GetBlock | GetTransaction) -> Found:
         data = (
-            self._block(request.hash)
+            await self._block(request.hash)
             if isinstance(request, GetBlock)
-            else self._transaction(request.id)
+            else await self._transaction(request.id)
         )
         return Found(() if data is None else (data,))
 
-    def _block(self, name: Hash) -> bytes | None:
-        if name in self._proposed:
-            return self._proposed[name]
+    async def _block(self, name: Hash) -> bytes | None:
+        block = self.proposed(name)
+        if block is None:
+            data = await trio.to_thread.run_sync(self._read_block, name, limiter=self._readers)
+            if data is not None:
+                return data
+            block = await self.undecided(name)
+        return None if block is None else pack(block)
+
+    def _read_block(self, name: Hash) -> bytes | None:
         with self.store.snapshot() as disk:
             height = disk.height_of(name)
             return None if height is None else disk.block(height)
 
-    def _transaction(self, name: Hash) -> bytes | None:
+    async def _transaction(self, name: Hash) -> bytes | None:
         waiting = self.mempool.get(name)
         if waiting is not None:
             return waiting
+        return await trio.to_thread.run_sync(self._read_transaction, name, limiter=self._readers)
+
+    def _read_transaction(self, name: Hash) -> bytes | None:
         with self.store.snapshot() as disk:
             place = disk.place_of(name)
             data = None if place is None else disk.block(place[0])

@@ -16,6 +16,8 @@ from ledger.codec import unpack
 from ledger.errors import Invalid, Reason
 from ledger.keys import KeyPair
 from ledger.snapshot import Head
+from ledger.transactions import unpack_transaction
+from ledger.types import Hash, PublicKey
 from ledger.votes import Message
 from ledger.wal import Wal
 from p2p.net.protocols import MAX_CERTIFICATE_BYTES
@@ -37,8 +39,8 @@ class Step:
     voting: bool
     head: Head
     standing: Standing
-    included: list[tuple[bytes, ...]]
-    """The transactions of each block that was taken."""
+    included: dict[bytes, PublicKey]
+    """The transactions of the blocks that were taken, and their senders."""
     wrong: Invalid | None = None
     """Why not all blocks of a range were taken."""
 
@@ -83,6 +85,10 @@ class Core:
         assert self._agreement is not None
         return self._agreement
 
+    def block(self, name: Hash) -> Block | None:
+        """A block of the height that is being decided, for others who want it. Raises OSError."""
+        return self._agreement.block(name) if self._agreement else None
+
     def take(self, blocks: Sequence[bytes], certificate: bytes, now: Moment) -> Step:
         """Take in decided blocks in their order, and the certificate of the last.
 
@@ -106,7 +112,11 @@ class Core:
             agreement.voting,
             replica.head,
             replica.standing,
-            replica.included(),
+            {
+                data: unpack_transaction(data).transaction.sender
+                for block in replica.included()
+                for data in block
+            },
             wrong,
         )
 

@@ -6,10 +6,9 @@
 """
 
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from functools import partial
 from time import time
 from typing import Any, Final
 
@@ -33,12 +32,14 @@ from gossip.validation import (
     Ignore,
     Reject,
     Seen,
+    accountable,
+    has_say,
     validate_ballot,
     validate_certificate,
     validate_proposal,
 )
 from ledger.blocks import Block
-from ledger.errors import Invalid
+from ledger.errors import Invalid, Reason
 from ledger.keys import KeyPair, PeerId, peer_id_of
 from ledger.mempool import Mempool
 from ledger.params import Params
@@ -47,7 +48,7 @@ from ledger.snapshot import Head, Snapshot
 from ledger.stakes import heartbeat_is_due
 from ledger.state import State
 from ledger.types import ChainId, Hash, Height, PublicKey
-from ledger.votes import Ballot, Message, Proposal
+from ledger.votes import Ballot, Message, Proposal, proposal_vote
 from p2p.net.host import Host
 from p2p.node.chain import Chain
 from p2p.node.chain_server import ChainServer
@@ -64,14 +65,13 @@ log = logging.getLogger("yuma.follow")
 
 SILENT_BLOCKS: Final = 10
 """Without a block for the time of so many, something is wrong."""
-MAX_FETCHES: Final = 8
-"""Blocks being fetched by their hash: those of one height, a few views' worth."""
-WANTED: Final = -1
-"""In place of a view: a block that agreement asked for."""
+BUSY_S: Final = 0.5
+"""Before a step is tried again that could not read the ledger, as too many others do."""
 MAX_SAID: Final = 16
 """What this node said last, so that its own words are not taken for a double's."""
-MAX_EARLY: Final = 16
-"""Announcements of the next height that are kept until it is being decided."""
+MAX_EARLY: Final = 64
+"""Announcements of the next height that are kept until it is being decided: one of a leader, at
+most 3 MB."""
 EARLY: Final = 2
 """Heights ahead of which agreement keeps messages; of those beyond it is a hint only."""
 
@@ -100,12 +100,12 @@ class Follow:
         """Belongs to the event loop: look at it freely there."""
         self.pool = Pool(pair, store, self.mempool, gossip, lambda: self.standing)
         requests = Requests()
-        self.server = ChainServer(store, self.mempool, requests)
+        self.server = ChainServer(store, self.mempool, requests, self._undecided)
         self.states = StateServer(
             store, genesis.params, chain.snapshots, requests, writes=snapshots
         )
         self.sync = Sync(host, lambda: self.head.height, self._take_part, claimed, blame)
-        self._fetch = Fetch(host, gossip, blame)
+        self._fetch = Fetch(host, gossip, blame, lambda: self.standing.height, self.server.proposed)
         self._pair, self._gossip = pair, gossip
         replica = Replica(
             store, genesis.params, pair, self._candidates, self.mempool.known, checkpoint
@@ -122,11 +122,10 @@ class Follow:
         self._seen = Seen()
         self._said: deque[bytes] = deque(maxlen=MAX_SAID)
         self._inbox = Inbox()
-        self._early: deque[tuple[PublicKey, Announcement]] = deque(maxlen=MAX_EARLY)
+        self._early: OrderedDict[PublicKey, Announcement] = OrderedDict()
         self._deadline = 0
         self._turn = trio.Lock()
         self._worker = trio.CapacityLimiter(1)
-        self._fetching: set[tuple[int, Hash]] = set()
         self._nursery: trio.Nursery | None = None
         self._heartbeat: Hash | None = None
 
@@ -175,7 +174,7 @@ class Follow:
 
     def attach(self) -> None:
         """Take in what is said on the ledger's topics."""
-        self._gossip.handle(BLOCKS, self._hear_block)
+        self._gossip.handle(BLOCKS, self._hear_block, doubles=True)
         self._gossip.handle(VOTES, self._hear_vote, doubles=True)
         self.pool.attach()
 
@@ -207,16 +206,27 @@ class Follow:
     async def _step(self, work: Callable[..., Step], *arguments: Any) -> Step | None:
         """One step of the worker, and what follows from it here. None when it has stopped."""
         async with self._turn:
-            if self.stopped:
-                return None
-            now = Moment(round(trio.current_time() * 1000), round(time() * 1000))
-            try:
-                step = await trio.to_thread.run_sync(work, *arguments, now, limiter=self._worker)
-                await self._act(step)
-            except (Failed, Invalid, OSError) as error:
-                self._stop(error.__cause__ or error)
-                return None
-        return step
+            while not self.stopped:
+                try:
+                    step = await self._work(work, *arguments)
+                    await self._act(step)
+                except (Failed, Invalid, OSError) as error:
+                    cause = error.__cause__ or error
+                    if not (isinstance(cause, Invalid) and cause.reason == Reason.LEDGER_LOCKED):
+                        self._stop(cause)
+                        return None
+                    log.warning("a step is tried again: %s", cause)
+                else:
+                    return step
+                await trio.sleep(BUSY_S)
+        return None
+
+    async def _work(self, work: Callable[..., Step], *arguments: Any) -> Step:
+        now = Moment(round(trio.current_time() * 1000), round(time() * 1000))
+        return await trio.to_thread.run_sync(work, *arguments, now, limiter=self._worker)
+
+    async def _undecided(self, name: Hash) -> Block | None:
+        return await trio.to_thread.run_sync(self.core.block, name, limiter=self._worker)
 
     def _stop(self, error: BaseException) -> None:
         self.stopped = str(error)
@@ -234,10 +244,10 @@ class Follow:
         """Show what the worker has come to, and do what it asks for."""
         before = self.head.height
         moved = step.head.height > before
+        if moved:
+            self.pool.settle(step.included)
         self.head, self.standing = step.head, step.standing
         self.view, self.voting, self._deadline = step.view, step.voting, step.deadline
-        if step.included:
-            self.pool.settle(step.included)
         for output in step.outputs:
             await self._do(output)
         if moved:
@@ -247,10 +257,10 @@ class Follow:
         self.sync.moved()
         if self._nursery and self.states.is_due(self.head.height, before) and not self.syncing:
             self._nursery.start_soon(self.states.write)
-        early, self._early = self._early, deque(maxlen=MAX_EARLY)
-        for author, said in early:
+        early, self._early = self._early, OrderedDict()
+        for author, said in early.items():
             with suppress(Ignore, Reject, Invalid):
-                self._announced(author, said)
+                self._proposed(author, said)
         await self._beat()
 
     async def _do(self, output: Output) -> None:
@@ -258,7 +268,8 @@ class Follow:
             case Say(message):
                 await self._say(message)
             case Want(name, height):
-                self._want(name, None, lambda block: block, WANTED)
+                assert self._nursery is not None
+                self._fetch.wanted(self._nursery, name, self._fetched(lambda block: block))
             case Behind(height):
                 self.sync.heard(height - 1)
             case Accuse(evidence):
@@ -278,6 +289,7 @@ class Follow:
         if len(body) > MAX_WHOLE_BYTES:
             self.server.offer(message.block)
             body = BLOCKS.pack(announce(message))
+        self._said.append(body)
         await self._gossip.publish(BLOCKS, body, urgent=True)
 
     async def _submit_own(self, payload: Evidence | Heartbeat) -> Hash | None:
@@ -304,92 +316,80 @@ class Follow:
 
     def _hear_block(self, author: PublicKey, data: bytes) -> None:
         """Take in a proposal from the topic. Raises Ignore, Reject, Invalid."""
-        if author == self._pair.public:
+        if self._is_own(author, data):
             return
         self._check_time(BLOCKS, author)
-        said = BLOCKS.unpack(data)
-        if isinstance(said, Announcement):
-            self._announced(author, said)
-        else:
-            self._checked(author, said, validate_proposal, said, author)
-            self.server.offer(said.block)
+        self._proposed(author, BLOCKS.unpack(data))
 
-    def _announced(self, author: PublicKey, said: Announcement) -> None:
-        """Fetch the block of a proposal. Raises Ignore, Reject."""
+    def _proposed(self, author: PublicKey, said: Proposal | Announcement) -> None:
+        """Give the core a proposal, or fetch its block. Raises Ignore, Reject."""
         try:
-            validate_proposal(self.standing, said, author)
+            now = trio.current_time()
+            first = validate_proposal(self._seen, self.standing, self.view, said, author, now)
         except Ahead as ahead:
             if self._is_early(ahead, author):
-                self._early.append((author, said))
+                self._keep(author, said)
             raise
-        self._want(said.block, peer_id_of(author), said.of, said.view)
+        if isinstance(said, Proposal):
+            self._inbox.put(said)
+            if first:
+                self.server.offer(said.block)
+            return
+        claim = proposal_vote(said.header.height, said.view, said.block)
+        self._inbox.put(Ballot(claim, said.leader, said.signature))  # it may convict the leader
+        if first and author != self._pair.public and self._nursery is not None:
+            self._fetch.announced(self._nursery, said, self._fetched(said.of))
+
+    def _keep(self, author: PublicKey, said: Proposal | Announcement) -> None:
+        """Have a proposal of the next heights for later."""
+        if isinstance(said, Proposal):
+            self._inbox.put(said)
+            return
+        self._early.pop(author, None)
+        self._early[author] = said
+        if len(self._early) > MAX_EARLY:
+            self._early.popitem(last=False)
 
     def _hear_vote(self, author: PublicKey, data: bytes) -> None:
         """Take in a vote or a certificate from the topic. Raises Ignore, Reject, Invalid."""
-        if data in self._said:
+        if self._is_own(author, data):
             return
         self._check_time(VOTES, author)
-        said = VOTES.unpack(data)
-        if isinstance(said, Ballot):
-            self._checked(author, said, validate_ballot, said, author)
-        else:
-            now = trio.current_time()
-            rule = partial(validate_certificate, self._seen)
-            self._checked(author, said, rule, said, now)
+        said, now = VOTES.unpack(data), trio.current_time()
+        rule = validate_ballot if isinstance(said, Ballot) else validate_certificate
+        try:
+            rule(self._seen, self.standing, said, author, now)
+        except Ahead as ahead:
+            if self._is_early(ahead, author):
+                self._inbox.put(said)
+            raise
+        self._inbox.put(said)
+
+    def _is_own(self, author: PublicKey, data: bytes) -> bool:
+        """Whether this node has said that; another of its key says something else."""
+        return author == self._pair.public and data in self._said
 
     def _check_time(self, topic: Topic, author: PublicKey) -> None:
         # [IGNORE] This node follows the chain: not yet, or no more, it does not.
         if self._nursery is None:
             raise Ignore("the chain is not followed here now")
-        # [IGNORE] The author is within the topic's rate.
+        # [IGNORE] The author is within the topic's rate; those who have no say are one.
+        author = accountable(self.standing, author)
         if not self._seen.author_may_speak(topic, author, trio.current_time()):
             raise Ignore("an author who says too much")
 
-    def _checked(
-        self, author: PublicKey, message: Message, rule: Callable[..., None], *arguments: Any
-    ) -> None:
-        """Give the core what a rule lets through, and what comes a little early.
-
-        Raises Ignore, Reject.
-        """
-        try:
-            rule(self.standing, *arguments)
-        except Ahead as ahead:
-            if self._is_early(ahead, author):
-                self._inbox.put(message)
-            raise
-        self._inbox.put(message)
-
     def _is_early(self, ahead: Ahead, author: PublicKey) -> bool:
         """Whether what is ahead should be kept: it is near, and of somebody who has a say now."""
-        standing = self.standing
         self.sync.heard(ahead.height - 1)
-        has_say = author in standing.committee.keys or author in standing.lottery.keys
-        return has_say and ahead.height <= standing.height + EARLY
+        return has_say(self.standing, author) and ahead.height <= self.standing.height + EARLY
 
     # --- fetching
 
-    def _want(
-        self, name: Hash, first: PeerId | None, made: Callable[[Block], Message | Block], view: int
-    ) -> None:
-        """Fetch a block, and give the core what is made of it; one at a time of a view's leader."""
-        assert self._nursery is not None
-        if (view, name) in self._fetching or len(self._fetching) >= MAX_FETCHES:
-            return
-        if view == WANTED or view not in (other for other, _ in self._fetching):
-            self._fetching.add((view, name))
-            self._nursery.start_soon(self._get, name, first, made, view)
+    def _fetched(self, made: Callable[[Block], Message | Block]) -> Callable[[Block], None]:
+        """What takes in a block that was fetched, and gives the core what is made of it."""
 
-    async def _get(
-        self, name: Hash, first: PeerId | None, made: Callable[[Block], Message | Block], view: int
-    ) -> None:
-        height = self.standing.height
-        try:
-            block = self.server.proposed(name)
-            if block is None:
-                block = await self._fetch.block(name, first, lambda: self.standing.height == height)
-            if block is not None:
-                self.server.offer(block)
-                self._inbox.put(made(block))
-        finally:
-            self._fetching.discard((view, name))
+        def take(block: Block) -> None:
+            self.server.offer(block)
+            self._inbox.put(made(block))
+
+        return take

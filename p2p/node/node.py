@@ -94,7 +94,10 @@ class Node:
         """
         genesis = ledger.genesis if isinstance(ledger, Chain) else ledger
         chain = genesis.chain if genesis else chain_of(settings.network)
-        host = Host(pair, settings.listen, settings.announce, settings.connections_max)
+        host = Host(
+            pair, settings.listen, settings.announce, settings.connections_max,
+            settings.peers_target,
+        )  # fmt: skip
         gossip = Gossip(host.libp2p, chain, TOPICS)
         keeper = Keeper(host, settings.peers_target, peers_file, time)
         # Presence, miner and follow ask each other: they meet in the node, once it is there.

@@ -5,7 +5,7 @@ The mempool belongs to the event loop: what is passed on to others has been acce
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -19,11 +19,11 @@ from gossip.validation import Ignore, Seen, validate_transaction
 from ledger.accounts import account_of
 from ledger.errors import Invalid, Reason
 from ledger.keys import KeyPair
-from ledger.mempool import Mempool
+from ledger.mempool import MAX_FREE, MAX_PAYING, Mempool
 from ledger.payloads import Payload
 from ledger.state import State
 from ledger.store import Store
-from ledger.transactions import Transaction, sign, unpack_transaction
+from ledger.transactions import Transaction, id_of, sign, unpack_transaction
 from ledger.types import Hash, Height, PublicKey
 
 log = logging.getLogger("yuma.pool")
@@ -32,6 +32,10 @@ MAX_OWN: Final = 512
 """Transactions submitted here that are said again; beyond it the oldest are left to the others."""
 SAY_AGAIN_S: Final = 10.0
 """Who was away then hears them; each is also in the mempools of all who heard it before."""
+AGAIN_S: Final = SAY_AGAIN_S / 2
+"""What is said again sooner than this goes no further: nodes' clocks and delays differ."""
+MAX_SAID: Final = MAX_PAYING + MAX_FREE
+"""Transactions of which is known who said them: those that wait. 1 MB."""
 TOPICS: Final = (TRANSACTIONS, WEIGHTS)
 
 
@@ -46,6 +50,8 @@ class Pool:
     standing: Callable[[], Standing]
     seen: Seen = field(default_factory=Seen)
     _own: OrderedDict[Hash, Topic] = field(default_factory=OrderedDict)
+    _said: OrderedDict[Hash, tuple[PublicKey, float]] = field(default_factory=OrderedDict)
+    """Who said a transaction first, and when it did so last."""
     _settled: trio.Event = field(default_factory=trio.Event)
 
     def attach(self) -> None:
@@ -72,14 +78,36 @@ class Pool:
         if not self.seen.author_may_speak(topic, author, trio.current_time()):
             raise Ignore("an author who says too much")
         if data in self.mempool.known:
-            return  # said again, for those who have not heard it
+            self._check_again(author, id_of(data))
+            return
         signed = topic.unpack(data)
         validate_transaction(self.standing(), topic, signed, len(data))
         # [IGNORE] The mempool takes it.
         try:
-            self._add(data)
+            name = self._add(data)
         except Invalid as error:
             raise Ignore(str(error)) from None
+        self._note(author, name)
+
+    def _check_again(self, author: PublicKey, name: Hash) -> None:
+        """Whether what is known is to be passed on again, for those who were away. Raises Ignore.
+
+        Others than who said it first could have all that waits said again and again, as anyone can
+        be an author.
+        """
+        first, at = self._said.get(name, (None, 0.0))
+        # [IGNORE] It still waits, and is said by who said it first, and not a moment ago.
+        if self.mempool.get(name) is None or author != first:
+            raise Ignore("a transaction we know")
+        if trio.current_time() - at < AGAIN_S:
+            raise Ignore("a transaction said too often")
+        self._note(author, name)
+
+    def _note(self, author: PublicKey, name: Hash) -> None:
+        self._said[name] = author, trio.current_time()
+        self._said.move_to_end(name)
+        while len(self._said) > MAX_SAID:
+            self._said.popitem(last=False)
 
     def _add(self, data: bytes) -> Hash:
         with self.store.snapshot() as disk:
@@ -94,6 +122,7 @@ class Pool:
         if len(data) > topic.size:
             raise Invalid(Reason.TOO_LARGE, f"{len(data)} bytes, at most {topic.size}")
         name = self._add(data)
+        self._note(self.pair.public, name)
         self._own[name] = topic
         while len(self._own) > MAX_OWN:
             self._own.popitem(last=False)
@@ -122,11 +151,12 @@ class Pool:
         with self.store.snapshot() as disk:
             return self.mempool.next_nonce(key, account_of(State(disk), key).nonce)
 
-    def settle(self, included: Sequence[tuple[bytes, ...]]) -> None:
-        """Let go of what the last blocks have included, or what cannot be any more."""
+    def settle(self, included: Mapping[bytes, PublicKey]) -> None:
+        """Let go of what the last blocks have included, with its senders, or what cannot be any
+        more. Raises Invalid LEDGER_LOCKED.
+        """
         with self.store.snapshot() as disk:
-            data = [one for block in included for one in block]
-            self.mempool.settle(disk, disk.head.height + 1, data)
+            self.mempool.settle(disk, disk.head.height + 1, included)
         self._settled.set()
         self._settled = trio.Event()
 

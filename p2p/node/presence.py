@@ -83,8 +83,8 @@ class Presence:
     """Told of the heights that others say they have."""
     seen: Seen = field(default_factory=Seen)
     book: dict[PublicKey, Heard] = field(default_factory=dict)
-    statuses: dict[PeerId, Status] = field(default_factory=dict)
-    """What connected peers said of themselves when they met us."""
+    statuses: dict[PeerId, tuple[Status, float]] = field(default_factory=dict)
+    """What connected peers said of themselves when they met us, and when that was."""
     _bytes: int = 0
     _seq: int = 0
     _change: trio.Event = field(default_factory=trio.Event)
@@ -250,7 +250,7 @@ class Presence:
     def _met(self, peer: PeerId, status: Status) -> None:
         """Keep what a connected peer says of itself."""
         if status.chain == self.chain and self.host.is_connected(peer):
-            self.statuses[peer] = status
+            self.statuses[peer] = status, trio.current_time()
             self.heard_of(status.height)
 
     def disconnected(self, peer: PeerId) -> None:
@@ -258,9 +258,11 @@ class Presence:
         self.statuses.pop(peer, None)
 
     def claimed(self, peer: PeerId) -> int:
-        """The height that a peer says it has."""
-        heard, status = self.book.get(public_key_of(peer)), self.statuses.get(peer)
-        return max(heard.record.height if heard else 0, status.height if status else 0)
+        """The height that a peer said last that it has: after a loss it may be lower."""
+        heard, met = self.book.get(public_key_of(peer)), self.statuses.get(peer)
+        if met is None or (heard is not None and heard.at > met[1]):
+            return heard.record.height if heard else 0
+        return met[0].height
 
     def status(self) -> Status:
         """Who we are."""

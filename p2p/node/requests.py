@@ -1,4 +1,9 @@
-"""Answering peers' requests, one after the other on a stream, within what each peer may ask."""
+"""Answering peers' requests, one after the other on a stream, within what each peer may ask.
+
+Each protocol has its own room, so that those who ask for blocks keep nobody from a proposal. An
+answer is made in one room and written in another; where many are written at once, the one that has
+taken longest ends, so that nobody holds the room by not reading.
+"""
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -15,16 +20,16 @@ IDLE_S: Final = 60.0
 """A stream on which nothing is asked for so long ends."""
 WRITE_S: Final = 20.0
 """For a peer to take one answer."""
-ANSWERS_AT_ONCE: Final = 64
-"""Answers being read and written: 128 MiB."""
+ANSWERS_AT_ONCE: Final = 32
+"""Answers of one protocol being made, and as many being written: 64 MiB each."""
 ANSWERS_OF_ONE: Final = 2
-"""The same for one peer, so that few slow ones do not take all the room."""
+"""The same for one peer."""
 RATE: Final = 20.0
-"""Requests a second of one peer: 2,560 blocks, more than it could execute."""
+"""Requests of one protocol a second of one peer: 2,560 blocks, more than it could execute."""
 BURST: Final = 300
 """The 256 parts of a small state at once."""
 MAX_GUESTS: Final = 4096
-"""Peers whose allowance is remembered."""
+"""Peers whose allowance for a protocol is remembered."""
 
 
 @dataclass
@@ -36,38 +41,81 @@ class _Guest:
 
 
 @dataclass
+class _Room:
+    """What is answered at once."""
+
+    making: trio.CapacityLimiter = field(
+        default_factory=lambda: trio.CapacityLimiter(ANSWERS_AT_ONCE)
+    )
+    writing: OrderedDict[int, trio.CancelScope] = field(default_factory=OrderedDict)
+    """The longest first."""
+    written: int = 0
+
+    async def write(self, frames: Frames, answered: Any) -> None:
+        """Write an answer. Raises TooSlowError, a libp2p error."""
+        while len(self.writing) >= ANSWERS_AT_ONCE:
+            _, longest = self.writing.popitem(last=False)
+            longest.cancel()
+        self.written += 1
+        number = self.written
+        with trio.move_on_after(WRITE_S) as scope:
+            self.writing[number] = scope
+            try:
+                await frames.send(answered)
+            finally:
+                self.writing.pop(number, None)
+        if scope.cancelled_caught:
+            raise trio.TooSlowError
+
+
+def _one(answered: Any) -> int:
+    return 1
+
+
+@dataclass
 class Requests:
     """What all peers ask of this node's ledger, over all its protocols."""
 
-    _guests: OrderedDict[bytes, _Guest] = field(default_factory=OrderedDict)
-    _room: trio.CapacityLimiter = field(
-        default_factory=lambda: trio.CapacityLimiter(ANSWERS_AT_ONCE)
-    )
+    _guests: OrderedDict[tuple[str, bytes], _Guest] = field(default_factory=OrderedDict)
+    _rooms: dict[str, _Room] = field(default_factory=dict)
 
     async def serve(
-        self, stream: Any, protocol: Protocol, answer: Callable[[Any], Awaitable[Any]]
+        self,
+        stream: Any,
+        protocol: Protocol,
+        answer: Callable[[Any], Awaitable[Any]],
+        cost: Callable[[Any], int] = _one,
     ) -> None:
-        """Answer the requests on a stream until it ends."""
+        """Answer the requests on a stream until it ends; `cost`: as how many an answer counts."""
         frames = Frames(stream, receives=protocol.request, sends=protocol.response)
-        guest = self._guest(stream.muxed_conn.peer_id.to_bytes())
+        guest = self._guest(protocol, stream.muxed_conn.peer_id.to_bytes())
+        room = self._rooms.setdefault(protocol.id, _Room())
         while True:
             with trio.fail_after(IDLE_S):
                 request = await frames.receive()
             if request is None:
                 break
-            while not guest.allowance.take(trio.current_time()):  # noqa: ASYNC110 - time passes
-                await trio.sleep(1 / RATE)
-            async with guest.room, self._room:
-                answered = await answer(request)
-                with trio.fail_after(WRITE_S):
-                    await frames.send(answered)
+            await _pay(guest.allowance, 1)
+            async with guest.room:
+                async with room.making:
+                    answered = await answer(request)
+                await room.write(frames, answered)
+            await _pay(guest.allowance, cost(answered) - 1)
         await frames.close()
 
-    def _guest(self, peer: bytes) -> _Guest:
-        guest = self._guests.pop(peer, None) or _Guest(
+    def _guest(self, protocol: Protocol, peer: bytes) -> _Guest:
+        name = protocol.id, peer
+        guest = self._guests.pop(name, None) or _Guest(
             Bucket(RATE, BURST, BURST, trio.current_time()), trio.CapacityLimiter(ANSWERS_OF_ONE)
         )
-        self._guests[peer] = guest
+        self._guests[name] = guest
         while len(self._guests) > MAX_GUESTS:
             self._guests.popitem(last=False)
         return guest
+
+
+async def _pay(allowance: Bucket, count: int) -> None:
+    """Wait until so many requests are within an allowance."""
+    for _ in range(count):
+        while not allowance.take(trio.current_time()):  # noqa: ASYNC110 - time passes
+            await trio.sleep(1 / RATE)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import trio
 
 from consensus.light import LightAnswer, answer_light
-from ledger.blocks import unpack_block
+from ledger.blocks import unpack_header
 from ledger.codec import pack
 from ledger.errors import Invalid, Reason
 from ledger.params import Params
@@ -40,6 +40,8 @@ from p2p.node.requests import Requests
 
 log = logging.getLogger("yuma.state")
 
+STEPS_FOR_ONE: Final = 32
+"""Steps of the way that count as one request."""
 SNAP_EVERY: Final = 10
 """Epochs between two snapshots."""
 
@@ -60,7 +62,7 @@ class StateServer:
 
     async def serve_light(self, stream: Any) -> None:
         """Answer requests for the way to the head."""
-        await self.requests.serve(stream, LIGHT, self._in_thread(self._way))
+        await self.requests.serve(stream, LIGHT, self._in_thread(self._way), _cost)
 
     async def serve_snapshot(self, stream: Any) -> None:
         """Answer requests for the newest snapshot."""
@@ -130,14 +132,20 @@ class StateServer:
                 log.warning("no snapshot was written: %s", said[-200:])
             else:
                 log.info("wrote a snapshot: %s", done.stdout.decode().strip())
+        except OSError as error:  # of the system that starts no process: memory, descriptors
+            log.warning("no snapshot was written: %s", error)
         finally:
             self._writing = False
+
+
+def _cost(answer: LightAnswer | Gone) -> int:
+    return 1 + len(answer.steps) // STEPS_FOR_ONE if isinstance(answer, LightAnswer) else 1
 
 
 def voters_on(disk: Snapshot, params: Params, height: int) -> tuple[Share, ...]:
     """Who voted on a block. Raises Invalid NO_LEDGER where the ledger does not say."""
     named = disk.block(height if height % params.epoch else height - 1)
-    found = None if named is None else disk.voters(unpack_block(named).header.committee_root)
+    found = None if named is None else disk.voters(unpack_header(named).committee_root)
     if found is None:
         raise Invalid(Reason.NO_LEDGER, f"the voters on block {height} are not there")
     return unpack_voters(found)

@@ -3,9 +3,9 @@
 What a peer gives is checked like any block, certificate and all. One that gives what is wrong, or
 claims a height and gives nothing of it, is cut off, and the blocks are asked of others.
 
-Anybody may claim any height at no cost, so a claim is only a reason to ask. Half of the places go to
-those who claim most, half are drawn, first among the peers that this node chose itself; a place is
-kept by who delivers, and given up by who does not, is slow, or has no more.
+Anybody may claim any height at no cost, so a claim is only a reason to ask. Half of the places go
+to those who claim most, half are drawn, first among the peers that this node chose itself; a place
+is kept by who delivers, and given up by who does not, is slow, or has no more.
 """
 
 import logging
@@ -198,6 +198,7 @@ class Sync:
                     await self._change.wait()
             else:
                 askers.cancel_scope.cancel()
+                return
 
     def _choose(self, by_claim: bool) -> PeerId | None:
         """Whom to ask: who claims most, or any, first of those that this node connected to."""

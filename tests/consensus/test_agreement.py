@@ -92,9 +92,8 @@ def test_who_has_no_vote_follows_and_proposes() -> None:
 
 
 def test_view_0_is_not_led_before_the_block_is_due() -> None:
-    node = voter(0)
-    node.log.record = None
-    assert said(node.boot(at(-500))) == []
+    node = Voter(ORDER, 0, start=at(-500))
+    assert said(node.outputs) == []
     assert node.agreement.deadline == at(0).steady
     [message, *_] = said(node.agreement.tick(at(0)))
     assert isinstance(message, Proposal)

@@ -4,15 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from consensus.agreement import Agreement, Behind, Failed, Foreign, Moment
-from consensus.record import PAST_VIEWS, Progress, load
+from consensus.agreement import Behind, Failed, Foreign, Moment
+from consensus.record import PAST_VIEWS, load
 from consensus.tally import Statement
 from ledger.blocks import Block, Vote
 from ledger.errors import Invalid, Reason
 from ledger.params import DEVNET
 from ledger.types import Hash
 from ledger.votes import NO_LOCK, Proposal
-from ledger.wal import MAX_RECORD_BYTES
 from tests.consensus.voters import (
     CHAIN,
     DUE,
@@ -77,9 +76,21 @@ def test_nothing_is_said_before_it_is_on_disk() -> None:
             raise OSError("no space left")
 
     node = voter()
-    node.log = Full()
-    node.agreement = Agreement(node.chain, node.log, node.pair, None, at(0))
+    node.log = Full(node.log.record)
+    node.boot(at(0))
     with pytest.raises(OSError, match="no space"):
+        node.agreement.receive(proposal(ORDER, 0, 0, first()), at(1))
+
+
+def test_a_record_that_the_log_refuses_stops_the_node() -> None:
+    class Small(Paper):
+        def save(self, record: bytes) -> None:
+            raise Invalid(Reason.TOO_LARGE)
+
+    node = voter()
+    node.log = Small(node.log.record)
+    node.boot(at(0))
+    with pytest.raises(Failed):
         node.agreement.receive(proposal(ORDER, 0, 0, first()), at(1))
 
 
@@ -132,27 +143,6 @@ def test_a_foreign_proposal_or_vote_of_a_height_to_come_counts_too() -> None:
     assert Foreign() in node.agreement.receive(proposal(ORDER, 0, 0, foreign), at(1))
     ahead = ballot(ORDER, 0, Vote(N, 2, 0, first().hash))
     assert Foreign() in voter(0).agreement.receive(ahead, at(1))
-
-
-def test_without_a_record_a_node_listens_first() -> None:
-    node = voter()
-    decided(node)
-    node.log.record = None
-    now = at(DEVNET.block_ms)
-    assert node.boot(now) == []
-    view = DEVNET.view_ms
-    assert votes(node.agreement.tick(at(DEVNET.block_ms + view))) == []
-    listened = at(DEVNET.block_ms + 5 * DEVNET.resend_ms)
-    node.agreement.tick(at(listened.steady - at(0).steady - 1))
-    assert node.agreement.deadline <= listened.steady
-    assert votes(node.agreement.tick(listened)) == [(T, 0, NO_LOCK)]
-
-
-def test_a_single_voter_need_not_listen() -> None:
-    alone = Voter(Order(1), 0)
-    alone.log.record = None
-    alone.boot(at(DEVNET.block_ms))
-    assert alone.chain.height == 3
 
 
 def test_a_record_ahead_of_the_chain_is_kept_and_keeps_the_node_silent() -> None:
@@ -282,14 +272,3 @@ def test_what_is_remembered_of_many_views_is_bounded() -> None:
     progress = node.agreement._decision.progress
     assert {view for _, view in progress.statements} <= set(range(60 - PAST_VIEWS, 61))
     assert len(node.agreement._decision.tally._votes) <= 2 * PAST_VIEWS
-
-
-def test_of_many_blocks_the_notarised_and_the_last_are_kept_and_fit_the_log() -> None:
-    progress = Progress(1)
-    blocks = [fresh(ORDER, 0, 0, at(time)) for time in range(12)]
-    blocks = [replace(block, transactions=(bytes(500 * 2**10),)) for block in blocks]
-    progress.notarisations[0] = certificate(ORDER, N, 0, blocks[0].hash, {0, 1, 2})
-    progress.blocks = {block.hash: block for block in blocks}
-    assert len(progress.pack(CHAIN, ORDER.pairs[0].public)) <= MAX_RECORD_BYTES
-    progress.enter(1, None, set())
-    assert list(progress.blocks.values()) == [blocks[0], *blocks[-5:]]

@@ -3,12 +3,24 @@
 import pytest
 
 from consensus.early import MAX_BALLOTS, MAX_STRANGERS, Early
-from consensus.evidence import MAX_STATEMENTS, MAX_VOTERS, Watch
+from consensus.evidence import MAX_OF_A_KIND, MAX_VOTERS, Watch
 from ledger.blocks import Vote, VoteKind
+from ledger.errors import Invalid
 from ledger.evidence import is_offence
 from ledger.types import Hash, PublicKey, Signature
 from ledger.votes import NO_LOCK
-from tests.consensus.voters import F, N, Order, T, Voter, at, ballot, fresh, proposal
+from tests.consensus.voters import (
+    F,
+    N,
+    Order,
+    T,
+    Voter,
+    at,
+    ballot,
+    certificate,
+    fresh,
+    proposal,
+)
 
 KEY = PublicKey(bytes(32))
 SIGNATURE = Signature(bytes(64))
@@ -58,15 +70,36 @@ def test_who_is_shown_is_shown_once_a_height() -> None:
 
 def test_the_detector_is_bounded() -> None:
     watch = Watch()
-    for view in range(2 * MAX_STATEMENTS):
+    for view in range(2 * MAX_OF_A_KIND):
         watch.see(KEY, Vote(N, 5, view, A), SIGNATURE)
     for number in range(2 * MAX_VOTERS):
         watch.see(PublicKey(number.to_bytes(32, "big")), Vote(N, 6, 0, A), SIGNATURE)
     voters = watch._heights
-    assert len(voters[5][KEY].statements) == MAX_STATEMENTS
+    assert len(voters[5][KEY].statements) == MAX_OF_A_KIND
     assert len(voters[6]) == MAX_VOTERS
     watch.forget(6)
     assert list(voters) == [6]
+
+
+def test_nobody_covers_what_it_said_with_what_it_says_later() -> None:
+    """Given F of a view and any number of other statements, T that denies it still convicts."""
+    for kinds in ((N, P), (N, P, F)):
+        watch, view = Watch(), 5
+        watch.see(KEY, Vote(F, 5, view, A), SIGNATURE)
+        for other in range(view + 1, view + 400):
+            for kind in kinds:
+                watch.see(KEY, Vote(kind, 5, other, A), SIGNATURE)
+        assert watch.see(KEY, Vote(T, 5, other, b"", view - 1), SIGNATURE)
+
+
+def test_a_timeout_on_what_nobody_notarised_is_a_statement_too() -> None:
+    order = Order()
+    node = Voter(order, 3)
+    phantom = certificate(order, N, 1, A, {1})
+    with pytest.raises(Invalid):
+        node.agreement.receive(ballot(order, 1, Vote(T, 1, 1, b"", 1), phantom), at(1))
+    [accusation] = node.agreement.receive(ballot(order, 1, Vote(T, 1, 1, b"")), at(2))
+    assert accusation.evidence.offender == order.pairs[1].public  # type: ignore[union-attr]
 
 
 def test_agreement_accuses_who_votes_or_leads_twice() -> None:

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 
 from consensus.agreement import Agreement, Moment, Output, Say
 from consensus.committee import Committee
+from consensus.record import Progress
 from ledger.blocks import Block, Certificate, Signer, Vote, VoteKind
+from ledger.errors import Invalid, Reason
 from ledger.keys import KeyPair
 from ledger.params import DEVNET, Params
 from ledger.types import Hash, PublicKey
@@ -47,10 +49,27 @@ class Paper:
 
     record: bytes | None = None
     writes: int = 0
+    blocks: dict[tuple[int, Hash], bytes] = field(default_factory=dict)
+    full: bool = False
+    """Whether there is no room for another block."""
 
     def save(self, record: bytes) -> None:
         self.record = record
         self.writes += 1
+
+    def keep(self, height: int, name: Hash, body: bytes) -> None:
+        if self.full:
+            raise Invalid(Reason.DISK_FULL)
+        self.blocks[height, name] = body
+
+    def kept(self, height: int) -> set[Hash]:
+        return {name for at, name in self.blocks if at == height}
+
+    def body(self, height: int, name: Hash) -> bytes:
+        return self.blocks[height, name]
+
+    def release(self, height: int) -> None:
+        self.blocks = {key: body for key, body in self.blocks.items() if key[0] >= height}
 
 
 def at(time: int, late: int = 0) -> Moment:
@@ -60,20 +79,22 @@ def at(time: int, late: int = 0) -> Moment:
 
 @dataclass
 class Voter:
-    """A node: agreement over a chain and a log."""
+    """A node: agreement over a chain and a log, which has a record of a height long ago."""
 
     order: Order
     number: int
     chain: Chain = field(init=False)
+    start: Moment = field(default_factory=lambda: at(0))
     log: Paper = field(default_factory=Paper)
     agreement: Agreement = field(init=False)
     outputs: list[Output] = field(init=False)
-    """Of the first start, when block 1 is due."""
+    """Of the first start."""
 
     def __post_init__(self) -> None:
         self.pair = self.order.pairs[self.number]
         self.chain = Chain(self.order, self.pair)  # type: ignore[arg-type]
-        self.outputs = self.boot(at(0))
+        self.log.record = Progress(0).pack(CHAIN, self.pair.public)
+        self.outputs = self.boot(self.start)
 
     def boot(self, now: Moment) -> list[Output]:
         """Start, or start again, from what is on disk."""

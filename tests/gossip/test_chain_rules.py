@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from consensus.decision import VIEWS_AHEAD
 from consensus.replica import Replica, Standing
-from gossip.topics import BLOCKS, TRANSACTIONS, VOTES, WEIGHTS, announce
+from gossip.topics import BLOCKS, TRANSACTIONS, VOTES, WEIGHTS, Announcement, announce
 from gossip.validation import (
+    CHECKS_BURST,
     Ahead,
     Ignore,
     Reject,
@@ -76,7 +78,7 @@ GIVEN_UP = Vote(VoteKind.TIMEOUT, HEIGHT + 1, 2, b"", NO_LOCK)
     ids=["notarise", "finalise", "timeout", "of the block decided last"],
 )
 def test_votes_of_members_are_passed_on(standing: Standing, vote: Vote) -> None:
-    validate_ballot(standing, ballot(vote), VOTERS[0].public)
+    validate_ballot(Seen(), standing, ballot(vote), VOTERS[0].public, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -100,20 +102,24 @@ def test_votes_of_members_are_passed_on(standing: Standing, vote: Vote) -> None:
 )  # fmt: skip
 def test_votes_that_no_honest_node_makes_are_rejected(standing: Standing, wrong: Ballot) -> None:
     with pytest.raises(Reject):
-        validate_ballot(standing, wrong, wrong.signer)
+        validate_ballot(Seen(), standing, wrong, wrong.signer, 0.0)
 
 
 def test_a_vote_is_said_by_its_voter(standing: Standing) -> None:
     with pytest.raises(Reject):
-        validate_ballot(standing, ballot(NOTARISED), VOTERS[1].public)
+        validate_ballot(Seen(), standing, ballot(NOTARISED), VOTERS[1].public, 0.0)
 
 
 def test_votes_of_other_heights_are_nobodys_fault(standing: Standing) -> None:
     with pytest.raises(Ignore) as caught:
-        validate_ballot(standing, ballot(replace(NOTARISED, height=1)), VOTERS[0].public)
+        validate_ballot(
+            Seen(), standing, ballot(replace(NOTARISED, height=1)), VOTERS[0].public, 0.0
+        )
     assert not isinstance(caught.value, Ahead)
     with pytest.raises(Ahead) as ahead:
-        validate_ballot(standing, ballot(replace(NOTARISED, height=99)), VOTERS[0].public)
+        validate_ballot(
+            Seen(), standing, ballot(replace(NOTARISED, height=99)), VOTERS[0].public, 0.0
+        )
     assert ahead.value.height == 99
 
 
@@ -146,10 +152,10 @@ def given_up(view: int = 0) -> TimeoutCertificate:
 def test_a_certificate_is_passed_on_once_a_second(standing: Standing) -> None:
     seen = Seen()
     for said in (quorum(), quorum(VoteKind.FINALISE), given_up()):
-        validate_certificate(seen, standing, said, 10.0)
+        validate_certificate(seen, standing, said, STRANGER.public, 10.0)
         with pytest.raises(Ignore):
-            validate_certificate(seen, standing, said, 10.9)
-        validate_certificate(seen, standing, said, 11.1)
+            validate_certificate(seen, standing, said, STRANGER.public, 10.9)
+        validate_certificate(seen, standing, said, STRANGER.public, 11.1)
 
 
 @pytest.mark.parametrize(
@@ -171,15 +177,17 @@ def test_certificates_without_a_quorums_signatures_are_rejected(
 ) -> None:
     seen = Seen()
     with pytest.raises(Reject):
-        validate_certificate(seen, standing, wrong, 0.0)
-    validate_certificate(seen, standing, quorum(), 0.1)  # a wrong one hides no good one
+        validate_certificate(seen, standing, wrong, STRANGER.public, 0.0)
+    validate_certificate(
+        seen, standing, quorum(), STRANGER.public, 0.1
+    )  # a wrong one hides no good one
 
 
 def test_certificates_of_other_heights_are_nobodys_fault(standing: Standing) -> None:
     with pytest.raises(Ignore):
-        validate_certificate(Seen(), standing, quorum(height=HEIGHT), 0.0)
+        validate_certificate(Seen(), standing, quorum(height=HEIGHT), STRANGER.public, 0.0)
     with pytest.raises(Ahead):
-        validate_certificate(Seen(), standing, quorum(height=HEIGHT + 2), 0.0)
+        validate_certificate(Seen(), standing, quorum(height=HEIGHT + 2), STRANGER.public, 0.0)
 
 
 # --- proposals
@@ -197,11 +205,11 @@ def proposed(replica: Replica, view: int = 0, pair: KeyPair | None = None) -> Pr
     )
 
 
-@pytest.mark.parametrize("view", [0, 1, 500])
+@pytest.mark.parametrize("view", [0, 1, VIEWS_AHEAD])
 def test_what_leaders_propose_is_passed_on_whole_or_announced(replica: Replica, view: int) -> None:
     said = proposed(replica, view)
-    validate_proposal(replica.standing, said, said.leader)
-    validate_proposal(replica.standing, announce(said), said.leader)
+    judge(replica, said)
+    judge(replica, announce(said))
 
 
 def with_header(said: Proposal, **changed: object) -> Proposal:
@@ -213,6 +221,51 @@ def with_header(said: Proposal, **changed: object) -> Proposal:
     return replace(said, block=block)
 
 
+def judge(
+    replica: Replica,
+    said: Proposal | Announcement,
+    seen: Seen | None = None,
+    view: int = 0,
+    now: float = 0.0,
+) -> bool:
+    """What the rule says of a proposal that its leader says."""
+    return validate_proposal(seen or Seen(), replica.standing, view, said, said.leader, now)
+
+
+def other_block(replica: Replica, said: Proposal, time: int = 1) -> Proposal:
+    """Another that the same leader proposes in the same view."""
+    return signed(with_header(said, time=time))
+
+
+def signed(said: Proposal) -> Proposal:
+    """A proposal, signed by its leader."""
+    signature = BY_KEY[said.leader].sign(said.vote.digest(GENESIS.chain))
+    return replace(said, signature=signature)
+
+
+def locked_on(view: int) -> TimeoutCertificate:
+    """View 1 given up, one of its voters locked on a view."""
+    signers = tuple(
+        TimeoutSigner(
+            place,
+            locked,
+            BY_KEY[key].sign(
+                Vote(VoteKind.TIMEOUT, HEIGHT + 1, 1, b"", locked).digest(GENESIS.chain)
+            ),
+        )
+        for place, (key, locked) in enumerate(zip(ORDER[:3], (view, NO_LOCK, NO_LOCK), strict=True))
+    )
+    return TimeoutCertificate(HEIGHT + 1, 1, signers)
+
+
+def proposed_again(replica: Replica) -> Proposal:
+    """In view 2, the block of view 0 that was notarised there."""
+    leader, block = BY_KEY[replica.leader(2)], proposed(replica).block
+    lock = certified(Vote(VoteKind.NOTARISE, HEIGHT + 1, 0, block.hash))
+    bare = Proposal(2, block, leader.public, FLIPPED, (locked_on(0),), (lock,))
+    return signed(bare)
+
+
 WRONG: dict[str, Callable[[Replica, Proposal], Proposal]] = {
     "out of turn": lambda replica, said: proposed(
         replica, pair=next(one for one in VOTERS if one.public != said.leader)
@@ -222,6 +275,26 @@ WRONG: dict[str, Callable[[Replica, Proposal], Proposal]] = {
     "another chain": lambda replica, said: with_header(said, chain=ChainId(bytes(16))),
     "a later view for no reason": lambda replica, said: replace(proposed(replica, 1), timeout=()),
     "a reason in the first view": lambda replica, said: replace(said, timeout=(given_up(),)),
+    "a reason without signatures": lambda replica, said: replace(
+        proposed(replica, 1), timeout=(replace(given_up(), signers=()),)
+    ),
+    "a reason with a false signature": lambda replica, said: replace(
+        proposed(replica, 1), timeout=(falsified(given_up()),)
+    ),
+    "a reason of another view": lambda replica, said: replace(
+        proposed(replica, 1), timeout=(given_up(1),)
+    ),
+    "a lock that nobody is locked on": lambda replica, said: replace(
+        proposed(replica, 1), notarisation=(quorum(),)
+    ),
+    "a lock of another block": lambda replica, said: replace(
+        proposed_again(replica), notarisation=(quorum(),)
+    ),
+    "no lock": lambda replica, said: replace(proposed_again(replica), notarisation=()),
+    "a lock with a false signature": lambda replica, said: replace(
+        proposed_again(replica),
+        notarisation=(falsified(proposed_again(replica).notarisation[0]),),
+    ),
 }
 
 
@@ -230,15 +303,104 @@ def test_what_no_leader_proposes_is_rejected(replica: Replica, name: str) -> Non
     wrong = WRONG[name](replica, proposed(replica))
     for said in (wrong, announce(wrong)):
         with pytest.raises(Reject):
-            validate_proposal(replica.standing, said, said.leader)
+            judge(replica, said)
+
+
+def test_a_body_that_is_not_its_headers_is_rejected(replica: Replica) -> None:
+    said = proposed(replica)
+    junk = replace(said, block=replace(said.block, transactions=(b"junk",)))
+    with pytest.raises(Reject):
+        judge(replica, junk)
+    other = replace(said.block.parent_certificate, view=9)
+    with pytest.raises(Reject):
+        judge(replica, replace(said, block=replace(said.block, parent_certificate=other)))
+
+
+def test_a_block_that_was_notarised_is_proposed_again(replica: Replica) -> None:
+    assert judge(replica, proposed_again(replica))
+    assert judge(replica, announce(proposed_again(replica)))
+
+
+def test_views_that_are_over_or_far_ahead_are_nobodys_fault(replica: Replica) -> None:
+    for said, view in ((proposed(replica, 1), 2), (proposed(replica, VIEWS_AHEAD + 1), 0)):
+        with pytest.raises(Ignore):
+            judge(replica, said, view=view)
+
+
+def test_a_leader_is_heard_with_two_proposals_in_a_view_and_each_once_a_second(
+    replica: Replica,
+) -> None:
+    seen, first = Seen(), proposed(replica)
+    second, third = (other_block(replica, first, time) for time in (1, 2))
+    assert judge(replica, first, seen)
+    with pytest.raises(Ignore):
+        judge(replica, announce(first), seen, now=0.9)
+    assert judge(replica, first, seen, now=1.1)
+    assert not judge(replica, announce(second), seen, now=1.1)
+    with pytest.raises(Ignore):
+        judge(replica, third, seen, now=5.0)
+    assert judge(replica, proposed(replica, 1), seen, now=5.0)
+
+
+# --- what signatures cost
+
+
+def falsified(said: Certificate) -> Certificate:
+    """A certificate of which the last signature is that of another."""
+    *others, last = said.signers
+    wrong = replace(last, signature=said.signers[0].signature)
+    return replace(said, signers=(*others, wrong))
+
+
+def test_a_lock_is_checked_with_the_vote_that_shows_it(standing: Standing) -> None:
+    said = ballot(Vote(VoteKind.TIMEOUT, HEIGHT + 1, 2, b"", 0))
+    validate_ballot(Seen(), standing, replace(said, lock=(quorum(),)), said.signer, 0.0)
+    for lock in (falsified(quorum()), quorum(VoteKind.FINALISE), quorum(height=HEIGHT)):
+        with pytest.raises(Reject):
+            validate_ballot(Seen(), standing, replace(said, lock=(lock,)), said.signer, 0.0)
+
+
+def test_a_signature_is_checked_once(standing: Standing, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[bytes] = []
+    monkeypatch.setattr("gossip.validation.verify", lambda *shown: checked.append(shown))
+    seen, said = Seen(), ballot(Vote(VoteKind.TIMEOUT, HEIGHT + 1, 2, b"", 0))
+    for signer in VOTERS:
+        vote = replace(said, signer=signer.public, lock=(quorum(),))
+        validate_ballot(seen, standing, vote, signer.public, 0.0)
+    assert len(checked) == len(VOTERS) + len(quorum().signers)
+    validate_certificate(seen, standing, quorum(), STRANGER.public, 0.0)
+    assert len(checked) == len(VOTERS) + len(quorum().signers)
+
+
+def test_an_author_has_so_many_signatures_checked_and_strangers_so_many_together(
+    standing: Standing,
+) -> None:
+    def show(seen: Seen, author: PublicKey, now: float) -> bool:
+        """Whether a false one is looked at."""
+        try:
+            validate_certificate(seen, standing, falsified(quorum()), author, now)
+        except Ignore:
+            return False
+        except Reject:
+            return True
+        raise AssertionError
+
+    seen = Seen()
+    some = [show(seen, VOTERS[0].public, 0.0) for _ in range(int(CHECKS_BURST))]
+    assert 0 < some.count(False) < 10
+    assert show(seen, VOTERS[1].public, 0.0)
+    fresh = [KeyPair.generate().public for _ in range(int(CHECKS_BURST) + 1)]
+    assert not all(show(seen, author, 0.0) for author in fresh)
+    assert show(seen, VOTERS[1].public, 0.0)
+    assert show(seen, VOTERS[0].public, 1.0)
 
 
 def test_proposals_of_other_heights_are_nobodys_fault(replica: Replica) -> None:
     said = proposed(replica)
     with pytest.raises(Ignore):
-        validate_proposal(replica.standing, with_header(said, height=HEIGHT), said.leader)
+        judge(replica, with_header(said, height=HEIGHT))
     with pytest.raises(Ahead):
-        validate_proposal(replica.standing, with_header(said, height=HEIGHT + 2), said.leader)
+        judge(replica, with_header(said, height=HEIGHT + 2))
 
 
 # --- transactions

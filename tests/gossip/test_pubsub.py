@@ -9,7 +9,9 @@ import trio
 from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
 
-from gossip.pubsub import MAX_RPC_BYTES, PROTOCOL, Gossip
+from gossip.framing import MAX_RPC_BYTES
+from gossip.guests import SHARE_BURST
+from gossip.pubsub import PROTOCOL, QUEUE_RPCS, Gossip
 from gossip.topics import OpenCall, Topic, topic_id
 from gossip.validation import Ignore, Reject
 from ledger.keys import KeyPair, PeerId
@@ -19,6 +21,7 @@ from p2p.net.host import Host
 CHAIN = ChainId(bytes(16))
 TOPIC = Topic("test", OpenCall, size=150_000, rate=1000.0, burst=1000)
 OTHER = Topic("other", OpenCall, size=1000, rate=1000.0, burst=1000)
+BULK = Topic("bulk", OpenCall, size=1000, rate=1000.0, burst=1000, share=10)
 LISTEN = ("/ip4/127.0.0.1/tcp/0",)
 
 
@@ -28,16 +31,21 @@ class Speaker:
     def __init__(self, pair: KeyPair | None = None) -> None:
         self.pair = pair or KeyPair.generate()
         self.host = Host(self.pair, LISTEN)
-        self.gossip = Gossip(self.host.libp2p, CHAIN, (TOPIC, OTHER))
+        self.gossip = Gossip(self.host.libp2p, CHAIN, (TOPIC, OTHER, BULK))
         self.heard: list[bytes] = []
         self.authors: list[PublicKey] = []
         self.rule: Callable[[bytes], None] = lambda data: None
+        self.bulk = 0
         self.gossip.handle(TOPIC, self.hear)
+        self.gossip.handle(BULK, self.count)
 
     def hear(self, author: PublicKey, data: bytes) -> None:
         self.rule(data)
         self.heard.append(data)
         self.authors.append(author)
+
+    def count(self, author: PublicKey, data: bytes) -> None:
+        self.bulk += 1
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator["Speaker"]:
@@ -204,7 +212,9 @@ async def test_only_topics_of_the_table_are_kept() -> None:
         for _ in range(100):
             await stream.write(bytes([len(data)]) + data)
         await trio.sleep(0.3)
-        assert set(b.gossip._pubsub.peer_topics) <= {topic_id(CHAIN, TOPIC), topic_id(CHAIN, OTHER)}
+        assert set(b.gossip._pubsub.peer_topics) <= {
+            topic_id(CHAIN, topic) for topic in (TOPIC, OTHER, BULK)
+        }
 
 
 def _message(pair: KeyPair, data: bytes, topic: str, seqno: int) -> rpc_pb2.Message:
@@ -353,6 +363,36 @@ async def test_a_flood_is_slowed_down_and_nothing_else_is() -> None:
         await until(lambda: b"calm" in b.heard, 5)
         assert trio.current_time() - began < 2.0
         assert b.heard.count(b"flood") < 8000
+
+
+async def test_of_what_has_a_share_no_more_is_taken_and_the_rest_does_not_wait() -> None:
+    async with Speaker().run() as a, Speaker().run() as b, Speaker().run() as c:
+        await a.join(b)
+        await b.join(c)
+        await until(lambda: len(b.gossip.peers(BULK)) == 2 and len(b.gossip.peers(TOPIC)) == 2)
+        stream = await a.host.open_stream(b.host.peer_id, PROTOCOL)
+        for seqno in range(1500):
+            bulk = _message(KeyPair.generate(), b"bulk", topic_id(CHAIN, BULK), seqno)
+            await stream.write(_prefixed(rpc_pb2.RPC(publish=[bulk])))
+        said = _message(a.pair, b"vote", topic_id(CHAIN, TOPIC), 1)
+        await stream.write(_prefixed(rpc_pb2.RPC(publish=[said])))
+        await until(lambda: c.heard == [b"vote"], 3)
+        assert 0 < c.bulk <= b.bulk <= BULK.share * (SHARE_BURST + 5)
+
+
+async def test_what_has_a_share_leaves_room_in_the_queues_for_the_rest() -> None:
+    async with swarm(2) as (a, b):
+        await until(lambda: a.gossip.peers(BULK))
+        queue = a.gossip._pubsub.peer_queues[ID.from_base58(b.host.peer_id)]
+        queue.pop = trio.sleep_forever
+        stranger = ID.from_base58(KeyPair.generate().peer_id)
+        for seqno in range(QUEUE_RPCS):
+            bulk = _message(a.pair, b"bulk", topic_id(CHAIN, BULK), seqno)
+            await a.gossip._router.publish(stranger, bulk)
+        assert len(queue) < QUEUE_RPCS
+        vote = _message(a.pair, b"vote", topic_id(CHAIN, TOPIC), 1)
+        await a.gossip._router.publish(stranger, vote)
+        assert queue._queue.pop().publish[0].data == b"vote"
 
 
 def test_scores_are_switched_on() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.codec import Tagged, decode, encode, from_plain, pack, unpack
+from ledger.codec import Tagged, decode, encode, from_plain, pack, unpack, unpack_first
 from ledger.errors import Invalid, Reason
 from ledger.types import Signed, Size, exactly
 
@@ -139,3 +139,23 @@ def test_a_union_tells_its_records_apart() -> None:
     assert reason_of(union.decode, encode((2, ()))) == Reason.WRONG_TYPE
     assert reason_of(union.decode, encode((b"", ()))) == Reason.WRONG_TYPE
     assert reason_of(union.decode, encode(7)) == Reason.WRONG_TYPE
+
+
+@dataclass(frozen=True)
+class Line:
+    start: Point
+    rest: bytes
+
+
+def test_the_first_field_is_read_without_the_others() -> None:
+    """Given a record whose first field is a record, then that is given if it is whole and sound,
+    whatever follows."""
+    point = SHAPE.points[0]
+    data = pack(Line(point, b"x" * 5000))
+    assert unpack_first(Point, data, 100) == point
+    assert unpack_first(Point, data[:90], 100) == point
+    for wrong in (b"", data[:2], b"\xff" + data, data[1:], b"\x93\x81\x01\x01", b"\x93" * 100):
+        with pytest.raises(Invalid):
+            unpack_first(Point, wrong, 100)
+    with pytest.raises(Invalid):
+        unpack_first(Point, data, 3)

@@ -157,6 +157,9 @@ WRONG = {
     "params.min_lock is below a rao for each lock_interval": replace(
         SMALL, params=replace(DEVNET, min_lock=DEVNET.lock_interval - 1)
     ),
+    "params.heartbeat_interval is above epoch": replace(
+        SMALL, params=replace(DEVNET, heartbeat_interval=DEVNET.epoch + 1)
+    ),
     "params.unbond is not above two epochs": replace(
         SMALL, params=replace(DEVNET, unbond=2 * DEVNET.epoch)
     ),

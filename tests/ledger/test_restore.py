@@ -23,7 +23,7 @@ from ledger.blocks import NO_HASH
 from ledger.check import check
 from ledger.codec import pack
 from ledger.errors import Reason
-from ledger.merkle import HASH_BYTES
+from ledger.merkle import HASH_BYTES, key_hash
 from ledger.parts import (
     LENGTHS,
     PARTS,
@@ -256,6 +256,29 @@ def test_a_head_that_changed_is_refused(parts: Parts, tmp_path: Path) -> None:
     assert refusal(Parts.open, tmp_path / "copy") == Reason.CORRUPT
 
 
+def test_a_part_of_other_rows_is_left_at_the_first(parts: Parts, place: Path) -> None:
+    """Given a part with rows of elsewhere, or more rows than any has, then what follows is not
+    looked at."""
+    *_, other, number = sorted(range(PARTS), key=parts.size)
+    elsewhere = parts.part(other)
+    seen: list[bytes] = []
+
+    def noted(key: bytes) -> Any:
+        seen.append(key)
+        return key_hash(key)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger.parts, "key_hash", noted)
+        assert refusal(buckets_of, number, elsewhere, parts.leaves()) == Reason.BAD_PROOF
+        assert len(seen) == 1
+        patch.setattr(ledger.parts, "MAX_PART_ROWS", 1)
+        seen.clear()
+        assert refusal(buckets_of, number, parts.part(number), parts.leaves()) == Reason.BAD_PROOF
+        assert len(seen) == 2
+        origin = parts.path.parent.with_name("chain")
+        assert refusal(write_parts, origin, place) == Reason.TOO_LARGE
+
+
 # --- in the place of another
 
 
@@ -297,6 +320,21 @@ def test_a_crash_before_it_is_in_its_place(parts: Parts, place: Path, moved: boo
     assert os.listdir(place.parent) == ["chain"]
     assert check(place).height == HEIGHT
     complete(place)
+
+
+def test_what_a_crash_left_beside_a_ledger_goes(parts: Parts, place: Path) -> None:
+    """Given a crash when the ledger is in its place, then the next start removes what it was made
+    of; parts of a later state stay, to be completed."""
+    restored(place, parts)
+    beside = place.with_name(".chain.restore")
+    shutil.copytree(parts.path, beside)
+    complete(place)
+    assert os.listdir(place.parent) == ["chain"]
+    shutil.rmtree(place)
+    new_store(place).close()
+    begun(place, parts).take(0, parts.part(0))
+    complete(place)
+    assert len(begun(place, parts).missing) == PARTS - 1
 
 
 def test_a_process_killed_while_it_makes_the_ledger(parts: Parts, place: Path) -> None:

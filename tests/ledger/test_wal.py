@@ -10,6 +10,7 @@ from random import Random
 import pytest
 
 from ledger.errors import Invalid, Reason
+from ledger.types import Hash
 from ledger.wal import MAX_RECORD_BYTES, SLOT_BYTES, TITLE_BYTES, Wal
 from tests.ledger.chain import refusal
 from tests.test_layers import ROOT
@@ -102,6 +103,40 @@ def test_a_log_that_is_cut_short_is_refused(place: Path, size: int) -> None:
     save(place, b"one")
     place.write_bytes(place.read_bytes()[:size])
     assert refusal(Wal.open, place) == Reason.CORRUPT
+
+
+# --- blocks
+
+NAMES = [Hash(bytes([number]) * 32) for number in range(3)]
+
+
+def test_blocks_are_kept_until_their_height_is_over(place: Path) -> None:
+    with Wal.open(place) as wal:
+        assert wal.kept(7) == set()
+        wal.release(7)
+        for height, name in ((7, NAMES[0]), (7, NAMES[1]), (77, NAMES[0]), (6, NAMES[2])):
+            wal.keep(height, name, bytes([height]))
+    with Wal.open(place) as wal:
+        assert wal.kept(7) == {NAMES[0], NAMES[1]}
+        assert (wal.body(7, NAMES[1]), wal.body(77, NAMES[0])) == (b"\x07", b"\x4d")
+        wal.release(8)
+        assert (wal.kept(6), wal.kept(7), wal.kept(77)) == (set(), set(), {NAMES[0]})
+        assert wal.body(7, NAMES[0]) == b""
+
+
+def test_a_crash_while_a_block_is_written(place: Path) -> None:
+    """Given half a file under another name, then there is no such block, and it goes in time."""
+    with Wal.open(place) as wal:
+        wal.keep(7, NAMES[0], b"whole")
+        blocks = place.with_name("wal.blocks")
+        assert blocks.stat().st_mode & 0o077 == 0
+        (blocks / f".7-{NAMES[1].hex()}").write_bytes(b"hal")
+        assert wal.kept(7) == {NAMES[0]}
+        wal.release(7)
+        assert os.listdir(blocks) == [f"7-{NAMES[0].hex()}"]
+
+
+# --- a process
 
 
 def test_a_process_killed_while_it_saves(place: Path) -> None:

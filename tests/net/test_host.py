@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 
 import pytest
 import trio
@@ -257,3 +258,23 @@ async def test_the_negotiation_survives_a_name_that_is_not_text() -> None:
         await trio.sleep(0.2)
         assert await says_back(a, b)
         assert TProtocol(ECHO)
+
+
+async def test_who_comes_leaves_room_for_those_that_a_node_chooses() -> None:
+    """Given more callers than there is room for, then half of a small room is still free to dial."""
+    async with AsyncExitStack() as stack:
+        full = await stack.enter_async_context(
+            Host(KeyPair.generate(), LOOPBACK, connections_max=8).run()
+        )
+        friend = await stack.enter_async_context(host().run())
+        refused = 0
+        for _ in range(6):
+            caller = await stack.enter_async_context(host(()).run())
+            try:
+                await caller.dial(full.peer_id, full.addresses())
+            except DialError:
+                refused += 1
+        assert refused == 2
+        assert len(full.peers()) == 4
+        await full.dial(friend.peer_id, friend.addresses())
+        await until(lambda: full.is_connected(friend.peer_id) and friend.is_connected(full.peer_id))

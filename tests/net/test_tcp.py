@@ -469,3 +469,27 @@ async def test_closing_while_somebody_connects_ends_quietly() -> None:
             with socket.create_connection(("127.0.0.1", port)):
                 await trio.lowlevel.checkpoint()  # both wake in this turn, in either order
                 await listener.close()
+
+
+class Caller:
+    """An accepted socket, as far as it is counted."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.source, self.network = tcp.source_of(address), tcp.network_of(address)
+
+
+async def test_one_network_does_not_take_all_the_room() -> None:
+    """Given callers of one /16, then a part of the room is theirs; private ones are not counted."""
+    room = tcp.Admission(64)
+
+    def admitted(*addresses: str) -> int:
+        callers = [Caller((address, 1)) for address in addresses]
+        return sum(room.admit(one) is None for one in callers)  # type: ignore[arg-type]
+
+    assert admitted(*(f"8.8.{number}.1" for number in range(20))) == 8
+    assert admitted("8.9.0.1", "2001:4860::1") == 2
+    assert admitted(*["127.0.0.1"] * 10, *["10.0.0.1"] * 10, *["fd00::1"] * 10) == 30
+    gone = Caller(("9.9.9.9", 1))
+    for _ in range(20):
+        assert room.admit(gone) is None  # type: ignore[arg-type]
+        room.remove(gone)  # type: ignore[arg-type]

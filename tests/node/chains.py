@@ -24,11 +24,11 @@ SETTINGS = Settings(listen=("/ip4/127.0.0.1/tcp/0",), dht=False, snapshots=False
 async def member(
     home: Path, genesis: Genesis, pair: KeyPair, grown: Path | None = None, **changed: object
 ) -> AsyncIterator[Node]:
-    """A running node; `grown` is a ledger to begin with a copy of."""
-    home.mkdir()
-    if grown is None:
+    """A running node, new or again; `grown` is a ledger to begin with a copy of."""
+    home.mkdir(exist_ok=True)
+    if grown is None and not (home / "chain").exists():
         Store.create(home / "chain", genesis_header(genesis), genesis_rows(genesis))
-    else:
+    elif grown is not None:
         shutil.copytree(grown, home / "chain")
     with Store.open(home / "chain", genesis.chain) as store, Wal.open(home / "wal") as wal:
         chain = Chain(genesis, store, wal, home / "snapshots")

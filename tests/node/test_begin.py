@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from ledger.blocks import unpack_block
 from ledger.codec import pack
@@ -17,9 +18,9 @@ from ledger.params import DEVNET
 from ledger.parts import write_parts
 from ledger.restore import finish
 from ledger.store import Store
-from p2p.net.protocols import SNAPSHOT, Bytes, Offered
+from p2p.net.protocols import SNAPSHOT, Bytes, GetPart, Offered
 from p2p.net.streams import Frames
-from p2p.node import begin
+from p2p.node import begin, haul
 from p2p.node.begin import Begin
 from p2p.node.chain import checkpoint_of
 from p2p.node.node import Node
@@ -132,6 +133,11 @@ LIES: dict[str, Callable[[Any], Any]] = {
         else said
     ),
     "blocks": lambda said: other_block(said) if isinstance(said, Offered) else said,
+    "certificates": lambda said: (
+        replace(said, certificate=replace(said.certificate, signers=()))
+        if isinstance(said, Offered)
+        else said
+    ),
     "voters": lambda said: (
         replace(said, voters=said.voters[1:]) if isinstance(said, Offered) else said
     ),
@@ -172,3 +178,58 @@ async def test_a_state_that_contradicts_the_checkpoint_is_not_taken(
         await join(new, a)
         assert not await work.run()
         assert new.host.is_banned(a.host.peer_id)
+
+
+async def test_each_answers_for_its_own_offer(
+    tmp_path: Path, genesis: Genesis, grown: Path
+) -> None:
+    """Given two that offer one block, of whom one shows it falsely, then that one alone goes."""
+    async with (
+        server(tmp_path / "liar", genesis, grown) as liar,
+        server(tmp_path / "honest", genesis, grown) as honest,
+        beginner(tmp_path / "new", genesis) as (new, work),
+    ):
+        lie(liar, LIES["certificates"])
+        await join(new, liar, honest)
+        (origin,) = await work._origins()
+        assert origin.peers == [honest.host.peer_id]
+        assert new.host.is_banned(liar.host.peer_id)
+        assert not new.host.is_banned(honest.host.peer_id)
+
+
+def tiny(said: Any) -> Any:
+    return replace(said, data=said.data[:1]) if isinstance(said, Bytes) else said
+
+
+@pytest.mark.parametrize("pieces", [tiny, None])
+async def test_who_gives_parts_slowly_loses_its_place(
+    tmp_path: Path,
+    genesis: Genesis,
+    grown: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pieces: Callable[[Any], Any] | None,
+) -> None:
+    """Given one that gives a byte at a time, or nothing, then the blocks are asked for after a
+    while; where there is another, the parts come from that."""
+    monkeypatch.setattr(haul, "ANSWER_S", 0.5)
+    monkeypatch.setattr(haul, "SLOW_S", 0.5)
+    monkeypatch.setattr(begin, "PATIENCE_S", 2.0)
+    async with (
+        server(tmp_path / "slow", genesis, grown) as slow,
+        server(tmp_path / "honest", genesis, grown) as honest,
+        beginner(tmp_path / "new", genesis) as (new, work),
+    ):
+
+        async def handle(stream: Any) -> None:
+            frames = Frames(stream, receives=SNAPSHOT.request, sends=SNAPSHOT.response)
+            while (request := await frames.receive()) is not None:
+                said = followed(slow).states._piece(request)
+                if isinstance(request, GetPart):
+                    said = pieces(said) if pieces else await trio.sleep_forever()
+                await frames.send(said)
+
+        slow.host.handle(SNAPSHOT.id, handle)
+        await join(new, slow)
+        assert not await work.run()
+        await join(new, honest)
+        assert await work.run()

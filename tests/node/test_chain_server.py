@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import product
@@ -40,6 +41,8 @@ from p2p.net.protocols import (
     Protocol,
 )
 from p2p.net.scopes import briefly
+from p2p.node import chain_server
+from p2p.node import state_server
 from p2p.node.fetch import ask
 from p2p.node.node import Node
 from tests.node.chains import followed, join, member
@@ -111,6 +114,23 @@ async def test_what_is_there_is_given(tmp_path: Path, genesis: Genesis, grown: P
             assert await get(SNAPSHOT, request) == Gone()
 
 
+async def test_many_blocks_are_read_beside_the_event_loop(
+    tmp_path: Path, genesis: Genesis, grown: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pair(tmp_path, genesis, grown) as (server, asker):
+        threads = set[int]()
+        read = chain_server._blocks
+
+        def read_slowly(*arguments: Any) -> list[bytes]:
+            threads.add(threading.get_ident())
+            return read(*arguments)
+
+        monkeypatch.setattr(chain_server, "_blocks", read_slowly)
+        await ask(asker.host, server.host.peer_id, BLOCKS, GetBlocks(1, 20))
+        assert threads
+        assert threading.get_ident() not in threads
+
+
 async def test_what_is_no_request_ends_its_stream_and_harms_nobody(
     tmp_path: Path, genesis: Genesis, grown: Path
 ) -> None:
@@ -137,3 +157,13 @@ async def test_what_is_no_request_ends_its_stream_and_harms_nobody(
         assert isinstance(answer, Blocks)
         assert not followed(server).stopped
         assert not server.host.bans()
+
+
+async def test_a_snapshot_that_no_process_can_write_is_no_fault_of_the_daemon(
+    tmp_path: Path, genesis: Genesis, grown: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pair(tmp_path, genesis, grown) as (server, _):
+        states = followed(server).states
+        monkeypatch.setattr(state_server.sys, "executable", str(tmp_path / "no python"))
+        await states.write()
+        assert not states._writing

@@ -150,7 +150,7 @@ async def test_what_comes_late_or_early_costs_nothing_and_tells_of_the_height(
         standing = followed(node).standing
         for height in range(2, 30):
             await stranger.gossip.publish(VOTES, ballot(standing, OTHER, height=height))
-        await until(lambda: followed(node).best == 28)
+        await until(lambda: followed(node).sync._heard == 28)
         await stranger.gossip.publish(VOTES, ballot(standing, OTHER, height=0))
         assert node.gossip.score(stranger.host.peer_id) >= 0
         assert not node.host.bans()
@@ -186,18 +186,18 @@ async def test_two_votes_of_which_one_is_false_are_reported(tmp_path: Path) -> N
 async def test_a_node_votes_no_more_when_another_votes_with_its_key(tmp_path: Path) -> None:
     """Two nodes lie between them: a neighbour takes both for one peer."""
     double = Stranger(BOTH, VOTER)
-    async with (
-        member(tmp_path / "node", BOTH, VOTER) as node,
-        member(tmp_path / "near", BOTH, KeyPair.generate()) as near,
-        member(tmp_path / "far", BOTH, KeyPair.generate()) as far,
-    ):
-        await join(near, node, far)
-        await until(lambda: near.host.peer_id in node.gossip.peers(VOTES))
-        await until(lambda: far.host.peer_id in near.gossip.peers(VOTES))
-        assert followed(node).voting
-        async with double.near(far):
-            await double.gossip.publish(VOTES, ballot(followed(node).standing, VOTER))
-            await until(lambda: not followed(node).voting)
+    async with member(tmp_path / "node", BOTH, VOTER) as node:
+        await until(lambda: followed(node).voting)
+        async with (
+            member(tmp_path / "near", BOTH, KeyPair.generate()) as near,
+            member(tmp_path / "far", BOTH, KeyPair.generate()) as far,
+        ):
+            await join(near, node, far)
+            await until(lambda: near.host.peer_id in node.gossip.peers(VOTES))
+            await until(lambda: far.host.peer_id in near.gossip.peers(VOTES))
+            async with double.near(far):
+                await double.gossip.publish(VOTES, ballot(followed(node).standing, VOTER))
+                await until(lambda: not followed(node).voting)
 
 
 # --- transactions

@@ -114,3 +114,25 @@ async def test_nodes_of_two_networks_part(tmp_path) -> None:
         await until(lambda: not a.host.peers())
         assert not knows(a, b)
         assert not knows(b, a)
+
+
+async def test_what_a_peer_said_last_of_its_height_counts(tmp_path) -> None:
+    """Given a peer that lost its ledger and began again, then what it said before is over."""
+    async with nodes(tmp_path, SETTINGS, SETTINGS) as (a, b):
+        await until(lambda: knows(a, b) and b.host.peer_id in a.presence.statuses)
+        peer = b.host.peer_id
+
+        def said(height: int, seconds_ago: float) -> None:
+            seq = a.presence.unix_ms() + 1000
+            record = replace(b.presence.own(), height=height, seq=seq, neighbours=())
+            a.presence._keep(record, b"", trio.current_time() - seconds_ago)
+
+        said(700, 0)
+        assert a.presence.claimed(peer) == 700
+        a.presence._met(peer, replace(b.presence.status(), height=3))
+        assert a.presence.claimed(peer) == 3
+        said(700, 10)
+        assert a.presence.claimed(peer) == 3
+        said(9, 0)
+        assert a.presence.claimed(peer) == 9
+        assert a.presence.claimed(KeyPair.generate().peer_id) == 0

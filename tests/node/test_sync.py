@@ -1,6 +1,7 @@
 """Catching up: blocks come from several peers, and a liar among them is found out."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,20 +9,25 @@ from typing import Any
 import pytest
 import trio
 
-from ledger.blocks import Certificate, Signer, unpack_block
+from ledger.blocks import NO_CERTIFICATE, Block, Certificate, Signer, unpack_block
 from ledger.codec import pack, unpack
-from ledger.genesis import Genesis
+from ledger.genesis import Genesis, genesis_header
 from ledger.keys import KeyPair, PeerId
 from ledger.params import DEVNET
-from ledger.types import Signature
-from p2p.net.protocols import BLOCKS, Blocks, GetBlocks, Held
+from ledger.store import Store
+from ledger.types import Hash, Signature
+from p2p.net.host import Host
+from p2p.net.protocols import BLOCKS, STATUS, Blocks, GetBlocks, Held, Status
 from p2p.net.streams import Frames
 from p2p.node.node import Node
 from p2p.node.ranges import SLOW_S, Part, Ranges
-from tests.node.chains import followed, join, member, until
+from p2p.node.sync import MAX_PEERS
+from tests.node.chains import SETTINGS, followed, join, member, until
 from tests.system.networks import genesis_of, grow, keys
 
 HEIGHT = 100
+FAR = 10**12
+"""A height that nobody has."""
 VOTERS = keys(4)
 
 
@@ -83,6 +89,11 @@ def other_state(given: Blocks) -> Blocks:
     return replace(given, blocks=(pack(replace(block, header=header)), *given.blocks[1:]))
 
 
+def at_height(data: bytes, height: int) -> bytes:
+    block = unpack_block(data)
+    return pack(replace(block, header=replace(block.header, height=height)))
+
+
 LIES: dict[str, Lie] = {
     "a forged certificate": forged_certificate,
     "too few signers": few_signers,
@@ -93,8 +104,9 @@ LIES: dict[str, Lie] = {
     "another order": lambda given: replace(given, blocks=given.blocks[::-1]),
     "a gap": lambda given: replace(given, blocks=given.blocks[:3] + given.blocks[4:]),
     "more than was asked for": lambda given: replace(given, blocks=given.blocks + given.blocks[:1]),
-    "the block before": lambda given: replace(
-        given, blocks=(unpack_block(given.blocks[0]).parent_certificate and before(given),)
+    "blocks from another height on": lambda given: replace(given, blocks=given.blocks[1:]),
+    "a block of no height": lambda given: replace(
+        given, blocks=(given.blocks[0], at_height(given.blocks[1], 0))
     ),
     "nothing, though it claims them": lambda given: Held(1, 0),
 }
@@ -156,6 +168,90 @@ async def test_a_peer_that_never_answers_does_not_hold_others_up(
         await until(lambda: followed(new).head == followed(honest).head)
 
 
+@asynccontextmanager
+async def claimer(answer: Callable[[Frames], Awaitable[None]], genesis: Genesis) -> Any:
+    """A host without a ledger that claims any height there is, and answers as it likes."""
+    host = Host(KeyPair.generate(), SETTINGS.listen)
+
+    async def status(stream: Any) -> None:
+        frames = Frames(stream, receives=STATUS.request, sends=STATUS.response)
+        if await frames.receive() is not None:
+            await frames.send(Status(genesis.chain, "x", FAR, Hash(bytes(32))))
+
+    async def blocks(stream: Any) -> None:
+        await answer(Frames(stream, receives=BLOCKS.request, sends=BLOCKS.response))
+
+    host.handle(STATUS.id, status)
+    host.handle(BLOCKS.id, blocks)
+    async with host.run():
+        yield host
+
+
+async def never(frames: Frames) -> None:
+    await trio.sleep_forever()
+
+
+async def genesis_only(frames: Frames) -> None:
+    """Blocks that are right, and of no use."""
+    data = pack(Block(genesis_header(genesis_of(VOTERS, DEVNET)), NO_CERTIFICATE, ()))
+    while await frames.receive() is not None:
+        await frames.send(Blocks((data,), b""))
+
+
+async def has_none(frames: Frames) -> None:
+    while await frames.receive() is not None:
+        await frames.send(Held(0, FAR))
+
+
+@pytest.mark.parametrize("answer", [never, genesis_only, has_none])
+async def test_who_claims_most_and_gives_nothing_does_not_hold_others_up(
+    tmp_path: Path, genesis: Genesis, grown: Path, answer: Callable[[Frames], Awaitable[None]]
+) -> None:
+    """Given more of them than there are places, then one that has the blocks is asked all the
+    same, the claim ends up nowhere, and blocks that come later are found too."""
+    async with AsyncExitStack() as stack:
+        new = await stack.enter_async_context(member(tmp_path / "new", genesis, KeyPair.generate()))
+        for _ in range(MAX_PEERS):
+            one = await stack.enter_async_context(claimer(answer, genesis))
+            await one.dial(new.host.peer_id, new.host.addresses())
+        await until(lambda: followed(new).sync._heard or new.host.bans())
+        late = await stack.enter_async_context(
+            member(tmp_path / "late", genesis, KeyPair.generate(), grown)
+        )
+        await join(new, late)
+        await until(lambda: followed(new).head == followed(late).head)
+        await until(lambda: not followed(new).syncing)
+        assert followed(new).best == HEIGHT
+
+
+async def test_a_false_claim_does_not_use_up_those_who_have_no_more_yet(
+    tmp_path: Path, genesis: Genesis, grown: Path
+) -> None:
+    """Given a peer that was asked when it had nothing new, then it is asked again."""
+    async with AsyncExitStack() as stack:
+        new = await stack.enter_async_context(member(tmp_path / "new", genesis, KeyPair.generate()))
+        late = await stack.enter_async_context(
+            member(tmp_path / "late", genesis, KeyPair.generate())
+        )
+        asked: list[GetBlocks] = []
+
+        async def answer(request: GetBlocks) -> Any:
+            asked.append(request)
+            return await followed(late).server._range(request)
+
+        serve(late, answer)
+        liar = await stack.enter_async_context(claimer(never, genesis))
+        await join(new, late)
+        await new.host.dial(liar.peer_id, liar.addresses())
+        await until(lambda: asked)
+        assert not followed(new).syncing
+        with Store.open(grown, readonly=True) as store, store.snapshot() as disk:
+            blocks = tuple(disk.block(height) or b"" for height in range(1, HEIGHT + 1))
+            certificate = disk.certificate(HEIGHT) or b""
+        await followed(late)._take_part(Part(late.host.peer_id, 1, Blocks(blocks, certificate)))
+        await until(lambda: followed(new).head == followed(late).head)
+
+
 async def test_a_block_that_is_not_the_checkpoints_is_refused(
     tmp_path: Path, genesis: Genesis, grown: Path
 ) -> None:
@@ -172,8 +268,6 @@ async def test_a_block_that_is_not_the_checkpoints_is_refused(
 # --- the order of asking
 
 A, B = PeerId("a"), PeerId("b")
-FAR = 10**12
-"""What they claim."""
 
 
 def part(peer: PeerId, first: int, count: int) -> Part:

@@ -5,7 +5,7 @@ import sys
 import time
 
 from tests.simulate.simulation import simulate
-from tests.simulate.world import KINDS, World
+from tests.simulate.world import KINDS, RARE, World
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -13,7 +13,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulate", description=__doc__)
     parser.add_argument("--nodes", type=int, required=True)
     parser.add_argument("--seeds", required=True, metavar="A:B", help="seeds A to B-1")
-    parser.add_argument("--kind", choices=KINDS, default="", help="of the Byzantine nodes")
+    parser.add_argument("--kind", choices=KINDS + RARE, default="", help="of the Byzantine nodes")
     arguments = parser.parse_args(argv)
     first, last = map(int, arguments.seeds.split(":"))
     started = time.monotonic()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from consensus.agreement import Agreement
 from ledger.blocks import Vote
+from ledger.types import Signature
 from ledger.votes import (
     Ballot,
     Message,
@@ -57,7 +58,7 @@ class Twins(Adversary):
 class Careless(Agreement):
     """Agreement that does not mind who else has its key."""
 
-    def _hear_self(self, vote: Vote) -> None:
+    def _hear_self(self, vote: Vote, signature: Signature) -> None:
         pass
 
 

@@ -6,6 +6,9 @@
 * withhold: votes in secret, keeps notarisations to itself, and leads with the stalest block.
 * twins: two honest nodes with one key each.
 * phantom: gives views up locked on notarisations that do not exist.
+* hoard: leads with one block after the other, and shows what it had notarised of the first ones
+  when others have seen many since.
+* loss: chaos, beside an honest node that loses its disk.
 """
 
 from collections.abc import Callable, Iterable
@@ -234,6 +237,25 @@ class Deeds(Mind):
         if timeout:
             self.tell(pair, timeout, 1.0)
 
+    def _lead_on(self, pair: KeyPair, height: int, scene: Scene) -> None:
+        """Propose a fresh block in each view, as if nothing had been notarised."""
+        for view in range(scene.view, scene.view + 2):
+            if self.world.leader(height, view) != pair.public or (view, height) in scene.led:
+                continue
+            timeout = self.timeout(height, view - 1, NO_LOCK, highest=False) if view else None
+            if view and (timeout is None or timeout.locked != NO_LOCK):
+                continue
+            block = self.fresh(pair, height, view)
+            if block:
+                scene.led.add((view, height))
+                self.tell(pair, self.propose(pair, view, block, timeout), 1.0)
+
+    def _reveal(self, pair: KeyPair, height: int, scene: Scene) -> None:
+        """Show everyone an old notarisation."""
+        old = [lock for view, lock in self.locks(height).items() if view <= scene.view - 3]
+        if old:
+            self.tell(pair, old[0], 1.0)
+
 
 class Chaos(Deeds):
     ways = (
@@ -252,10 +274,16 @@ class Phantom(Deeds):
     ways = "phantom phantom phantom_timeout phantom_timeout lead vote_along"
 
 
+class Hoard(Deeds):
+    ways = "lead_on lead_on lead_on give_up_low give_up_low reveal"
+
+
 MINDS: dict[str, Callable[["Simulation"], Adversary]] = {
     "silent": Adversary,
     "chaos": Chaos,
     "withhold": Withhold,
     "twins": Twins,
     "phantom": Phantom,
+    "hoard": Hoard,
+    "loss": Chaos,
 }

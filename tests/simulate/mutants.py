@@ -6,12 +6,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
-from consensus import agreement
+from consensus import scrutiny
 from consensus.agreement import Agreement
 from consensus.committee import Committee
 from consensus.decision import Decision
+from consensus.listening import Listening
 from consensus.record import Progress
-from ledger.blocks import Certificate, VoteKind
+from consensus.scrutiny import Scrutiny
+from consensus.tally import Tally
+from consensus.undecided import Undecided
+from ledger.blocks import Block, Certificate, VoteKind
 from ledger.errors import Invalid, Reason
 from ledger.types import Hash
 from ledger.votes import NO_LOCK, Ballot, Message, Proposal, TimeoutCertificate
@@ -103,23 +107,41 @@ def _leaves_anyway(self: Decision, timeout: TimeoutCertificate, now: Any) -> Non
         self._enter(timeout.view + 1, timeout, now)
 
 
+def _holds(self: Undecided, block: Block) -> bool:
+    self.add(block)
+    return True
+
+
+def _decides_early(
+    self: Tally, kind: int, height: int, view: int, block: Hash
+) -> Certificate | None:
+    signers = self.signers(kind, view, block)
+    half = self.committee.total // 2 + 1
+    needed = half if kind == VoteKind.FINALISE else self.committee.quorum
+    if self.committee.weight_of(signers) < needed:
+        return None
+    ordered = tuple(signers[index] for index in sorted(signers))
+    return Certificate(kind, height, view, block, ordered)
+
+
 def _block_if_locked(self: Decision, now: Any) -> Any:
     timeout = self.progress.timeout
     if timeout and timeout.locked != NO_LOCK:
         lock = self.progress.notarisations.get(timeout.locked)
-        return self.progress.blocks.get(Hash(lock.block)) if lock else None
+        return self.blocks.get(lock.block) if lock else None
     return _block(self, now)
 
 
-def _checks_no_kind(self: Agreement, certificate: Certificate) -> None:
-    """As `_check`, but a certificate of any kind is good if its view and block are known."""
-    known = self._decision.progress.notarisations.get(certificate.view)
-    if known is None or known.block != certificate.block:
-        _check(self, certificate)
+def _checks_no_kind(self: Scrutiny, heard: Certificate, of: Any = None) -> Certificate:
+    """As `certificate`, but one of any kind is good if its view and block are known."""
+    known = self._decision.progress.notarisations.get(heard.view)
+    if known is None or known.block != heard.block:
+        return _certificate(self, heard, of)
+    return heard
 
 
 _block = Decision._block
-_check = Agreement._check
+_certificate = Scrutiny.certificate
 _own = Decision.own
 _save = Agreement._save
 
@@ -148,7 +170,7 @@ def _saves_a_step_later(self: Agreement) -> None:
         _save(self)
 
 
-def _knows_no_self(self: Agreement, vote: Any) -> None:
+def _knows_no_self(self: Agreement, vote: Any, signature: Any) -> None:
     pass
 
 
@@ -163,7 +185,7 @@ MUTANTS: dict[str, Mutant] = {
         ((TimeoutCertificate, "locked", property(lambda self: NO_LOCK)), NO_GUARD)
     ),
     "a lower lock will do": Mutant(
-        ((agreement, "check_justified", _justifies_lower), NO_GUARD), "withhold"
+        ((scrutiny, "check_justified", _justifies_lower), NO_GUARD), "withhold"
     ),
     "votes are not on disk": Mutant(((Progress, "pack", _without(*VoteKind)), FORGETS_SELF)),
     "votes are on disk a step later": Mutant(
@@ -171,7 +193,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "N twice in a view": Mutant(((Decision, "_notarise", _notarises_again), NO_GUARD), "chaos"),
     "a signer counts twice": Mutant(((Committee, "_check_quorum", _counts_twice),), "chaos"),
-    "notarised is decided": Mutant(((Agreement, "_check", _checks_no_kind),), "chaos"),
+    "notarised is decided": Mutant(((Scrutiny, "certificate", _checks_no_kind),), "chaos"),
     "a lock without its notarisation": Mutant(
         (
             (Agreement, "_hear_ballot", _hears_ballot_without_lock),
@@ -180,7 +202,9 @@ MUTANTS: dict[str, Mutant] = {
         ),
         "phantom",
     ),
-    "own votes are not counted again": Mutant(((Decision, "own", _own_but_to_repeat),)),
+    "own votes are not counted again": Mutant(
+        ((Decision, "own", _own_but_to_repeat),), seeds=range(260, 270)
+    ),
     "own votes are counted at once": Mutant(
         ((Agreement, "_put", _puts_at_once), (Agreement, "_apply", _applies_to_any_height)),
         "silent",
@@ -188,7 +212,12 @@ MUTANTS: dict[str, Mutant] = {
         seeds=range(140, 200),
     ),
     "who is stuck is shown nothing": Mutant(
-        ((Agreement, "_hear_late", lambda self, message: None),), seeds=range(1050, 1060)
+        ((Agreement, "_hear_late", lambda self, message: None),), seeds=range(1220, 1230)
+    ),
+    "blocks that were voted for go": Mutant(((Undecided, "bind", _holds),), "hoard"),
+    "fewer voters decide": Mutant(((Tally, "_certificate", _decides_early),)),
+    "who lost its disk speaks at once": Mutant(
+        ((Listening, "due", lambda self, height: 0),), "loss"
     ),
     "proposals are not on disk": Mutant(
         ((Progress, "pack", _without(VoteKind.PROPOSE)), FORGETS_SELF)

@@ -15,13 +15,14 @@ from consensus.agreement import (
     Say,
     Want,
 )
+from consensus.record import Progress
 from ledger.blocks import Block
 from ledger.errors import Invalid
 from ledger.types import Hash
 from ledger.votes import Message
 from tests.simulate.chain import Chain
 from tests.simulate.checks import Knowledge, Violation
-from tests.simulate.world import START
+from tests.simulate.world import CHAIN, START
 
 if TYPE_CHECKING:
     from tests.simulate.simulation import Simulation
@@ -38,14 +39,27 @@ class Crash(Exception):  # noqa: N818
 class Disk:
     """The log of a node: what was saved last, unless the node dies before it is."""
 
-    def __init__(self) -> None:
-        self.record: bytes | None = None
+    def __init__(self, record: bytes | None) -> None:
+        self.record = record
+        self.blocks: dict[tuple[int, Hash], bytes] = {}
         self.dies = False
 
     def save(self, record: bytes) -> None:
         if self.dies:
             raise Crash
         self.record = record
+
+    def keep(self, height: int, name: Hash, body: bytes) -> None:
+        self.blocks[height, name] = body
+
+    def kept(self, height: int) -> set[Hash]:
+        return {name for at, name in self.blocks if at == height}
+
+    def body(self, height: int, name: Hash) -> bytes:
+        return self.blocks[height, name]
+
+    def release(self, height: int) -> None:
+        self.blocks = {key: body for key, body in self.blocks.items() if key[0] >= height}
 
 
 class Node:
@@ -65,7 +79,8 @@ class Node:
         self.simulation, self.number, self._make = simulation, number, make
         self.pair = world.pairs[number]
         self.random = random.Random(f"{world.nodes}/{world.seed}/node {number}{name}")
-        self.chain, self.disk = Chain(world, self.pair), Disk()
+        record = None if world.fresh else Progress(0).pack(CHAIN, self.pair.public)
+        self.chain, self.disk = Chain(world, self.pair), Disk(record)
         self.skew = self.random.randint(-world.faults.skew, world.faults.skew)
         self.knowledge = Knowledge(world, self.pair.public, simulation.genuine)
         self.crash = world.faults.crash
@@ -172,8 +187,26 @@ class Node:
         self.agreement = None
         self._alarm = -1
         network = self.simulation.network
-        back = min(network.time + self.random.randint(1, RESTART_MS), network.faults.gst)
+        back = network.time + self.random.randint(1, RESTART_MS)
+        if not network.is_whole:
+            back = min(back, network.faults.gst)
         network.at(back, self.start)
+
+    def lose(self) -> None:
+        """It loses its disk, once the chain goes beyond the first block: before, nobody could tell.
+
+        The chain goes too only where others will tell it soon that they are further.
+        """
+        network, others = self.simulation.network, self.simulation.nodes.values()
+        wiped = self.simulation.world.wiped
+        if self.chain.height == 1 or (wiped and not network.is_whole):
+            network.after(1_000, self.lose)
+            return
+        if wiped and min(node.chain.height for node in others) > 1:
+            self.chain = Chain(self.simulation.world, self.pair)
+        self.disk = Disk(None)
+        if self.agreement is not None:
+            self.die()
 
     # --- blocks from others
 

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from unittest.mock import patch
 
 from consensus.agreement import Agreement
-from ledger.blocks import Block, Vote
+from ledger.blocks import Block, Vote, VoteKind
 from ledger.errors import Invalid, Reason
 from ledger.payloads import Evidence
 from ledger.types import Hash, PublicKey, Signature
@@ -55,6 +56,7 @@ class Simulation:
             node.start()
         self.adversary.start()
         self._plan_cuts()
+        self._plan_loss()
         steps = 0
         while not self._is_over():
             if not self.network.step() or self.network.time > self.world.bound:
@@ -71,6 +73,11 @@ class Simulation:
             for cut in [faults.gst - 1, *(draw.randrange(faults.gst) for _ in range(faults.cuts))]:
                 for node in self.nodes.values():
                     self.network.at(cut, node.die)
+
+    def _plan_loss(self) -> None:
+        if self.world.loser is not None:
+            end = self.world.faults.gst + 60_000
+            self.network.at(int(self.world.lost_at * end), self.nodes[self.world.loser].lose)
 
     def _heights(self) -> list[int]:
         return [node.chain.height - 1 for node in self.nodes.values()]
@@ -142,11 +149,18 @@ class Simulation:
             raise Violation(f"false evidence against node {number}: {evidence}")
 
     def look(self, node: Node) -> None:
-        """Compare the blocks that a node has newly decided. Raises Violation."""
+        """Compare the blocks that a node has newly decided, and what decided them.
+
+        Raises Violation.
+        """
         if node.number not in self._looked:
             return
         for height in range(self._looked[node.number] + 1, node.chain.height):
-            block = node.chain.blocks[height - 1][0].hash
+            decided, final = node.chain.blocks[height - 1]
+            block = decided.hash
+            due = VoteKind.FINALISE, height, block
+            if (final.kind, final.height, final.block) != due or not self.genuine(final):
+                raise Violation(f"block {height} is taken without a quorum")
             if self._heads.setdefault(height, block) != block:
                 raise Violation(f"two blocks are decided at height {height}")
         self._looked[node.number] = node.chain.height - 1
@@ -154,7 +168,7 @@ class Simulation:
 
 def simulate(world: World, agreement: Callable[..., Agreement] = Agreement) -> Result:
     """Run one schedule and say what came of it."""
-    with cheap_signatures():
+    with cheap_signatures(), patch("consensus.undecided.MAX_HELD", world.room):
         simulation = Simulation(world, agreement)
         broken = ""
         try:

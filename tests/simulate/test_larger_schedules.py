@@ -3,7 +3,7 @@
 import pytest
 
 from tests.simulate.simulation import simulate
-from tests.simulate.world import KINDS, World
+from tests.simulate.world import KINDS, RARE, World
 
 
 @pytest.mark.parametrize(("nodes", "seeds"), [(5, range(55)), (6, range(40)), (7, range(30))])
@@ -12,7 +12,7 @@ def test_no_schedule_breaks(nodes: int, seeds: range) -> None:
     assert [(result.world.seed, result.broken) for result in results if result.broken] == []
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS + RARE)
 def test_each_kind_of_adversary_gets_nowhere(kind: str) -> None:
     results = [simulate(World(4, seed, kind)) for seed in range(9)]
     assert [(result.world.seed, result.broken) for result in results if result.broken] == []

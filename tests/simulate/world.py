@@ -12,6 +12,11 @@ from ledger.types import ChainId, PublicKey
 from tests.simulate.signatures import cheap_pair
 
 KINDS = ("silent", "chaos", "withhold", "twins", "phantom")
+RARE = ("hoard", "loss")
+"""A tenth of the schedules each. In `loss`, an honest node loses its disk in place of a Byzantine
+one that would have been: who forgets what it said is one of those that a network can bear."""
+HOARDED = 5
+"""Views of each height that `hoard` leads."""
 EPOCH = 4
 """Heights for which a committee holds."""
 CHAIN = ChainId(b"simulated chain!")
@@ -56,7 +61,21 @@ class World:
         self.pairs: list[KeyPair] = [cheap_pair(number + 1) for number in range(nodes)]
         self.numbers = {pair.public: number for number, pair in enumerate(self.pairs)}
         most = (nodes - 1) // 3
-        self.byzantine = set(draw.sample(range(nodes), draw.randint(min(1, most), most)))
+        self.bad = sorted(draw.sample(range(nodes), draw.randint(min(1, most), most)))
+        """Those without whom a network goes on."""
+        rare = random.Random(f"{nodes}/{seed}/{kind}/rare")
+        if not kind and rare.random() < 0.1 * len(RARE):
+            self.kind = rare.choice(RARE)
+        self.fresh = rare.random() < 0.25
+        """Whether nobody has a record of its votes at the start, as in a new network."""
+        self.room = rare.choice((1, 2, 6))
+        """Blocks that a node has in memory."""
+        self.loser = self.bad[0] if self.kind == "loss" and self.bad else None
+        self.lost_at = rare.random()
+        """When it loses its disk, of the time until a minute after the network is whole."""
+        self.wiped = rare.random() < 0.5
+        """Whether it loses the chain too, and not the log alone."""
+        self.byzantine = set(self.bad) - {self.loser}
         self.honest = [number for number in range(nodes) if number not in self.byzantine]
         self.target = draw.randint(3, 2 * EPOCH + 1)
         self.params = PARAMS
@@ -92,7 +111,7 @@ class World:
             absent = draw.randint(0, self.nodes // 4)
             for number in draw.sample(range(self.nodes), absent):
                 weights[number] = 0
-            bad = sum(weights[number] for number in self.byzantine)
+            bad = sum(weights[number] for number in self.bad)
             if 3 * bad < sum(weights):
                 members = [number for number in range(self.nodes) if weights[number]]
                 return Committee(
@@ -102,6 +121,8 @@ class World:
 
     def leader(self, height: int, view: int) -> PublicKey:
         """Who proposes: anyone, in the committee or not."""
+        if self.kind == "hoard" and self.bad and view < HOARDED:
+            return self.pairs[self.bad[0]].public
         text = f"{self.seed}/{height}/{view}".encode()
         number = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
         return self.pairs[number % self.nodes].public

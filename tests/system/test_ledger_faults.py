@@ -18,6 +18,7 @@ from ledger.errors import Invalid, Reason
 from ledger.merkle import root_of
 from ledger.state import MemoryRows
 from ledger.store import Store
+from ledger.types import Hash
 from ledger.wal import Wal
 from p2p.config import Home
 from p2p.ledger import check_ledger
@@ -243,6 +244,9 @@ def test_the_log_of_agreement_goes_on_when_the_disk_is_full(small_disk: Path) ->
         for size in (10, 100_000, 2_000_000):
             wal.save(b"vote" * (size // 4))
             assert wal.load() == b"vote" * (size // 4)
+        with pytest.raises(Invalid) as caught:
+            wal.keep(1, Hash(bytes(32)), b"block")
+        assert (caught.value.reason, wal.kept(1)) == (Reason.DISK_FULL, set())
     with Wal.open(small_disk / "wal") as again:
         assert again.load() == b"vote" * 500_000
     with pytest.raises(Invalid) as caught:
