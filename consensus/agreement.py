@@ -164,6 +164,11 @@ class Agreement:
         """
         return not (self._foreign or self._listening or self._record)
 
+    @property
+    def _place(self) -> tuple[int, int]:
+        """The height, and the time of its parent."""
+        return self.height, self._application.parent_time
+
     def _begin(self, votes: Tally | None) -> None:
         """Begin with the height after the head; `votes` are those of the height before."""
         application = self._application
@@ -216,7 +221,7 @@ class Agreement:
         try:
             while block := self._decision.decided:
                 self._decide(block)
-            if self._listening and self._listening.is_over(self.height, self._now):
+            if self._listening and self._listening.is_over(*self._place, self._now):
                 self._speak()
             said = self._decision.act(self._now, self._speaking)
         except Invalid as error:
@@ -255,7 +260,7 @@ class Agreement:
     def _plan(self) -> None:
         moments = [self._resend_at, *self._decision.due(self._now)]
         if self._listening:
-            moments.append(self._listening.due(self.height))
+            moments.append(self._listening.due(*self._place))
         self.deadline = min(moments)
 
     # --- what others say

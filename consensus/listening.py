@@ -1,9 +1,9 @@
 """What a node without a record of its votes waits for before it speaks.
 
 It may have lost its disk, and what it said before: to say anything else would convict it. So it
-speaks at a height only where it cannot have spoken, as it has seen the height before decided; at
-the first, where nobody is further, as in a network that begins; and elsewhere after a time in
-which a network that can do without it would have gone on.
+speaks at a height only where it cannot have spoken, as the block before is younger than this node,
+or it has seen that one decided; at the first, where nobody is further, as in a network that begins;
+and elsewhere after a time in which a network that can do without it would have gone on.
 """
 
 from typing import Final
@@ -25,7 +25,9 @@ class Listening:
         self._quiet = params.block_ms + params.drift_ms + params.view_ms + params.resend_ms
         """Voters that are heard at all are heard within it."""
         self._patience = PATIENCE * params.max_view_ms
-        self._spoken = 0
+        self._born = now.unix + params.drift_ms
+        """A block of a later time was proposed when this node was there already."""
+        self._spoken, self._alone_since = 0, now.steady
         self.restart(now)
 
     def restart(self, now: Moment) -> None:
@@ -48,6 +50,7 @@ class Listening:
     def hear_self(self, height: int, now: Moment) -> None:
         """This node's key has spoken at a height: before, or through another node."""
         self._spoken = max(self._spoken, height)
+        self._alone_since = now.steady
         self.restart(now)
 
     def is_level(self, height: int, now: Moment) -> bool:
@@ -55,11 +58,13 @@ class Listening:
         begins now."""
         return now.steady >= self._since + self._quiet and height > self._spoken
 
-    def is_over(self, height: int, now: Moment) -> bool:
-        """Whether it has listened enough at a height."""
-        return now.steady >= self.due(height)
+    def is_over(self, height: int, parent_time: int, now: Moment) -> bool:
+        """Whether it has listened enough at a height, whose parent is of a Unix time in ms."""
+        return now.steady >= self.due(height, parent_time)
 
-    def due(self, height: int) -> int:
+    def due(self, height: int, parent_time: int) -> int:
         """When that is, on the steady clock."""
+        if height > self._spoken and parent_time > self._born:
+            return self._alone_since + self._quiet
         begins = height == 1 > self._spoken
         return self._since + self._quiet if begins else self._begun + self._patience

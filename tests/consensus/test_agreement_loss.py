@@ -114,21 +114,34 @@ def test_who_sees_a_height_decided_after_a_while_speaks_at_the_next() -> None:
 
 
 def test_who_catches_up_or_hears_of_later_heights_listens_anew() -> None:
-    node = lost(wiped=False)
+    born = 10_000
+    node = lost(wiped=False, start=born)
     other = Voter(ORDER, 2)
     take(other, 4)
     for block, final in other.chain.blocks[1:]:
         node.chain.decide(block, final)
-    node.agreement.moved(at(QUIET))
-    take(node, 1, time=QUIET + 1)
+    node.agreement.moved(at(born + QUIET))
+    take(node, 1, time=born + QUIET + 1)
     assert not node.agreement.voting
     ahead = Vote(T, 900, 0, b"")
     for number in (0, 0, 1):
-        node.agreement.receive(ballot(ORDER, number, ahead), at(2 * QUIET + number))
-    take(node, 1, time=2 * QUIET + 1)
+        node.agreement.receive(ballot(ORDER, number, ahead), at(born + 2 * QUIET + number))
+    take(node, 1, time=born + 2 * QUIET + 1)
     assert not node.agreement.voting
-    node.agreement.receive(ballot(ORDER, 0, ahead), at(3 * QUIET))  # one may be Byzantine
-    take(node, 1, time=3 * QUIET + 1)
+    node.agreement.receive(ballot(ORDER, 0, ahead), at(born + 3 * QUIET))  # one may be Byzantine
+    take(node, 1, time=born + 3 * QUIET + 1)
+    assert node.agreement.voting
+
+
+def test_who_catches_up_with_a_block_younger_than_itself_speaks_on_it() -> None:
+    node, other = lost(wiped=False), Voter(ORDER, 2)
+    take(other, 4)
+    for block, final in other.chain.blocks[1:]:
+        node.chain.decide(block, final)
+    assert node.chain.parent_time > at(0).unix + DEVNET.drift_ms
+    node.agreement.moved(at(QUIET - 1))
+    assert not node.agreement.voting
+    node.agreement.tick(at(QUIET))
     assert node.agreement.voting
 
 

@@ -261,7 +261,7 @@ async def test_the_negotiation_survives_a_name_that_is_not_text() -> None:
 
 
 async def test_who_comes_leaves_room_for_those_that_a_node_chooses() -> None:
-    """Given more callers than there is room for, then half of a small room is still free to dial."""
+    """Given more callers than there is room for, then half of a small room is free to dial."""
     async with AsyncExitStack() as stack:
         full = await stack.enter_async_context(
             Host(KeyPair.generate(), LOOPBACK, connections_max=8).run()

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -42,7 +43,6 @@ from p2p.net.protocols import (
 )
 from p2p.net.scopes import briefly
 from p2p.node import chain_server
-from p2p.node import state_server
 from p2p.node.fetch import ask
 from p2p.node.node import Node
 from tests.node.chains import followed, join, member
@@ -164,6 +164,6 @@ async def test_a_snapshot_that_no_process_can_write_is_no_fault_of_the_daemon(
 ) -> None:
     async with pair(tmp_path, genesis, grown) as (server, _):
         states = followed(server).states
-        monkeypatch.setattr(state_server.sys, "executable", str(tmp_path / "no python"))
+        monkeypatch.setattr(sys, "executable", str(tmp_path / "no python"))
         await states.write()
         assert not states._writing

@@ -141,9 +141,9 @@ async def test_a_peer_that_gives_something_wrong_is_cut_off_and_others_are_asked
         await join(new, liar)
         await until(lambda: new.host.is_banned(liar.host.peer_id))
         assert followed(new).head.height < HEIGHT
+        await until(lambda: not new.host.is_connected(liar.host.peer_id))
         liar.host.handle(BLOCKS.id, honest)  # as another peer would
         new.host.unban(liar.host.peer_id)
-        await until(lambda: not new.host.is_connected(liar.host.peer_id))
         await join(new, liar)
         await until(lambda: followed(new).head == followed(liar).head)
 

@@ -217,7 +217,7 @@ MUTANTS: dict[str, Mutant] = {
     "blocks that were voted for go": Mutant(((Undecided, "bind", _holds),), "hoard"),
     "fewer voters decide": Mutant(((Tally, "_certificate", _decides_early),)),
     "who lost its disk speaks at once": Mutant(
-        ((Listening, "due", lambda self, height: 0),), "loss"
+        ((Listening, "due", lambda self, height, parent_time: 0),), "loss"
     ),
     "proposals are not on disk": Mutant(
         ((Progress, "pack", _without(VoteKind.PROPOSE)), FORGETS_SELF)
