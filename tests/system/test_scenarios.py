@@ -78,6 +78,7 @@ def written(place: Path, text: str) -> str:
     return str(path)
 
 
+@pytest.mark.campaign
 @pytest.mark.timeout(120)
 def test_one_of_four_is_killed_then_halves_are_parted(tmp_path: Path) -> None:
     """Given four voters under load,
