@@ -120,12 +120,14 @@ def test_the_chain_goes_on_without_one_of_four_which_then_catches_up(
     wait_until(lambda: head(lost)["voting"], 20, "its vote")
 
 
+@pytest.mark.campaign  # once it did not follow within 30 s on a busy machine: see the longer limits
+@pytest.mark.timeout(180)
 def test_a_newcomer_catches_up_and_then_follows(swarm: Swarm, daemons: list[Daemon]) -> None:
     genesis = read_genesis((daemons[0].home / "genesis.toml").read_text())
     late = settle(
         swarm.make(bootstrap=[daemons[0].address]), KeyPair.generate(), genesis
     ).start().ready()  # fmt: skip
-    reach([late], height(daemons[0]))
-    reach([late], height(daemons[0]) + 3)
+    reach([late], height(daemons[0]), timeout_s=60)
+    reach([late], height(daemons[0]) + 3, timeout_s=60)
     assert same_at([late, *daemons], height(daemons[0]) - 1)
     assert not head(late)["syncing"]
