@@ -47,20 +47,6 @@ from ledger.keys import KeyPair
 from ledger.types import Hash, PublicKey, Signature
 from ledger.votes import Ballot, Message, Proposal, TimeoutCertificate
 
-__all__ = [
-    "Accuse",
-    "Agreement",
-    "Application",
-    "Behind",
-    "Failed",
-    "Foreign",
-    "Log",
-    "Moment",
-    "Output",
-    "Say",
-    "Want",
-]
-
 
 class Agreement:
     """One node's part in it."""

@@ -15,7 +15,6 @@ import trio
 from p2p.testnet.links import free_ports, loopback
 from p2p.testnet.threads import call
 
-CHUNK_BYTES: Final = 64 * 1024
 CHUNKS: Final = 64
 """On the way at once in one direction of one connection; beyond them the sender has to wait."""
 STRANGER: Final = -1

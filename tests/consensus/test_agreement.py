@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from consensus.agreement import Want
 from consensus.decision import view_ms
+from consensus.driver import Want
 from ledger.blocks import MAX_BLOCK_BYTES, Block, Vote, transactions_root
 from ledger.errors import Invalid, Reason
 from ledger.params import DEVNET, Params

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from consensus.agreement import Behind, Failed, Foreign, Moment
+from consensus.driver import Behind, Failed, Foreign, Moment
 from consensus.record import PAST_VIEWS, load
 from consensus.tally import Statement
 from ledger.blocks import Block, Vote

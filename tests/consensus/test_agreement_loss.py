@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from consensus.agreement import Foreign, Output
 from consensus.committee import Committee
+from consensus.driver import Foreign, Output
 from consensus.listening import PATIENCE
 from consensus.scrutiny import MAX_FALSE
 from consensus.undecided import MAX_HELD, Undecided

@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from consensus.agreement import Agreement, Moment, Output, Say
+from consensus.agreement import Agreement
 from consensus.committee import Committee
+from consensus.driver import Moment, Output, Say
 from consensus.record import Progress
 from ledger.blocks import Block, Certificate, Signer, Vote, VoteKind
 from ledger.errors import Invalid, Reason

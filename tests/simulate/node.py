@@ -4,9 +4,9 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from consensus.agreement import (
+from consensus.agreement import Agreement
+from consensus.driver import (
     Accuse,
-    Agreement,
     Behind,
     Failed,
     Foreign,
