@@ -144,6 +144,15 @@ class Miner:
         found = [worker for worker in self.ready() if worker.card.digest == digest]
         return min(found, key=lambda worker: worker.running, default=None)
 
+    def waiting(self, digest: Hash) -> int:
+        """Requests that wait for a model beyond those it answers at once."""
+        worker = self.find(digest)
+        return max(0, worker.running - worker.recipe.slots) if worker is not None else 0
+
+    def mined(self) -> set[int]:
+        """The subnets that are mined here."""
+        return {worker.netuid for worker in self.workers.values()} - {0}
+
     def announced(self) -> tuple[Served, ...]:
         """What presence says of our models."""
         return tuple(_served(worker) for worker in self.ready())
@@ -261,6 +270,7 @@ def _served(worker: Worker) -> Served:
         slots=worker.ready.slots,
         queue=worker.running,
         speed=round(worker.speed * 1000),
+        netuid=worker.netuid,
     )
 
 
