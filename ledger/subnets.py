@@ -21,6 +21,8 @@ from ledger.tables import (
     BONDS,
     CHANGES,
     COMMITS,
+    EPOCH_ROWS,
+    EPOCHS,
     LOCK_PRICE,
     NEURONS,
     POTS,
@@ -79,7 +81,7 @@ not above `alpha_high`, and both change only while `liquid_alpha` is on.
 """
 
 _OF_SUBNET: Final[tuple[Table[Any], ...]] = (
-    SUBNETS, NEURONS, UIDS, COMMITS, WEIGHTS, BONDS, SCORES, CHANGES,
+    SUBNETS, NEURONS, UIDS, COMMITS, WEIGHTS, BONDS, SCORES, EPOCHS, EPOCH_ROWS, CHANGES,
 )  # fmt: skip
 """Tables whose keys begin with a netuid."""
 

@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from consensus.epoch import epoch_input, run_epoch, run_epochs
+from consensus.epoch import run_epoch, run_epochs
+from consensus.given import input_of, record_of
 from consensus.shares import agreed_shares, renew_shares
 from consensus.yuma import NO_COMMIT
 from ledger.emission import audit, equal_shares, pots_of, supply_of
@@ -109,7 +110,7 @@ def test_the_input_is_what_the_tables_say() -> None:
         row = Commit(Hash(bytes(32)), 1, committed, opens + 20)
         world.state.put(COMMITS, uid_key(1, 1) + height_key(opens), row)
     params = replace(world.params, owner_cut=ONE // 5, stake_threshold=3)
-    given = epoch_input(world.state, params, 1, 18, neurons(world.state, 1))
+    given = input_of(params, record_of(world.state, 1, 18))
     assert (given.current_block, given.tempo, given.activity_cutoff, given.lms) == (18, 20, 30, 0)
     assert (given.owner_uid, given.kappa, given.min_stake) == (0, 32_767, 3)
     assert (given.max_allowed_validators, given.steepness) == (5, 7)
@@ -287,7 +288,7 @@ def test_a_newcomer_inherits_nothing() -> None:
     world.wait(5)
     seat(world.state, 1, 2, pool("mia"), world.height)  # mia in ben's place, max in mia's
     seat(world.state, 1, 3, pool("max"), world.height)
-    given = epoch_input(world.state, world.params, 1, world.height, neurons(world.state, 1))
+    given = input_of(world.params, record_of(world.state, 1, world.height))
     assert given.validator_permits.tolist() == [True, True, False, False, False]
     assert given.weights.pairs() == [[], [[4, ONE]], [], [], []]
     fill(world, POT)
