@@ -11,6 +11,7 @@ from p2p.cli import (
     demo,
     doctor,
     epoch,
+    explain,
     failure,
     genesis,
     history,
@@ -44,7 +45,7 @@ def yuma() -> None:
 
 for _module in (
     *(node, doctor, ping, swarm, bootstrap, member, models, run),
-    *(receipts, wallet, tx, stake, subnet, weights, chain, history, light),
+    *(receipts, wallet, tx, stake, subnet, weights, explain, chain, history, light),
     *(genesis, ledger, epoch, config, log, demo, testnet),
 ):
     for _command in _module.COMMANDS:
