@@ -9,7 +9,6 @@ from p2p.cli.command import Command, current_client, json_option
 from p2p.cli.show import Cell, print_json, print_pairs, print_table
 from p2p.cli.submit import Row, tokens
 
-
 HEADS = (
     *("UID", "NODE", "STAKE", "PERMIT", "CONSENSUS", "INCENTIVE", "DIVIDENDS", "TRUST"),
     *("EMISSION", "UPDATED"),
