@@ -24,7 +24,9 @@ def miner_reasons(done: Decided, uid: int, miner: Miner) -> list[str]:
     if said and not miner.consensus:
         reasons.append("no majority of stake gives it any weight")
     reasons += [
-        f"the weight that uid {pair.validator} gave it {_cut(pair)}" for pair in _cuts(said)
+        f"the weight that uid {pair.validator} gave it {_cut(pair)}"
+        for pair in _cuts(said)
+        if pair.power
     ]
     return [*reasons, *_by_stake(done)]
 
@@ -112,9 +114,9 @@ def _weights(done: Decided, uid: int, validator: Validator) -> Iterator[str]:
         return
     registered = done.given.block_at_registration
     later = np.flatnonzero(registered >= _heard(done, uid)).tolist()
-    if later:
+    if others := [other for other in later if other != uid]:
         committed = f"its weights, committed in block {validator.committed}"
-        yield f"{committed}, say nothing of what registered since: {_uids(later)}"
+        yield f"{committed}, say nothing of what registered since: {_uids(others)}"
     if uid in unpack(done.record.rows[uid].uids) and uid != done.given.owner_uid:
         yield "what it says of itself does not count"
 
