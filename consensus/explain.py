@@ -78,7 +78,7 @@ class Validator:
     next_permit: bool
     """Whether they do in the next epoch."""
     place: int
-    """Its stake's place, the largest being 1."""
+    """Its stake's place, the largest being 1; 0 where it has none that is enough."""
     stake: int
     """Its share of the stake that is enough."""
     active: bool
@@ -146,6 +146,8 @@ def _parts(output: EpochOutput) -> Bits:
 
 def _place(stake: Bits, uid: int) -> int:
     """The place of a uid's stake, of equals the highest uid first, as permits are given."""
+    if not stake[uid]:
+        return 0
     ascending = np.argsort(stake, kind="stable")
     return len(stake) - int(np.flatnonzero(ascending == uid)[0])
 

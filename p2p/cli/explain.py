@@ -112,8 +112,9 @@ def _print_miner(miner: Row, whole: int) -> None:
 
 
 def _print_validator(validator: Row, whole: int) -> None:
+    place = f", number {validator['place']}" if validator["place"] else ""
     pairs: list[tuple[str, Cell]] = [
-        ("stake", f"{validator['stake_share']} of all, number {validator['place']}"),
+        ("stake", f"{validator['stake_share']} of all{place}"),
         ("active stake", f"{validator['power']} of all"),
         ("committed", f"in block {validator['committed']}" if validator["committed"] else None),
         ("trust", validator["trust"]),

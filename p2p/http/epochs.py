@@ -6,10 +6,10 @@ import trio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from consensus.explain import Decided, decide_again
-from consensus.given import kept_heights, record_at
+from consensus.explain import decide_again
+from consensus.given import Record, kept_heights, record_at
 from ledger.codec import MAX_INTEGER
-from ledger.params import MAX_UIDS
+from ledger.params import Params
 from ledger.state import State
 from ledger.subnets import tempo_end
 from ledger.tables import SUBNETS
@@ -18,15 +18,18 @@ from p2p.http.api import Control, Line, Refused, Row
 from p2p.http.chain import query_integer, state_of
 from p2p.http.subnets import MAX_NETUID, subnet_or_refused
 
+MAX_UID = 65_535
+"""Of two bytes; how many there are is the record's to say."""
 COMPUTER = trio.CapacityLimiter(1)
 """A large epoch takes a second or so, too long for the event loop."""
 
 
-class Epoch(NamedTuple):
+class Asked(NamedTuple):
     """The epoch that a request is about."""
 
+    params: Params
     netuid: int
-    done: Decided
+    record: Record
 
 
 async def metagraph(control: Control, request: Request) -> Response:
@@ -34,8 +37,12 @@ async def metagraph(control: Control, request: Request) -> Response:
 
     Where no block is named, also which models the nodes are known to serve now.
     """
-    epoch = await _epoch_of(control, request)
-    said = metagraph_document(epoch.done, epoch.netuid)
+    asked = _asked(control, request)
+
+    def say() -> Line:
+        return metagraph_document(decide_again(asked.params, asked.record), asked.netuid)
+
+    said = await trio.to_thread.run_sync(say, limiter=COMPUTER)
     if "at" not in request.query_params:
         _add_models(control, said["rows"])
     return JSONResponse(said)
@@ -43,23 +50,25 @@ async def metagraph(control: Control, request: Request) -> Response:
 
 async def explain(control: Control, request: Request) -> Response:
     """What the last epoch up to a block decided of one uid, and why."""
-    uid = query_integer(request, "uid", 0, MAX_UIDS - 1)
-    epoch = await _epoch_of(control, request)
-    if uid >= epoch.done.size:
+    uid = query_integer(request, "uid", 0, MAX_UID)
+    asked = _asked(control, request)
+    if uid >= asked.record.size:
         raise Refused(
-            f"subnet {epoch.netuid} had no uid {uid} in the epoch of block "
-            f"{epoch.done.record.height}",
+            f"subnet {asked.netuid} had no uid {uid} in the epoch of block {asked.record.height}",
             "see those it had with: yuma metagraph",
             status=404,
         )
-    return JSONResponse(explain_document(epoch.done, epoch.netuid, uid))
+
+    def say() -> Line:
+        return explain_document(decide_again(asked.params, asked.record), asked.netuid, uid)
+
+    return JSONResponse(await trio.to_thread.run_sync(say, limiter=COMPUTER))
 
 
-async def _epoch_of(control: Control, request: Request) -> Epoch:
-    """The epoch that a request is about, computed again. Raises Refused."""
+def _asked(control: Control, request: Request) -> Asked:
+    """The epoch that a request is about. Raises Refused."""
     with state_of(control) as (follow, state, disk):
-        netuid = _netuid_of(state, request)
-        head = disk.head.height
+        netuid, head = _netuid_of(state, request), disk.head.height
         limit: int = head
         if "at" in request.query_params:
             limit = query_integer(request, "at", 0, MAX_INTEGER)
@@ -67,8 +76,7 @@ async def _epoch_of(control: Control, request: Request) -> Epoch:
             raise Refused(f"there is no block {limit} yet", f"the last one is block {head}")
         record = record_at(state, netuid, _height_of(state, netuid, limit, head))
         assert record is not None
-    done = await trio.to_thread.run_sync(decide_again, follow.params, record, limiter=COMPUTER)
-    return Epoch(netuid, done)
+        return Asked(follow.params, netuid, record)
 
 
 def _netuid_of(state: State, request: Request) -> int:
