@@ -1,45 +1,27 @@
-"""Epochs: what a subnet's tables say goes into Yuma, and what comes out is paid and kept.
+"""Epochs: what a subnet's tables say goes into Yuma, and what comes out is paid and stored.
 
 The pot of a subnet is what its epoch shares out: the owner's cut, miners' emission to the owners of
 their hotkeys, validators' to their stakers. What is cut off by rounding stays in the pot, and all
 of it does where there is nobody to pay.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from consensus.fixed import Bits, to_u16
+from consensus.given import input_of, keep, owner_cut, record_of
 from consensus.rows import Rows
-from consensus.yuma import NO_COMMIT, NO_OWNER, EpochInput, EpochOutput, Mask, epoch
+from consensus.yuma import EpochOutput, epoch
 from ledger.accounts import pay
 from ledger.emission import pots_of
 from ledger.neurons import neurons
-from ledger.params import ONE, Params
+from ledger.params import Params
 from ledger.stakes import earn, earn_own
 from ledger.state import State
 from ledger.subnets import is_epoch, subnet_of
-from ledger.tables import (
-    BONDS,
-    COMMITS,
-    POOLS,
-    POTS,
-    SCORES,
-    SUBNETS,
-    UIDS,
-    Bonds,
-    Neuron,
-    Scores,
-    netuid_key,
-    uid_key,
-)
-from ledger.weights import drop_expired_commits, rows_of
-
-NOTHING: Final = (b"", b"")
-"""A row without entries."""
+from ledger.tables import BONDS, POTS, SCORES, SUBNETS, Bonds, Neuron, Scores, netuid_key, uid_key
 
 
 def run_epochs(state: State, params: Params, height: int) -> None:
@@ -55,58 +37,18 @@ def run_epoch(state: State, params: Params, netuid: int, height: int) -> None:
 
     Raises Invalid NO_SUBNET.
     """
-    drop_expired_commits(state, netuid, height)
-    subnet, found = subnet_of(state, netuid), neurons(state, netuid)
-    given = epoch_input(state, params, netuid, height, found)
-    output = epoch(given)
-    paid = _pay_neurons(state, found, output)
+    record = record_of(state, netuid, height)
+    keep(state, netuid, record)
+    output = epoch(input_of(params, record))
+    subnet = subnet_of(state, netuid)
+    paid = _pay_neurons(state, neurons(state, netuid), output)
     if paid:
-        cut = pots_of(state).amounts[netuid] - given.emission
+        cut = owner_cut(params, record)
         pay(state, subnet.owner, cut)
         _take_from_pot(state, netuid, paid + cut)
     state.put(SCORES, netuid_key(netuid), scores_of(output, height))
     _keep_bonds(state, netuid, output.bonds)
     state.put(SUBNETS, netuid_key(netuid), replace(subnet, last_epoch=height))
-
-
-def epoch_input(
-    state: State, params: Params, netuid: int, height: int, found: Sequence[Neuron]
-) -> EpochInput:
-    """A subnet at a height, with the neurons found in it, as Yuma takes it.
-
-    What Yuma shares out is the subnet's pot without the owner's cut. Raises Invalid NO_SUBNET.
-    """
-    subnet = subnet_of(state, netuid)
-    settings = subnet.hyperparameters
-    pot = pots_of(state).amounts[netuid]
-    owner = state.get(UIDS, netuid_key(netuid) + subnet.pool)
-    return EpochInput(
-        current_block=height,
-        tempo=settings.tempo,
-        activity_cutoff=max(1, settings.activity_cutoff * settings.tempo // 1000),
-        lms=subnet.last_epoch,
-        min_stake=params.stake_threshold,
-        max_allowed_validators=settings.max_validators,
-        owner_uid=owner.uid if owner else NO_OWNER,
-        kappa=params.kappa,
-        bonds_penalty=settings.bonds_penalty,
-        bonds_moving_average=settings.bonds_moving_average,
-        yuma3=bool(settings.yuma3),
-        liquid_alpha=bool(settings.liquid_alpha),
-        alpha_low=settings.alpha_low,
-        alpha_high=settings.alpha_high,
-        steepness=settings.alpha_steepness,
-        emission=pot - pot * params.owner_cut // ONE,
-        commit_reveal=bool(settings.commit_reveal),
-        dense=False,
-        last_update=_blocks(neuron.updated for neuron in found),
-        block_at_registration=_blocks(neuron.registered for neuron in found),
-        total_stake=[_stake(state, neuron) for neuron in found],
-        validator_permits=_permits(state, netuid, found),
-        weights=Rows.of_bytes(rows_of(state, netuid, found)),
-        bonds=Rows.of_bytes(_bond_rows(state, netuid, len(found))),
-        commit_blocks=_commit_blocks(state, netuid, len(found)),
-    )
 
 
 def scores_of(output: EpochOutput, height: int) -> Scores:
@@ -125,48 +67,8 @@ def scores_of(output: EpochOutput, height: int) -> Scores:
     )
 
 
-def _blocks(heights: Iterable[int]) -> NDArray[np.uint64]:
-    return np.fromiter(heights, np.uint64)
-
-
 def _packed(shares: Bits) -> bytes:
     return to_u16(shares).astype("<u2").tobytes()
-
-
-def _stake(state: State, neuron: Neuron) -> int:
-    pool = state.get(POOLS, neuron.pool)
-    return pool.stake if pool else 0
-
-
-def _permits(state: State, netuid: int, found: Sequence[Neuron]) -> Mask:
-    """Whom the last epoch made a validator; a uid registered since has no permit from it."""
-    scores = state.get(SCORES, netuid_key(netuid))
-    permits = np.zeros(len(found), np.bool_)
-    if scores is not None:
-        given = np.frombuffer(scores.permits, np.bool_)
-        permits[: len(given)] = given
-        permits &= [neuron.registered <= scores.height for neuron in found]
-    return permits
-
-
-def _bond_rows(state: State, netuid: int, count: int) -> list[tuple[bytes, bytes]]:
-    rows = [NOTHING] * count
-    for key, row in state.rows(BONDS, netuid_key(netuid)):
-        rows[_uid(key)] = (row.uids, row.values)
-    return rows
-
-
-def _commit_blocks(state: State, netuid: int, count: int) -> NDArray[np.uint64]:
-    """When each uid made the earliest of its commitments that are still open."""
-    earliest = [NO_COMMIT] * count
-    for key, commit in state.rows(COMMITS, netuid_key(netuid)):
-        earliest[_uid(key)] = min(earliest[_uid(key)], commit.committed)
-    return np.array(earliest, np.uint64)
-
-
-def _uid(key: bytes) -> int:
-    """The uid in a key that begins with a netuid and a uid."""
-    return int.from_bytes(key[2:4])
 
 
 def _pay_neurons(state: State, found: Sequence[Neuron], output: EpochOutput) -> int:

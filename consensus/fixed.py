@@ -74,6 +74,12 @@ def to_u16(bits: Bits) -> NDArray[np.uint16]:
     return ((bits * np.uint64(U16)) >> SHIFT).astype(np.uint16)  # <= 2**48
 
 
+def decimal(bits: int) -> str:
+    """A number as text with six decimals, the nearest; of two as near the larger."""
+    whole, part = divmod((bits * 10**6 + HALF) >> FRACTION, 10**6)
+    return f"{whole}.{part:06}"
+
+
 def exp(x: NDArray[np.int64]) -> Bits:
     """e**x for any I32F32, held within -20..20; the result is below 2**31.
 

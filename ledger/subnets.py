@@ -22,6 +22,8 @@ from ledger.tables import (
     BONDS,
     CHANGES,
     COMMITS,
+    EPOCH_ROWS,
+    EPOCHS,
     LOCK_PRICE,
     NEURONS,
     POTS,
@@ -85,7 +87,7 @@ TASK_NAME: Final = re.compile("[a-z][a-z0-9._-]*")
 _TASK_CHANGE: Final = "task"
 """Among the names of settings in CHANGES."""
 _OF_SUBNET: Final[tuple[Table[Any], ...]] = (
-    SUBNETS, TASKS, NEURONS, UIDS, COMMITS, WEIGHTS, BONDS, SCORES, CHANGES,
+    SUBNETS, TASKS, NEURONS, UIDS, COMMITS, WEIGHTS, BONDS, SCORES, EPOCHS, EPOCH_ROWS, CHANGES,
 )  # fmt: skip
 """Tables whose keys begin with a netuid."""
 

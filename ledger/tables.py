@@ -18,9 +18,12 @@ from ledger.params import (
     SLOTS,
 )
 from ledger.state import Table
-from ledger.types import HashField, KeyField, Size
+from ledger.types import HashField, KeyField, Signed, Size
 
 VECTOR = Size(2 * MAX_UIDS)
+FLAGS = Size(MAX_UIDS)
+NUMBERS = Size(8 * MAX_UIDS)
+KEYS = Size(32 * MAX_UIDS)
 
 
 def height_key(height: int) -> bytes:
@@ -211,10 +214,43 @@ class Scores:
     incentive: Annotated[bytes, VECTOR]
     dividends: Annotated[bytes, VECTOR]
     trust: Annotated[bytes, VECTOR]
-    server_emission: Annotated[bytes, Size(8 * MAX_UIDS)]
-    validator_emission: Annotated[bytes, Size(8 * MAX_UIDS)]
-    active: Annotated[bytes, Size(MAX_UIDS)]
-    permits: Annotated[bytes, Size(MAX_UIDS)]
+    server_emission: Annotated[bytes, NUMBERS]
+    validator_emission: Annotated[bytes, NUMBERS]
+    active: Annotated[bytes, FLAGS]
+    permits: Annotated[bytes, FLAGS]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch was given, beside its rows: of each uid a key, a u64 or a 0/1 byte."""
+
+    settings: Hyperparameters
+    owner_uid: Annotated[int, Signed()]
+    """-1 for an owner without a neuron."""
+    last_epoch: int
+    pot: int
+    hotkeys: Annotated[bytes, KEYS]
+    """Those that spoke for the neurons' pools then."""
+    registered: Annotated[bytes, NUMBERS]
+    updated: Annotated[bytes, NUMBERS]
+    stakes: Annotated[bytes, NUMBERS]
+    commits: Annotated[bytes, NUMBERS]
+    """When the earliest commitment that was still open was made; 2**64-1 for none."""
+    permits: Annotated[bytes, FLAGS]
+    withheld: Annotated[bytes, FLAGS]
+    """Who had not revealed in time what it had committed to."""
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """What an epoch was given of one uid: the weights that it said, and the bonds that it held."""
+
+    committed: int
+    """When the weights were; 0 for none."""
+    uids: Annotated[bytes, VECTOR]
+    values: Annotated[bytes, VECTOR]
+    bond_uids: Annotated[bytes, VECTOR]
+    bond_values: Annotated[bytes, VECTOR]
 
 
 @dataclass(frozen=True)
@@ -342,13 +378,15 @@ UNBONDING = Table(b"u", Unbonding)  # pool, coldkey, height of payment
 MOVES = Table(b"m", Move)  # pool left, coldkey, height of release, pool entered
 DUE = Table(b"d", Due)  # height, pool (of MOVES: the one left), coldkey
 SUBNETS = Table(b"n", Subnet)  # netuid
-TASKS = Table(b"f", Task)  # netuid
+TASKS = Table(b"T", Task)  # netuid
 NEURONS = Table(b"e", Neuron)  # netuid, uid
 UIDS = Table(b"i", Uid)  # netuid, pool
 COMMITS = Table(b"c", Commit)  # netuid, uid, height after which it opens
 WEIGHTS = Table(b"w", Weights)  # netuid, uid
 BONDS = Table(b"b", Bonds)  # netuid, uid
 SCORES = Table(b"r", Scores)  # netuid
+EPOCHS = Table(b"f", Epoch)  # netuid, height
+EPOCH_ROWS = Table(b"E", EpochRow)  # netuid, height, uid
 ROOT_WEIGHTS = Table(b"o", RootWeights)  # pool
 POTS = Table(b"t", Pots)  # nothing: one row
 SUPPLY = Table(b"y", Supply)  # nothing: one row
@@ -363,6 +401,6 @@ INTELLIGENCE = Table(b"j", Intelligence)  # pool
 
 TABLES = (
     ACCOUNTS, HOTKEYS, POOLS, STAKES, UNBONDING, MOVES, DUE, SUBNETS, TASKS, NEURONS, UIDS, COMMITS,
-    WEIGHTS, BONDS, SCORES, ROOT_WEIGHTS, POTS, SUPPLY, LOCK_PRICE, CHANGES, CHANNELS, CONVICTIONS,
-    TERMS, RANDOMNESS, ATTENDANCE, INTELLIGENCE,
+    WEIGHTS, BONDS, SCORES, EPOCHS, EPOCH_ROWS, ROOT_WEIGHTS, POTS, SUPPLY, LOCK_PRICE, CHANGES,
+    CHANNELS, CONVICTIONS, TERMS, RANDOMNESS, ATTENDANCE, INTELLIGENCE,
 )  # fmt: skip

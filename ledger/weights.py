@@ -142,32 +142,36 @@ def set_root_weights(call: Call, payload: SetRootWeights) -> None:
 # --- for epochs
 
 
-def rows_of(state: State, netuid: int, neurons: Sequence[Neuron]) -> list[tuple[bytes, bytes]]:
-    """The packed uids and values that each of a subnet's neurons says; empty where it says none.
+def rows_of(state: State, netuid: int, neurons: Sequence[Neuron]) -> dict[int, Weights]:
+    """What a subnet's neurons say, by uid; nothing of those that say none.
 
     Entries for neurons registered since the vector was committed are left out.
     """
-    rows = [(b"", b"")] * len(neurons)
+    rows = {}
     registered = [neuron.registered for neuron in neurons]
     latest = max(registered, default=0)
     for key, row in state.rows(WEIGHTS, netuid_key(netuid)):
         uid = int.from_bytes(key[2:])
         if row.registered == registered[uid]:
-            known = latest < row.committed
-            rows[uid] = (row.uids, row.values) if known else _of_known(row, registered)
+            rows[uid] = row if latest < row.committed else _of_known(row, registered)
     return rows
 
 
-def drop_expired_commits(state: State, netuid: int, height: int) -> None:
-    """Delete the commitments of a subnet that can no longer be revealed after a block.
+def drop_expired_commits(state: State, netuid: int, height: int) -> list[int]:
+    """Delete the commitments of a subnet that can no longer be revealed after a block; whose, uids.
 
     With each goes the vector that its validator showed before: to choose what to show costs a
     tempo. A later vector stays, such as one set in the open since the subnet takes no commitments.
     """
-    for key, commit in list(state.rows(COMMITS, netuid_key(netuid))):
-        if commit.closes <= height:
-            state.delete(COMMITS, key)
-            _drop_earlier(state, key[:4], commit)
+    expired = [
+        (key, commit)
+        for key, commit in state.rows(COMMITS, netuid_key(netuid))
+        if commit.closes <= height
+    ]
+    for key, commit in expired:
+        state.delete(COMMITS, key)
+        _drop_earlier(state, key[:4], commit)
+    return [int.from_bytes(key[2:4]) for key, _ in expired]
 
 
 def root_rows(state: State, params: Params, height: int) -> list[RootVote]:
@@ -272,13 +276,14 @@ def _upscaled(subnet: Subnet, uid: int, payload: RevealWeights | SetWeights) -> 
     return pack(max_upscale(values))
 
 
-def _of_known(row: Weights, registered: Sequence[int]) -> tuple[bytes, bytes]:
-    """A row's entries for neurons that were registered before it was committed."""
+def _of_known(row: Weights, registered: Sequence[int]) -> Weights:
+    """A row with its entries for neurons that were registered before it was committed."""
     uids = unpack(row.uids)
     known = [registered[uid] < row.committed for uid in uids]
     if all(known):
-        return row.uids, row.values
-    return pack(list(compress(uids, known))), pack(list(compress(unpack(row.values), known)))
+        return row
+    values = list(compress(unpack(row.values), known))
+    return replace(row, uids=pack(list(compress(uids, known))), values=pack(values))
 
 
 def _drop_earlier(state: State, key: bytes, commit: Commit) -> None:

@@ -11,6 +11,7 @@ from p2p.cli import (
     demo,
     doctor,
     epoch,
+    explain,
     failure,
     genesis,
     history,
@@ -45,7 +46,7 @@ def yuma() -> None:
 
 for _module in (
     *(node, doctor, ping, swarm, bootstrap, member, models, run),
-    *(receipts, wallet, tx, stake, subnet, mining, weights, chain, history, light),
+    *(receipts, wallet, tx, stake, subnet, mining, weights, explain, chain, history, light),
     *(genesis, ledger, epoch, config, log, demo, testnet),
 ):
     for _command in _module.COMMANDS:

@@ -31,7 +31,9 @@ yes_option = click.option("--yes", is_flag=True, help="Register, if due, without
 def mine(
     netuid: int | None, model: str | None, off: bool, yes: bool, name: str, as_json: bool
 ) -> None:
-    """Mine a subnet with a model; without --netuid, show what is mined.
+    """Mine a subnet with a model, or show what is mined.
+
+    Without --netuid it shows what is mined here.
 
     The node needs a place in the subnet: if it has none, its price is shown, and it is registered
     if you like.
@@ -68,7 +70,9 @@ def mine(
 def validate(
     netuid: int | None, corpus: Path | None, off: bool, yes: bool, name: str, as_json: bool
 ) -> None:
-    """Judge a subnet's miners; without --netuid, show what is judged.
+    """Judge miners of a subnet, or show what is judged.
+
+    Without --netuid it shows what is judged here, and how it goes.
 
     The node needs a place in the subnet, as for yuma mine, and enough stake for a permit. It then
     asks miners, scores their answers, and commits and reveals weights by itself.
@@ -90,7 +94,7 @@ def validate(
 
 
 def _take_place(netuid: int, wallet: str, yes: bool) -> None:
-    """Have a place for this node in a subnet, if it is to be paid for, by consent. Raises Failure."""
+    """Have a place for this node in a subnet, paid for by consent. Raises Failure."""
     from ledger.keys import peer_id_of
     from ledger.payloads import Register
 

@@ -41,7 +41,7 @@ async def subnet(control: Control, request: Request) -> Response:
     """One subnet with its settings and neurons."""
     netuid = query_integer(request, "netuid", 0, MAX_NETUID)
     with state_of(control) as (follow, state, disk):
-        found = _subnet(state, netuid)
+        found = subnet_or_refused(state, netuid)
         height = disk.head.height
         said = subnet_document(state, follow.params, netuid, found, height)
         return JSONResponse({"height": height, **said})
@@ -54,13 +54,13 @@ async def weights(control: Control, request: Request) -> Response:
         if netuid == ROOT:
             said = root_weights_document(state)
         else:
-            _subnet(state, netuid)
+            subnet_or_refused(state, netuid)
             said = weights_document(state, netuid)
         return JSONResponse({"height": disk.head.height, **said})
 
 
-def _subnet(state: State, netuid: int) -> Subnet:
-    """Raises Refused."""
+def subnet_or_refused(state: State, netuid: int) -> Subnet:
+    """The subnet of a netuid. Raises Refused where there is none."""
     try:
         return subnet_of(state, netuid)
     except Invalid:

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("mempool", ["a sender each: added", "16 of each sender: added", "signature"]),
         ("idle", ["daemon alone", "bare py-libp2p host", "yuma status"]),
         ("epoch", ["256 x 64 dense, yuma3", "256 x 64 5%, liquid"]),
+        ("tempo", ["256 x 64"]),
         ("finality", ["finality after block time", "bare gossip, one hop", "finality / 3 hops"]),
         ("sync", ["sync of 500 blocks, 4 voters", "snapshot of 2000 rows at block 60"]),
     ],

@@ -3,16 +3,15 @@
 Epochs of subnet 1 end blocks 19, 39, 59, ...
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from consensus.epoch import epoch_input, run_epoch, run_epochs
+from consensus.epoch import run_epoch, run_epochs
+from consensus.given import input_of, record_of
 from consensus.shares import agreed_shares, renew_shares
 from consensus.yuma import NO_COMMIT
-from ledger.emission import audit, equal_shares, pots_of, supply_of
+from ledger.emission import equal_shares, pots_of, supply_of
 from ledger.errors import Invalid, Reason
 from ledger.neurons import neurons, permit
 from ledger.params import ONE, TOKEN
@@ -22,78 +21,18 @@ from ledger.tables import (
     BONDS,
     COMMITS,
     NEURONS,
-    POTS,
-    SCORES,
-    SUBNETS,
-    SUPPLY,
     WEIGHTS,
     Bonds,
     Commit,
-    Pots,
-    Scores,
-    Weights,
     height_key,
-    netuid_key,
     uid_key,
 )
 from ledger.types import Hash
 from ledger.vectors import pack, unpack
 from ledger.weights import RootVote
+from tests.consensus.market import POT, fill, market, paid, pot, turn, weigh
 from tests.ledger.arena import arena, create, node, pool, score, subnet
 from tests.ledger.world import SMALL, World, public
-
-POT = 1_000 * TOKEN
-
-
-def market(*miners: str, **settings: int) -> World:
-    """A subnet 1 of an owner (uid 0), ann and ben with stakes 3:1 (uids 1, 2), then miners."""
-    world = World(replace(SMALL, owner_cut=0))
-    arena(world, "ann", "ben", *miners)
-    world.stake("ann", node("ann"), 30 * TOKEN)
-    world.stake("ben", node("ben"), 10 * TOKEN)
-    row = subnet(world, 1)
-    row = replace(row, hyperparameters=replace(row.hyperparameters, **settings))
-    world.state.put(SUBNETS, netuid_key(1), row)
-    return world
-
-
-def fill(world: World, amount: int, netuid: int = 1) -> None:
-    """Issue rao into a pot."""
-    supply, pots = world.supply, pots_of(world.state)
-    world.state.put(SUPPLY, b"", replace(supply, issued=supply.issued + amount))
-    amounts = list(pots.amounts)
-    amounts[netuid] += amount
-    world.state.put(POTS, b"", Pots(tuple(amounts), pots.shares))
-
-
-def weigh(world: World, uid: int, values: Mapping[int, int]) -> None:
-    """Let a validator have said, in this block, what miners are worth."""
-    neuron = neurons(world.state, 1)[uid]
-    row = Weights(neuron.registered, world.height, pack(list(values)), pack(list(values.values())))
-    world.state.put(WEIGHTS, uid_key(1, uid), row)
-    world.state.put(NEURONS, uid_key(1, uid), replace(neuron, updated=world.height))
-
-
-def turn(world: World, blocks: int = 20) -> Scores:
-    """The epoch some blocks later; what it said. No rao is lost."""
-    world.wait(blocks)
-    run_epoch(world.state, world.params, 1, world.height)
-    audit(world.state)
-    scores = world.state.get(SCORES, netuid_key(1))
-    assert scores is not None
-    return scores
-
-
-def paid(scores: Scores) -> tuple[list[int], list[int]]:
-    """Rao to each uid as a miner, and as a validator."""
-    parts = scores.server_emission, scores.validator_emission
-    miners, validators = (np.frombuffer(part, "<u8").tolist() for part in parts)
-    return miners, validators
-
-
-def pot(world: World) -> int:
-    return pots_of(world.state).amounts[1]
-
 
 # --- what goes in
 
@@ -109,7 +48,7 @@ def test_the_input_is_what_the_tables_say() -> None:
         row = Commit(Hash(bytes(32)), 1, committed, opens + 20)
         world.state.put(COMMITS, uid_key(1, 1) + height_key(opens), row)
     params = replace(world.params, owner_cut=ONE // 5, stake_threshold=3)
-    given = epoch_input(world.state, params, 1, 18, neurons(world.state, 1))
+    given = input_of(params, record_of(world.state, 1, 18))
     assert (given.current_block, given.tempo, given.activity_cutoff, given.lms) == (18, 20, 30, 0)
     assert (given.owner_uid, given.kappa, given.min_stake) == (0, 32_767, 3)
     assert (given.max_allowed_validators, given.steepness) == (5, 7)
@@ -287,7 +226,7 @@ def test_a_newcomer_inherits_nothing() -> None:
     world.wait(5)
     seat(world.state, 1, 2, pool("mia"), world.height)  # mia in ben's place, max in mia's
     seat(world.state, 1, 3, pool("max"), world.height)
-    given = epoch_input(world.state, world.params, 1, world.height, neurons(world.state, 1))
+    given = input_of(world.params, record_of(world.state, 1, world.height))
     assert given.validator_permits.tolist() == [True, True, False, False, False]
     assert given.weights.pairs() == [[], [[4, ONE]], [], [], []]
     fill(world, POT)

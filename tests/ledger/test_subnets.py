@@ -196,7 +196,7 @@ def test_nothing_of_a_dissolved_subnet_is_left() -> None:
         subnet_of(world.state, netuid)
     left = {key for key, value in world.state.changes().items() if value is not None}
     number = netuid.to_bytes(2, "big")
-    assert not [key for key in left if key[1:3] == number and key[:1] in b"nfeicwbrg"]
+    assert not [key for key in left if key[1:3] == number and key[:1] in b"nTeicwbrgfF"]
     assert len(neurons(world.state, other)) == 2
     assert set(before) <= left
     assert world.balance("owner") == RICH
