@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 NODES = 4
 MAX_HEIGHT = 10**9
 NETWORK = "devnet"
-MODELS = "models"
-"""What was trained for miners, in a testnet's directory."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +84,8 @@ def testnet(
     if netns and (why := missing()):
         raise Failure(f"--netns: {why}")
     if scenario is not None:
-        counts = (nodes, voters, network, until_height)
-        if counts != (None,) * 4 or serve or validators or miners:
+        said = (nodes, voters, network, until_height)
+        if said != (None,) * 4 or serve or validators or miners:
             raise click.UsageError("--scenario says itself how many nodes, of what, and until when")
         with _place(directory) as place:
             return _play(place, scenario, netns, as_json)
@@ -117,6 +115,8 @@ def _place(directory: Path | None) -> Iterator[Path]:
         finally:
             shutil.rmtree(made, ignore_errors=True)
         return
+    from p2p.testnet.models import MODELS
+
     directory = directory.absolute()
     if directory.exists() and {path.name for path in directory.iterdir()} - {MODELS}:
         raise Failure(f"{directory} is not empty", "name a new directory")

@@ -12,11 +12,12 @@ from p2p.cli.command import note
 from p2p.cli.daemons import environment
 from p2p.cli.failure import Failure
 from p2p.cli.models import SHIPPED, model_reference
-from p2p.cli.testnet import MODELS
 from p2p.config import MODULES
 from p2p.testnet.roles import Miner, Roles
 
 SIZE: Final = "docs-small"
+MODELS: Final = "models"
+"""Where they are among a testnet's homes; what is there already is taken as it is."""
 CARD: Final = "card.json"
 """Written last."""
 
@@ -64,7 +65,7 @@ def _train(directory: Path, made: Path, steps: int) -> None:
 
 
 def held_out_loss(model: str) -> float | None:
-    """Nats for a character of text that it was not trained on, by its card; None where none says so.
+    """Nats for a character of text that a model was not trained on, by its card, if there is one.
 
     `model` is a directory or the name of a shipped one.
     """

@@ -54,7 +54,7 @@ class Roles:
     @property
     def names(self) -> tuple[str, ...]:
         """Its nodes, by their uids."""
-        return tuple(one.node for one in (*self.validators, *self.miners))
+        return (*(one.node for one in self.validators), *(one.node for one in self.miners))
 
     def validator(self, name: str) -> Validator | None:
         """What a node is as a validator, if it is one."""
