@@ -19,20 +19,22 @@ from ledger.emission import equal_shares
 from ledger.errors import Invalid, Reason
 from ledger.limits import check_params
 from ledger.merkle import root_of
-from ledger.params import CAP, SLOTS, Params
+from ledger.params import CAP, MAX_UIDS, SLOTS, Params
 from ledger.pools import deposit, found_pool, pool_at, stake_at
 from ledger.state import MemoryRows, State
-from ledger.subnets import check_settings, new_subnet, seat
+from ledger.subnets import check_settings, check_task, new_subnet, seat
 from ledger.tables import (
     ACCOUNTS,
     HOTKEYS,
     POTS,
     SUBNETS,
     SUPPLY,
+    TASKS,
     Hotkey,
     Hyperparameters,
     Pots,
     Supply,
+    Task,
     netuid_key,
 )
 from ledger.terms import committee_root, found_terms, pack_voters, term_at
@@ -70,13 +72,16 @@ class Bond:
 class FirstSubnet:
     """A subnet that is there from the start, for which nothing is locked; the hotkey is its uid 0.
 
-    The hotkey is the owner's; if nothing is staked on it, it becomes so here.
+    The hotkey is the owner's; if nothing is staked on it, it becomes so here. So do the hotkeys of
+    `neurons`, which have the next uids, but these may be others' too.
     """
 
     netuid: int
     owner: KeyField
     hotkey: KeyField
     hyperparameters: Hyperparameters
+    neurons: Annotated[tuple[KeyField, ...], Size(MAX_UIDS)] = ()
+    task: Annotated[tuple[Task, ...], Size(1)] = ()
 
 
 @dataclass(frozen=True)
@@ -201,9 +206,23 @@ def _create(state: State, params: Params, row: FirstSubnet) -> None:
     if pool_at(state, row.hotkey).owner != row.owner:
         raise Invalid(Reason.NOT_OWNER, "another wallet staked first on this hotkey")
     subnet = new_subnet(params, row.owner, row.hotkey, 0, START)
-    subnet = replace(subnet, hyperparameters=row.hyperparameters)
+    seats = (row.hotkey, *row.neurons)
+    subnet = replace(subnet, hyperparameters=row.hyperparameters, neurons=len(seats))
     state.put(SUBNETS, netuid_key(row.netuid), subnet)
-    seat(state, row.netuid, 0, row.hotkey, START)
+    _seat(state, params, row, seats)
+    for task in row.task:
+        check_task(task)
+        state.put(TASKS, netuid_key(row.netuid), task)
+
+
+def _seat(state: State, params: Params, row: FirstSubnet, seats: tuple[PublicKey, ...]) -> None:
+    if len(set(seats)) < len(seats):
+        raise bad_genesis("the same hotkey has two neurons")
+    if len(seats) > row.hyperparameters.max_uids:
+        raise bad_genesis(f"there are more than {row.hyperparameters.max_uids} neurons")
+    for uid, hotkey in enumerate(seats):
+        _bind(state, params, row.owner, hotkey)
+        seat(state, row.netuid, uid, hotkey, START)
 
 
 def _bind(state: State, params: Params, coldkey: PublicKey, hotkey: PublicKey) -> None:

@@ -4,9 +4,10 @@ Comments, spaces and the order of keys mean nothing; every value does, and so do
 accounts, stakes and subnets. A key that is not known, or one that is missing, is refused.
 """
 
+import json
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -28,14 +29,15 @@ from ledger.keys import peer_id_of, public_key_of
 from ledger.limits import LIMITS, Limit
 from ledger.params import Params
 from ledger.subnets import first_settings
-from ledger.tables import Hyperparameters
+from ledger.tables import Hyperparameters, Task
+from ledger.types import PublicKey
 
 Value = TypeVar("Value")
 Entry = TypeVar("Entry")
 
 MAX_FILE_BYTES: Final = 8 * 2**20
 """Twice what the most accounts and stakes take."""
-_QUOTED: Final = re.compile(r'"[^"]*"')
+_QUOTED: Final = re.compile(r"""\"(?:[^"\\]|\\.)*\"|'[^']*'""")
 """Besides, a dot is in a time only; to parse a key of 50,000 parts takes minutes."""
 _1970: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
@@ -151,7 +153,23 @@ def _subnet(keys: _Keys, params: Params) -> FirstSubnet:
     for name in settings:
         if name in keys:
             settings[name] = keys.integer(name)
-    return FirstSubnet(netuid, owner, hotkey, Hyperparameters(**settings))
+    return FirstSubnet(
+        netuid, owner, hotkey, Hyperparameters(**settings), _neurons(keys), _task(keys)
+    )
+
+
+def _neurons(keys: _Keys) -> tuple[PublicKey, ...]:
+    found = keys.take("neurons", list) if "neurons" in keys else []
+    if not all(type(one) is str for one in found):
+        raise bad_genesis("neurons is not a list of peer ids")
+    return tuple(map(public_key_of, found))
+
+
+def _task(keys: _Keys) -> tuple[Task, ...]:
+    if "task" not in keys:
+        return ()
+    parameters = keys.take("parameters", str) if "parameters" in keys else ""
+    return (Task(keys.take("task", str), parameters),)
 
 
 def _amount(keys: _Keys) -> int:
@@ -224,13 +242,16 @@ def _subnet_lines(params: Params, row: FirstSubnet) -> str:
         owner=address_of(row.owner),
         hotkey=peer_id_of(row.hotkey),
         **changed,
+        **({"neurons": [peer_id_of(key) for key in row.neurons]} if row.neurons else {}),
+        **{name: text for task in row.task for name, text in _task_words(task)},
     )
 
 
-def _lines(kind: str, **values: str | int) -> str:
-    """A table of a list; its keys are our own words, its texts need no escapes."""
-    lines = (
-        f'{name} = "{value}"' if isinstance(value, str) else f"{name} = {value}"
-        for name, value in values.items()
-    )
+def _task_words(task: Task) -> list[tuple[str, str]]:
+    return [("task", task.name), ("parameters", task.parameters)]
+
+
+def _lines(kind: str, **values: str | int | Sequence[str]) -> str:
+    """A table of a list; its keys are our own words. JSON's texts and lists are TOML's too."""
+    lines = (f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items())
     return "\n".join((f"\n[[{kind}]]", *lines))

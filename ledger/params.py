@@ -19,6 +19,9 @@ SLOTS: Final = 32
 """Slots for subnets: netuids 1 to 32; netuid 0 is the root."""
 MAX_UIDS: Final = 4096
 """Neurons that a subnet can have at most."""
+MAX_TASK_BYTES: Final = 64
+MAX_PARAMETERS_BYTES: Final = 1024
+"""Of a subnet's task: a handful of numbers and the hash of a data set."""
 MAX_PROPOSERS: Final = 256
 """Hotkeys that can take part in one lottery."""
 

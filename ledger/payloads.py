@@ -5,7 +5,7 @@ from typing import Annotated, get_args
 
 from ledger.blocks import Vote
 from ledger.codec import Tagged
-from ledger.params import MAX_UIDS, SLOTS
+from ledger.params import MAX_PARAMETERS_BYTES, MAX_TASK_BYTES, MAX_UIDS, SLOTS
 from ledger.types import HashField, KeyField, SignatureField, Size, exactly
 
 MAX_TRANSACTION_BYTES = 64 * 2**10
@@ -95,6 +95,15 @@ class SetSubnet:
     netuid: int
     name: Annotated[str, Size(32)]
     value: int
+
+
+@dataclass(frozen=True)
+class SetTask:
+    """What a subnet asks of its miners, by its owner (`ledger.subnets.set_task`)."""
+
+    netuid: int
+    task: Annotated[str, Size(MAX_TASK_BYTES)]
+    parameters: Annotated[str, Size(MAX_PARAMETERS_BYTES)]
 
 
 @dataclass(frozen=True)
@@ -216,6 +225,7 @@ Payload = (
     | Heartbeat
     | Leave
     | Evidence
+    | SetTask
 )
 
 PAYLOADS = Tagged(*get_args(Payload), limit=MAX_TRANSACTION_BYTES)

@@ -5,6 +5,7 @@ not all subnets' epochs fall into one block. The rules are those of subtensor's 
 coinbase/root.rs and utils/misc.rs.
 """
 
+import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from ledger.codec import MAX_INTEGER
 from ledger.emission import pots_of
 from ledger.errors import Invalid, Reason
 from ledger.params import MAX_UIDS, ONE, SLOTS, Params
-from ledger.payloads import CreateSubnet, SetSubnet
+from ledger.payloads import CreateSubnet, SetSubnet, SetTask
 from ledger.stakes import owned_pool
 from ledger.state import State, Table
 from ledger.tables import (
@@ -26,6 +27,7 @@ from ledger.tables import (
     POTS,
     SCORES,
     SUBNETS,
+    TASKS,
     UIDS,
     WEIGHTS,
     Change,
@@ -33,6 +35,7 @@ from ledger.tables import (
     LockPrice,
     Neuron,
     Subnet,
+    Task,
     Uid,
     netuid_key,
     uid_key,
@@ -78,8 +81,11 @@ Besides: `max_uids` is not below the neurons there are nor below `max_validators
 not above `alpha_high`, and both change only while `liquid_alpha` is on.
 """
 
+TASK_NAME: Final = re.compile("[a-z][a-z0-9._-]*")
+_TASK_CHANGE: Final = "task"
+"""Among the names of settings in CHANGES."""
 _OF_SUBNET: Final[tuple[Table[Any], ...]] = (
-    SUBNETS, NEURONS, UIDS, COMMITS, WEIGHTS, BONDS, SCORES, CHANGES,
+    SUBNETS, TASKS, NEURONS, UIDS, COMMITS, WEIGHTS, BONDS, SCORES, CHANGES,
 )  # fmt: skip
 """Tables whose keys begin with a netuid."""
 
@@ -118,10 +124,41 @@ def set_subnet(call: Call, payload: SetSubnet) -> None:
     if payload.name not in SETTINGS:
         raise Invalid(Reason.NO_SETTING, f"settings are {', '.join(SETTINGS)}")
     changed = _changed(call.params, subnet, payload)
-    _check_time(call, payload, subnet.hyperparameters.tempo, changed.tempo)
+    _check_time(call, payload.netuid, payload.name, subnet.hyperparameters.tempo, changed.tempo)
     key = netuid_key(payload.netuid)
     call.state.put(SUBNETS, key, replace(subnet, hyperparameters=changed))
     call.state.put(CHANGES, key + payload.name.encode(), Change(call.height))
+
+
+def set_task(call: Call, payload: SetTask) -> None:
+    """Say what a subnet of the sender asks of its miners.
+
+    Raises Invalid: NO_SUBNET, NOT_OWNER, BAD_SETTING, FROZEN, TOO_SOON.
+    """
+    subnet = subnet_of(call.state, payload.netuid)
+    if subnet.owner != call.sender:
+        raise Invalid(Reason.NOT_OWNER)
+    task = Task(payload.task, payload.parameters)
+    check_task(task)
+    tempo = subnet.hyperparameters.tempo
+    key = netuid_key(payload.netuid)
+    if call.state.get(TASKS, key):
+        _check_time(call, payload.netuid, _TASK_CHANGE, tempo, tempo)
+    call.state.put(TASKS, key, task)
+    call.state.put(CHANGES, key + _TASK_CHANGE.encode(), Change(call.height))
+
+
+def check_task(task: Task) -> None:
+    """Whether a subnet can have this task. Raises Invalid BAD_SETTING."""
+    if not TASK_NAME.fullmatch(task.name):
+        raise Invalid(Reason.BAD_SETTING, "a task's name begins with a letter, then a-z 0-9 . _ -")
+    if not task.parameters.isprintable():
+        raise Invalid(Reason.BAD_SETTING, "a task's parameters are one printable line")
+
+
+def task_of(state: State, netuid: int) -> Task | None:
+    """What a subnet asks of its miners, if its owner has said it."""
+    return state.get(TASKS, netuid_key(netuid))
 
 
 def check_settings(params: Params, settings: Hyperparameters) -> None:
@@ -255,7 +292,7 @@ def _check_fit(settings: Hyperparameters) -> None:
         raise Invalid(Reason.BAD_SETTING, "alpha_low is above alpha_high")
 
 
-def _check_time(call: Call, payload: SetSubnet, tempo: int, new_tempo: int) -> None:
+def _check_time(call: Call, netuid: int, name: str, tempo: int, new_tempo: int) -> None:
     """Whether a setting can change in this block, an epoch's own block being the last before it.
 
     The next epoch is far enough by the tempo that was and by the one that will be, or else a new
@@ -263,10 +300,11 @@ def _check_time(call: Call, payload: SetSubnet, tempo: int, new_tempo: int) -> N
     changes, two epochs may be closer than either tempo, but are more than `freeze` blocks apart.
     Raises Invalid: FROZEN, TOO_SOON.
     """
-    epoch = min(tempo_end(payload.netuid, each, call.height) for each in (tempo, new_tempo))
+    epoch = min(tempo_end(netuid, each, call.height) for each in (tempo, new_tempo))
     if epoch - call.height < call.params.freeze:
         raise Invalid(Reason.FROZEN, f"block {epoch} would end with an epoch")
-    last = call.state.get(CHANGES, netuid_key(payload.netuid) + payload.name.encode())
-    tempos = SETTINGS[payload.name].interval or call.params.change_tempos
+    last = call.state.get(CHANGES, netuid_key(netuid) + name.encode())
+    interval = SETTINGS[name].interval if name in SETTINGS else 0
+    tempos = interval or call.params.change_tempos
     if last and call.height - last.height < tempos * tempo:
         raise Invalid(Reason.TOO_SOON, f"in block {last.height + tempos * tempo}")

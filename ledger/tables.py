@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from ledger.blocks import MAX_SIGNERS
-from ledger.params import MAX_PROPOSERS, MAX_UIDS, SLOTS
+from ledger.params import (
+    MAX_PARAMETERS_BYTES,
+    MAX_PROPOSERS,
+    MAX_TASK_BYTES,
+    MAX_UIDS,
+    SLOTS,
+)
 from ledger.state import Table
 from ledger.types import HashField, KeyField, Size
 
@@ -138,6 +144,17 @@ class Subnet:
     standing: int
     """The moving average of the subnet's share of emission, of 2**32."""
     hyperparameters: Hyperparameters
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a subnet asks of its miners: the task's name, and its parameters as JSON or nothing.
+
+    The ledger keeps them for validators, who read them; they mean nothing to it.
+    """
+
+    name: Annotated[str, Size(MAX_TASK_BYTES)]
+    parameters: Annotated[str, Size(MAX_PARAMETERS_BYTES)]
 
 
 @dataclass(frozen=True)
@@ -325,6 +342,7 @@ UNBONDING = Table(b"u", Unbonding)  # pool, coldkey, height of payment
 MOVES = Table(b"m", Move)  # pool left, coldkey, height of release, pool entered
 DUE = Table(b"d", Due)  # height, pool (of MOVES: the one left), coldkey
 SUBNETS = Table(b"n", Subnet)  # netuid
+TASKS = Table(b"f", Task)  # netuid
 NEURONS = Table(b"e", Neuron)  # netuid, uid
 UIDS = Table(b"i", Uid)  # netuid, pool
 COMMITS = Table(b"c", Commit)  # netuid, uid, height after which it opens
@@ -344,7 +362,7 @@ ATTENDANCE = Table(b"q", Attendance)  # nothing: one row
 INTELLIGENCE = Table(b"j", Intelligence)  # pool
 
 TABLES = (
-    ACCOUNTS, HOTKEYS, POOLS, STAKES, UNBONDING, MOVES, DUE, SUBNETS, NEURONS, UIDS, COMMITS,
+    ACCOUNTS, HOTKEYS, POOLS, STAKES, UNBONDING, MOVES, DUE, SUBNETS, TASKS, NEURONS, UIDS, COMMITS,
     WEIGHTS, BONDS, SCORES, ROOT_WEIGHTS, POTS, SUPPLY, LOCK_PRICE, CHANGES, CHANNELS, CONVICTIONS,
     TERMS, RANDOMNESS, ATTENDANCE, INTELLIGENCE,
 )  # fmt: skip

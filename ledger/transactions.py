@@ -38,6 +38,7 @@ from ledger.payloads import (
     SetRootWeights,
     SetSubnet,
     SetTake,
+    SetTask,
     SetWeights,
     Transfer,
 )
@@ -168,6 +169,7 @@ KINDS: dict[type, Callable[[Call, Any], None]] = {
     Heartbeat: stakes.heartbeat,
     Leave: stakes.leave,
     Evidence: evidence.convict,
+    SetTask: subnets.set_task,
 }
 """What applies each kind of payload."""
 

@@ -25,7 +25,7 @@ from ledger.payloads import (
 from ledger.pools import is_jailed, pool_at
 from ledger.stakes import pool_of, stakes_of, unbonding_of
 from ledger.state import State
-from ledger.subnets import tempo_end
+from ledger.subnets import task_of, tempo_end
 from ledger.tables import (
     COMMITS,
     HOTKEYS,
@@ -195,8 +195,11 @@ def subnet_document(
     state: State, params: Params, netuid: int, subnet: Subnet, height: int
 ) -> Document:
     """All there is to say of a subnet."""
+    task = task_of(state, netuid)
     return {
         **subnet_line(state, params, netuid, subnet, height),
+        "task": task.name if task else "",
+        "parameters": task.parameters if task else "",
         "settings": _fields(subnet.hyperparameters),
         "rows": list(_neurons(state, netuid)),
     }

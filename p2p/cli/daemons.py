@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +25,8 @@ STOP_S = 10.0
 POLL_S = 0.05
 TAIL_LINES = 15
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""End a command."""
 
 
 @dataclass
@@ -63,7 +66,7 @@ class Daemon:
     def start(self) -> None:
         """Start it in a session of its own: Ctrl-C is for the command, which then stops all."""
         command = [sys.executable, "-m", "p2p", "daemon", "--home", str(self.home.path)]
-        with self.log.open("ab") as output:
+        with uninterrupted(), self.log.open("ab") as output:
             self._logged = output.tell()
             self.process = subprocess.Popen(
                 [*self.inside, *command, *self.flags],
@@ -176,3 +179,26 @@ def interrupt_on(*numbers: int) -> None:
 
 def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold signals back that would interrupt: a process begun and not yet noted would be left.
+
+    They are caught, not blocked, since a new process inherits what is blocked.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals interrupt the main thread only
+        return
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    heeded = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in heeded:
+        signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in heeded.items():
+            signal.signal(number, handler)
+        for late in came:
+            signal.raise_signal(late)

@@ -1,4 +1,4 @@
-"""Subnets, in which miners compete: subnet create, list, show, set, register."""
+"""Subnets, in which miners compete: subnet create, list, show, set, task, register."""
 
 from collections.abc import Callable
 from typing import Any
@@ -106,6 +106,25 @@ def set_(netuid: int, setting: str, value: int, name: str, manner: Manner) -> No
     print_sent(Sender(lambda: unlock(name), manner).send(payload), manner)
 
 
+@subnet.command()
+@netuid_argument
+@click.argument("task")
+@click.argument("parameters", default="", metavar="[JSON]")
+@wallet_option
+@password_option
+@manner_options
+def task(netuid: int, task: str, parameters: str, name: str, manner: Manner) -> None:
+    """Say what a subnet of yours asks of its miners.
+
+    TASK is text, embedding or tensor, or one that validators have installed; JSON are its
+    parameters, such as '{"choices": 4}'.
+    """
+    from ledger.payloads import SetTask
+
+    payload = SetTask(netuid, task, parameters)
+    print_sent(Sender(lambda: unlock(name), manner).send(payload), manner)
+
+
 @subnet.command("list")
 @json_option
 def list_(as_json: bool) -> None:
@@ -143,6 +162,7 @@ def show(netuid: int, as_json: bool) -> None:
     pairs = [(name.replace("_", " "), answer[name]) for name in plain]
     pairs += [(name, tokens(answer[name])) for name in ("locked", "price", "pot")]
     pairs += [("share", f"{100 * answer['share'] / SHARE:.1f} %")]
+    pairs += [("task", answer["task"] or "none yet"), ("parameters", answer["parameters"])]
     print_pairs([*pairs, *answer["settings"].items()])
     click.echo()
     print_table(

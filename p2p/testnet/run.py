@@ -1,6 +1,5 @@
 """Running a testnet: its nodes started, watched and stopped around some work."""
 
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Final
 import trio
 
 from p2p.cli.command import note
+from p2p.cli.daemons import SIGNALS
 from p2p.testnet.links import Links, Loopback
 from p2p.testnet.namespaces import bridged
 from p2p.testnet.nodes import Testnet
@@ -17,7 +17,6 @@ from p2p.testnet.relays import Relays
 from p2p.testnet.status import Status
 from p2p.testnet.watch import Watch
 
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ALIVE_S: Final = 0.5
 Work = Callable[[], Awaitable[None]]
 

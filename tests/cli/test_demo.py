@@ -3,10 +3,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from p2p.cli.daemons import TAIL_LINES, Daemon
+from p2p.cli.daemons import TAIL_LINES, Daemon, interrupt_on, stop_all
 from p2p.cli.failure import Failure
 from p2p.config import Home
 from tests.cli.command_line import ROOT, environment
@@ -52,6 +53,31 @@ def test_demo_that_is_interrupted(tmp_path: Path, number: signal.Signals) -> Non
         assert "Traceback" not in process.stderr.read()
     assert list(tmp_path.iterdir()) == []
     assert processes_of(tmp_path) == []
+
+
+def test_a_signal_while_a_daemon_begins_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, before = subprocess.Popen, signal.getsignal(signal.SIGTERM)
+
+    def begin_and_be_interrupted(command: object, **rest: Any) -> "subprocess.Popen[bytes]":
+        process = begin([sys.executable, "-c", "import time; time.sleep(60)"], **rest)
+        signal.raise_signal(signal.SIGTERM)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", begin_and_be_interrupted)
+    node = Daemon("first", Home(tmp_path / "first"), ())
+    try:
+        interrupt_on(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            node.start()
+        assert node.is_running
+        stop_all([node])
+        assert not node.is_running
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_demo_with_a_daemon_that_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,6 +48,14 @@ def test_a_setting_is_changed_by_the_owner(network: Daemon, netuid: str) -> None
     assert network.json("subnet", "show", netuid)["settings"]["immunity"] == 70
 
 
+def test_the_owner_says_what_a_subnet_asks(network: Daemon, netuid: str) -> None:
+    assert network.json("subnet", "show", netuid)["task"] == ""
+    unless_frozen(network, "subnet", "task", netuid, "text", '{"choices": 3}')
+    shown = network.json("subnet", "show", netuid)
+    assert (shown["task"], shown["parameters"]) == ("text", '{"choices": 3}')
+    refused(network("subnet", "task", netuid, "No"), "the setting does not allow that value")
+
+
 def unless_frozen(network: Daemon, *arguments: str) -> None:
     """Right before an epoch no setting changes."""
 

@@ -40,6 +40,7 @@ from ledger.payloads import (
     SetRootWeights,
     SetSubnet,
     SetTake,
+    SetTask,
     SetWeights,
     Transfer,
 )
@@ -96,6 +97,8 @@ def payload_of(kind: type, world: World, sender: str, draw: Draw) -> Payload:
     if kind is SetSubnet:
         value = st.sampled_from([0, 1, 4, 8, 70, 5_000, 45_000, 2**62])
         return SetSubnet(draw(netuid), draw(st.sampled_from([*SETTINGS, "x"])), draw(value))
+    if kind is SetTask:
+        return SetTask(draw(netuid), draw(st.sampled_from(["text", "tensor", "Text"])), "")
     if kind is OpenChannel:
         return OpenChannel(draw(person), draw(rao), world.height + draw(st.integers(0, 3)))
     if kind in (ClaimChannel, CloseChannel):

@@ -60,7 +60,7 @@ GENESIS = Genesis(
     ),
     stakes=(
         *(Bond(public(name), pool(name), 30 * TOKEN) for name in VALIDATORS),
-        Bond(public("dora"), pool("val"), 30 * TOKEN),
+        Bond(public("dora"), pool("val"), 35 * TOKEN),  # a majority, whoever proposes
     ),
     subnets=(FirstSubnet(1, public("owner"), pool("owner"), first_settings(DEVNET)),),
 )

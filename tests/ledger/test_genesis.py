@@ -29,7 +29,7 @@ from ledger.limits import LIMITS
 from ledger.neurons import neurons, permit
 from ledger.params import CAP, DEVNET, TOKEN, Params
 from ledger.state import MemoryRows, State
-from ledger.subnets import first_settings, subnet_of
+from ledger.subnets import first_settings, subnet_of, task_of
 from ledger.tables import (
     ACCOUNTS,
     POOLS,
@@ -39,6 +39,7 @@ from ledger.tables import (
     Neuron,
     Randomness,
     Share,
+    Task,
     Term,
     height_key,
 )
@@ -99,6 +100,23 @@ def test_a_first_subnet_is_as_a_new_one_with_nothing_locked() -> None:
     assert neurons(state, 7) == [Neuron(public("node"), 0, 0)]
     assert permit(state, 7, 0, neurons(state, 7)[0])
     assert pots_of(state).shares == equal_shares([7])
+
+
+JUDGED = replace(
+    SMALL.subnets[0],
+    neurons=(public("bob's node"), public("miner")),
+    task=(Task("text", '{"choices": 4}'),),
+)
+
+
+def test_a_first_subnet_can_begin_with_neurons_and_a_task() -> None:
+    state = genesis_state(replace(SMALL, subnets=(JUDGED,)))
+    audit(state)
+    assert subnet_of(state, 7).neurons == 3
+    assert [row.pool for row in neurons(state, 7)] == [public("node"), *JUDGED.neurons]
+    owners = [row.owner for hotkey in JUDGED.neurons if (row := state.get(POOLS, hotkey))]
+    assert owners == [public("bob"), public("alice")]
+    assert task_of(state, 7) == JUDGED.task[0]
 
 
 def test_a_subnet_alone_binds_its_hotkey() -> None:
@@ -193,6 +211,14 @@ WRONG = {
         SMALL,
         subnets=(replace(SMALL.subnets[0], hyperparameters=replace(SETTINGS, tempo=19)),),
     ),
+    "subnet 1: the same hotkey has two neurons": replace(
+        SMALL, subnets=(replace(JUDGED, neurons=(public("node"),)),)
+    ),
+    "subnet 1: there are more than 128 neurons": replace(
+        SMALL, subnets=(replace(JUDGED, neurons=tuple(public(str(n)) for n in range(128))),)
+    ),
+    "subnet 1: the setting does not allow that value: a task's name begins with a letter, "
+    "then a-z 0-9 . _ -": replace(SMALL, subnets=(replace(JUDGED, task=(Task("", ""),)),)),
 }
 
 
@@ -226,7 +252,7 @@ def test_as_many_accounts_as_the_codec_takes_can_begin() -> None:
 
 
 def test_a_file_says_exactly_what_its_genesis_says() -> None:
-    for genesis in (SMALL, EMPTY):
+    for genesis in (SMALL, EMPTY, replace(SMALL, subnets=(JUDGED,))):
         assert read_genesis(write_genesis(genesis)) == genesis
 
 
@@ -294,6 +320,8 @@ SPOILT = {
     "stake 1: the text is not an Ed25519 peer id": (key("node").peer_id, "12D3KooWnode"),
     "subnet 1: 'pace' is not known": ("max_uids = 128", "pace = 1"),
     "subnet 1: max_uids is not an integer": ("max_uids = 128", "max_uids = true"),
+    "subnet 1: neurons is not a list of peer ids": ("max_uids = 128", "neurons = [1]"),
+    "subnet 1: task is not a text in quotes": ("max_uids = 128", "task = 1"),
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ledger.errors import Invalid, Reason
 from ledger.neurons import neurons
 from ledger.params import CAP, MAX_UIDS, SLOTS, TOKEN, Params
-from ledger.payloads import CommitWeights, CreateSubnet, Register, SetSubnet
+from ledger.payloads import CommitWeights, CreateSubnet, Register, SetSubnet, SetTask
 from ledger.state import MemoryRows, State
 from ledger.subnets import (
     SETTINGS,
@@ -22,6 +22,7 @@ from ledger.subnets import (
     new_subnet,
     slot,
     subnet_of,
+    task_of,
     tempo_end,
 )
 from ledger.tables import (
@@ -36,6 +37,7 @@ from ledger.tables import (
     Neuron,
     Pots,
     Subnet,
+    Task,
     Weights,
     netuid_key,
     uid_key,
@@ -180,6 +182,7 @@ def test_nothing_of_a_dissolved_subnet_is_left() -> None:
     join(world, other, "val")
     score(world, netuid)
     world.apply("owner", SetSubnet(netuid, "immunity", 7))
+    world.apply("owner", SetTask(netuid, "text", ""))
     world.apply("owner's node", CommitWeights(netuid, Hash(bytes(32))))
     world.state.put(WEIGHTS, uid_key(netuid, 1), Weights(1, 1, b"", b""))
     world.state.put(BONDS, uid_key(netuid, 1), Bonds(b"", b""))
@@ -193,7 +196,7 @@ def test_nothing_of_a_dissolved_subnet_is_left() -> None:
         subnet_of(world.state, netuid)
     left = {key for key, value in world.state.changes().items() if value is not None}
     number = netuid.to_bytes(2, "big")
-    assert not [key for key in left if key[1:3] == number and key[:1] in b"neicwbrg"]
+    assert not [key for key in left if key[1:3] == number and key[:1] in b"nfeicwbrg"]
     assert len(neurons(world.state, other)) == 2
     assert set(before) <= left
     assert world.balance("owner") == RICH
@@ -369,6 +372,25 @@ def test_a_new_tempo_does_not_put_off_an_epoch_that_is_frozen() -> None:
     world.height = 37
     assert tempo_end(netuid, 30, world.height) == 59
     world.refuses(Reason.FROZEN, "owner", SetSubnet(netuid, "tempo", 30))
+
+
+def test_an_owner_says_what_a_subnet_asks_and_changes_it_as_a_setting() -> None:
+    world = World(replace(SMALL, freeze=3), height=QUIET)
+    netuid = arena(world, "val")
+    assert task_of(world.state, netuid) is None
+    world.refuses(Reason.NO_SUBNET, "owner", SetTask(0, "text", ""))
+    world.refuses(Reason.NOT_OWNER, "val", SetTask(netuid, "text", ""))
+    for name in ("", "Text", "1st", "a task", "text\n"):
+        world.refuses(Reason.BAD_SETTING, "owner", SetTask(netuid, name, ""))
+    world.refuses(Reason.BAD_SETTING, "owner", SetTask(netuid, "text", "{\n}"))
+    world.apply("owner", SetTask(netuid, "text", '{"choices": 4}'))
+    assert task_of(world.state, netuid) == Task("text", '{"choices": 4}')
+    world.refuses(Reason.TOO_SOON, "owner", SetTask(netuid, "tensor", ""))
+    world.wait(40)
+    world.apply("owner", SetTask(netuid, "tensor", ""))
+    assert task_of(world.state, netuid) == Task("tensor", "")
+    world.height = tempo_end(netuid, 20, world.height + 40) - 1
+    world.refuses(Reason.FROZEN, "owner", SetTask(netuid, "text", ""))
 
 
 def test_a_root_is_no_subnet() -> None:

@@ -35,6 +35,7 @@ SAMPLES = {
     "offender": public("hot"), "amount": 5, "take": 7, "most": 9, "netuid": 3, "name": "tempo",
     "value": 40, "expiry": 50, "channel": HASH, "cumulative": 6, "hash": HASH, "salt": bytes(32),
     "uids": b"\x01\x00", "values": b"\xff\xff", "version": 2, "netuids": b"\x01\x00",
+    "task": "text", "parameters": '{"choices": 4}',
     "consent": SIGNATURE, "signature": SIGNATURE, "first_signature": SIGNATURE,
     "second_signature": SIGNATURE, "first": VOTE, "second": replace(VOTE, view=3),
 }  # fmt: skip

@@ -49,7 +49,7 @@ async def join(node: Node, *others: Node) -> None:
         await node.host.dial(other.host.peer_id, other.host.addresses())
 
 
-async def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait until a condition holds."""
     with trio.fail_after(seconds):
         while not condition():

@@ -1,5 +1,6 @@
 """Catching up: blocks come from several peers, and a liar among them is found out."""
 
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -19,6 +20,7 @@ from ledger.types import Hash, Signature
 from p2p.net.host import Host
 from p2p.net.protocols import BLOCKS, STATUS, Blocks, GetBlocks, Held, Status
 from p2p.net.streams import Frames
+from p2p.node import sync
 from p2p.node.node import Node
 from p2p.node.ranges import SLOW_S, Part, Ranges
 from p2p.node.sync import MAX_PEERS
@@ -149,8 +151,10 @@ async def test_a_peer_that_gives_something_wrong_is_cut_off_and_others_are_asked
 
 
 async def test_a_peer_that_never_answers_does_not_hold_others_up(
-    tmp_path: Path, genesis: Genesis, grown: Path
+    tmp_path: Path, genesis: Genesis, grown: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sync, "ANSWER_S", math.inf)
+
     async def answer(request: GetBlocks) -> Any:
         await trio.sleep_forever()
 
@@ -205,16 +209,24 @@ async def has_none(frames: Frames) -> None:
 
 @pytest.mark.parametrize("answer", [never, genesis_only, has_none])
 async def test_who_claims_most_and_gives_nothing_does_not_hold_others_up(
-    tmp_path: Path, genesis: Genesis, grown: Path, answer: Callable[[Frames], Awaitable[None]]
+    tmp_path: Path,
+    genesis: Genesis,
+    grown: Path,
+    answer: Callable[[Frames], Awaitable[None]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Given more of them than there are places, then one that has the blocks is asked all the
     same, the claim ends up nowhere, and blocks that come later are found too."""
+    monkeypatch.setattr(sync, "ANSWER_S", 2.0)
     async with AsyncExitStack() as stack:
         new = await stack.enter_async_context(member(tmp_path / "new", genesis, KeyPair.generate()))
-        for _ in range(MAX_PEERS):
+        for _ in range(MAX_PEERS + 1):
             one = await stack.enter_async_context(claimer(answer, genesis))
             await one.dial(new.host.peer_id, new.host.addresses())
-        await until(lambda: followed(new).sync._heard or new.host.bans())
+        if answer is never:
+            await until(lambda: len(followed(new).sync._asking) == MAX_PEERS)
+        else:
+            await until(lambda: followed(new).sync._heard or new.host.bans())
         late = await stack.enter_async_context(
             member(tmp_path / "late", genesis, KeyPair.generate(), grown)
         )
@@ -225,9 +237,10 @@ async def test_who_claims_most_and_gives_nothing_does_not_hold_others_up(
 
 
 async def test_a_false_claim_does_not_use_up_those_who_have_no_more_yet(
-    tmp_path: Path, genesis: Genesis, grown: Path
+    tmp_path: Path, genesis: Genesis, grown: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given a peer that was asked when it had nothing new, then it is asked again."""
+    monkeypatch.setattr(sync, "ANSWER_S", math.inf)
     async with AsyncExitStack() as stack:
         new = await stack.enter_async_context(member(tmp_path / "new", genesis, KeyPair.generate()))
         late = await stack.enter_async_context(
