@@ -41,6 +41,10 @@ class Keys:
             raise self.wrong(f"{name} is one of {', '.join(allowed)}, not {value!r:.40}")
         return value
 
+    def table(self, name: str) -> "Keys | None":
+        """The [name] table, or None where there is none. Raises Failure."""
+        return Keys(self.take(name, dict, {}), f"{name}: ") if name in self._left else None
+
     def tables(self, name: str) -> "list[Keys]":
         """The [[name]] tables, each of which says where it is. Raises Failure."""
         tables = []

@@ -69,12 +69,11 @@ def read_roles(keys: Keys, params: Params) -> Roles | None:
     """The roles in a scenario, if it has a subnet. Raises Failure."""
     validators = [one for table in keys.tables("validator") for one in _validators(table)]
     miners = [_miner(table) for table in keys.tables("miner")]
-    found = keys.take("subnet", dict, {})
-    if not found:
+    table = keys.table("subnet")
+    if table is None:
         if validators or miners:
             raise keys.wrong("validators and miners are of a [subnet], and there is none")
         return None
-    table = Keys(found, "subnet: ")
     task = Task(table.take("task", str, TASK), table.take("parameters", str, ""))
     tempo = table.number("tempo", params.tempo, 1, 2**31)
     table.end()

@@ -178,7 +178,9 @@ def _changes(keys: Keys) -> dict[str, int]:
 
 
 def _load(keys: Keys) -> Load | None:
-    table = Keys(keys.take("load", dict, {}), "load: ")
+    table = keys.table("load")
+    if table is None:
+        return None
     rate = table.number("rate", 0, 0, MAX_RATE)
     load = Load(rate, table.number("wallets", max(4, rate), 1, 1000))
     table.end()
