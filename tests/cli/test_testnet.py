@@ -74,6 +74,9 @@ def test_it_runs_until_it_is_interrupted(tmp_path: Path) -> None:
     [
         ("--nodes 2 --voters 3", "--voters and --serve are at most 2, as many as nodes"),
         ("--nodes 2 --serve 3", "--voters and --serve are at most 2, as many as nodes"),
+        ("--validators 1", "--validators and --miners go together, 4 at most in all"),
+        ("--validators 3 --miners 2", "--validators and --miners go together, 4 at most in all"),
+        ("--scenario steady --miners 1", "--scenario says itself how many nodes"),
         ("--json", "--json goes with --until-height or --scenario"),
         ("--network nowhere", "'nowhere' is no network and no file"),
         ("--scenario nowhere", "there is no scenario 'nowhere'"),

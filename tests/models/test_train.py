@@ -48,7 +48,7 @@ def test_steps_lower_the_loss_on_text_held_out(trained: Path, untrained: Path) -
     card, before = card_in(trained), card_in(untrained)
     assert (card["steps"], card["step_kept"]) == (STEPS, STEPS)
     for loss in ("held_out_loss", "train_loss"):
-        assert card[loss]["per_token"] < before[loss]["per_token"] - 0.1
+        assert card[loss]["per_token"] < before[loss]["per_token"] - 0.3
     assert card["held_out_topics"] == before["held_out_topics"]
 
 
