@@ -41,6 +41,8 @@ class Served:
     """Requests running or waiting now."""
     speed: int
     """Measured output tokens (or tensors) a second for one request, in thousandths."""
+    netuid: int = 0
+    """The subnet that the server mines with this model; 0 for none."""
 
 
 @dataclass(frozen=True)

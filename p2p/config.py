@@ -187,6 +187,23 @@ CHECKPOINT = Rule(
 SYNCS = ("blocks", "snapshot")
 SYNC = Rule(f"one of {', '.join(SYNCS)}", lambda value: value in SYNCS)
 MODELS = _each("a model directory or a shipped model's name", _is_line, most=32)
+NETUID = r"([1-9]|[12][0-9]|3[0-2])"
+"""A subnet's number, of 32."""
+MINED = _each(
+    "such as 1:docs-gpt, a subnet and a model as in serve",
+    lambda item: _is_line(item) and re.match(NETUID + ":.", item) is not None,
+    most=32,
+)
+JUDGED = _each(
+    "such as 1, or 1:DIRECTORY with data of one's own for the subnet's task",
+    lambda item: _is_line(item) and re.fullmatch(NETUID + "(:.+)?", item) is not None,
+    most=32,
+)
+SHARES = _each(
+    "such as 1=0.5, a subnet and its weight",
+    lambda item: re.fullmatch(NETUID + r"=[0-9]{1,5}(\.[0-9]{1,4})?", item) is not None,
+    most=32,
+)
 
 
 @dataclass(frozen=True)
@@ -212,6 +229,18 @@ class Settings:
     serve: tuple[str, ...] = _key((), "Models to serve from the start", MODELS)
     slots: int = _key(8, "Requests that a model answers at once", _within(1, 256))
     threads: int = _key(1, "CPU threads of a model's worker", _within(1, 256))
+    mine: tuple[str, ...] = _key((), "Subnets to mine, each with the model to do it with", MINED)
+    validate: tuple[str, ...] = _key((), "Subnets whose miners to judge", JUDGED)
+    root: tuple[str, ...] = _key((), "How this node would share emission among subnets", SHARES)
+    duplicates: bool = _key(
+        True, "Ask miners what clients of this node asked, so that tests are not known by it", BOOL
+    )
+    free_requests: int = _key(
+        6_000, "Requests a minute that each peer has free", _within(0, 1_000_000)
+    )
+    validator_requests: int = _key(
+        60_000, "Requests a minute for all validators, by their stake", _within(0, 1_000_000)
+    )
     sync: str = _key("blocks", "How a new ledger catches up: all blocks, or a late state", SYNC)
     snapshots: bool = _key(True, "Keep a late state for others to begin with", BOOL)
     checkpoint: str = _key("", "A block that has to be in the chain", CHECKPOINT)

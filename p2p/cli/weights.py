@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from p2p.cli import vectors
+from p2p import vectors
 from p2p.cli.client import Refusal
-from p2p.cli.command import Group, current_client, json_option, note
+from p2p.cli.command import Group, current_client, current_home, json_option, note
 from p2p.cli.failure import Failure
 from p2p.cli.show import Cell, print_json, print_table
 from p2p.cli.submit import (
@@ -19,7 +19,8 @@ from p2p.cli.submit import (
     node_pair,
     print_sent,
 )
-from p2p.cli.vectors import Kept, vector_bytes, vector_of
+from p2p.cli.vectors import vector_of
+from p2p.vectors import Kept, vector_bytes
 
 if TYPE_CHECKING:
     from ledger.payloads import RevealWeights
@@ -66,7 +67,8 @@ def commit(netuid: int, entries: tuple[str, ...], manner: Manner) -> None:
     )
     digest = commitment(sender.chain, neuron["uid"], neuron["registered"], _payload(kept))
     kept = replace(kept, hash=digest.hex())
-    path = vectors.keep(kept)  # before anything is sent: what is lost cannot be revealed
+    # Before anything is sent: what is lost cannot be revealed.
+    path = vectors.keep(current_home(), kept)
     sent = _commit(sender, kept)
     window = _window(sender, kept)
     more: list[tuple[str, Cell]] = [("kept in", str(path))]
@@ -82,7 +84,7 @@ def _commit(sender: Sender, kept: Kept) -> list[Row]:
     try:
         sent = sender.submit(CommitWeights(kept.netuid, Hash(bytes.fromhex(kept.hash))))
     except Refusal:
-        vectors.forget(kept)
+        vectors.forget(current_home(), kept)
         raise
     return sender.wait([sent])
 
@@ -95,7 +97,7 @@ def reveal(when_open: bool, manner: Manner) -> None:
 
     It can be done in the tempo after that of the commitment; yuma weights show says when.
     """
-    kept = vectors.all_kept()
+    kept = _kept()
     if not kept:
         raise Failure("nothing waits to be revealed", "commit first: yuma weights commit NETUID")
     sender = Sender(node_pair, manner)
@@ -110,7 +112,7 @@ def reveal(when_open: bool, manner: Manner) -> None:
         else:
             revealed += sender.send(_payload(one))
             if revealed[-1]["state"] == "final":
-                vectors.forget(one)
+                vectors.forget(current_home(), one)
     if not revealed:
         place = f"yuma weights show {waiting[0]['netuid']}"
         raise Failure(waiting[0]["why"], f"what is committed is in: {place}")
@@ -120,6 +122,14 @@ def reveal(when_open: bool, manner: Manner) -> None:
         print_sent([row], manner)
     for line in waiting:
         note(line["why"])
+
+
+def _kept() -> list[Kept]:
+    """What waits to be revealed. Raises Failure, OSError."""
+    try:
+        return vectors.all_kept(current_home())
+    except vectors.Damaged as error:
+        raise Failure(str(error), "move it away: what it committed to is lost") from None
 
 
 def _wait_until_open(sender: Sender, kept: Kept) -> None:
@@ -137,7 +147,7 @@ def _not_now(sender: Sender, kept: Kept) -> str:
     height = sender.client.get("/v0/chain/head")["height"]
     window = _window(sender, kept)
     if window is None and height > kept.last:
-        vectors.forget(kept)
+        vectors.forget(current_home(), kept)
         return f"{place} were not revealed in time"
     if window is None:
         return f"{place} have no commitment on the ledger, or no longer"

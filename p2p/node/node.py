@@ -24,6 +24,7 @@ from p2p.net.host import Host
 from p2p.net.keeper import Keeper
 from p2p.net.links import Links
 from p2p.net.protocols import BLOCKS, FETCH, LIGHT, OFFER, PEERS, QUERY, SNAPSHOT, STATUS
+from p2p.node.allowance import Allowance, Validators
 from p2p.node.chain import Chain, agreed_checkpoint
 from p2p.node.directory import Directory
 from p2p.node.follow import Follow
@@ -74,6 +75,7 @@ class Node:
     """None in a swarm without a ledger."""
     members: Members | None
     """None in a swarm that is open to all."""
+    allowance: Allowance
     _nursery: trio.Nursery | None = None
     _greetings: trio.CapacityLimiter = field(
         default_factory=lambda: trio.CapacityLimiter(GREETINGS_AT_ONCE)
@@ -123,9 +125,13 @@ class Node:
                 snapshots=settings.snapshots,
             )  # fmt: skip
         members = Members(own_pass, host, gossip, unix_ms) if own_pass else None
+        allowance = Allowance(
+            settings.free_requests, settings.validator_requests, Validators(follow, miner.mined),
+            trio.current_time,
+        )  # fmt: skip
         node = cls(
             pair, chain, settings, host, gossip, keeper, presence, miner, directory, links,
-            router, offers, dht, follow, members,
+            router, offers, dht, follow, members, allowance,
         )  # fmt: skip
         return node
 
@@ -195,7 +201,7 @@ class Node:
         """Say who takes in what."""
         self.host.handle(STATUS.id, self.presence.serve_status)
         self.host.handle(PEERS.id, self.presence.serve_peers)
-        self.host.handle(QUERY.id, QueryServer(self.miner).handle)
+        self.host.handle(QUERY.id, QueryServer(self.miner, self.allowance).handle)
         self.host.handle(OFFER.id, self.router.take_offer)
         if self.members is not None:
             self.members.attach()

@@ -2,6 +2,7 @@
 
 * Each request is a task that ends with the stream, so an asker that goes away cancels its jobs.
 * What one peer, and what all peers, can make us keep is counted in bytes, over all their streams.
+* Who may ask how often is the allowance's to say.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import trio
 
 from ledger.errors import Invalid, Reason
+from ledger.keys import PeerId
 from models.pipe import Part, brief
 from models.types import MAX_INPUT_BYTES, Query, Receipt
 from p2p.net.links import FRAME_S
@@ -28,6 +30,7 @@ from p2p.net.protocols import (
 )
 from p2p.net.scopes import briefly
 from p2p.net.streams import Frames
+from p2p.node.allowance import Allowance
 from p2p.node.miner import Answered, Miner
 
 MAX_BUFFERED = MAX_INPUT_BYTES
@@ -48,6 +51,7 @@ MAX_ALL_HELD = 32 * MAX_HELD
 class _Guest:
     """What one peer makes us keep, over all its streams."""
 
+    peer: PeerId
     streams: int = 0
     held: int = 0
     """Bytes reserved for its requests, from the whole input to the end of the answer."""
@@ -73,13 +77,14 @@ class QueryServer:
     """The query protocol's serving side."""
 
     miner: Miner
+    allowance: Allowance
     _sessions: list["_Session"] = field(default_factory=list)
-    _guests: dict[bytes, _Guest] = field(default_factory=dict)
+    _guests: dict[PeerId, _Guest] = field(default_factory=dict)
 
     async def handle(self, stream: Any) -> None:
         """Serve one held stream of a peer until it ends."""
         frames = Frames(stream, receives=QUERY.request, sends=QUERY.response)
-        with self.guest(stream.muxed_conn.peer_id.to_bytes()) as guest:
+        with self.guest(PeerId(stream.muxed_conn.peer_id.to_base58())) as guest:
             session = _Session(self, frames, guest)
             self._sessions.append(session)
             try:
@@ -92,9 +97,9 @@ class QueryServer:
         await frames.close()
 
     @contextmanager
-    def guest(self, peer: bytes) -> Iterator[_Guest]:
+    def guest(self, peer: PeerId) -> Iterator[_Guest]:
         """What we count of a peer while it has streams."""
-        guest = self._guests.setdefault(peer, _Guest())
+        guest = self._guests.setdefault(peer, _Guest(peer))
         guest.streams += 1
         try:
             yield guest
@@ -161,6 +166,15 @@ class _Session:
         elif ask.query.input_size > MAX_INPUT_BYTES:
             detail = f"the input has {ask.query.input_size} bytes, at most {MAX_INPUT_BYTES} go"
             await self._send(Refusal(ask.id, Reason.BAD_REQUEST, detail))
+        else:
+            await self._admit(ask)
+
+    async def _admit(self, ask: Ask) -> None:
+        waiting = self.server.miner.waiting(ask.query.model)
+        try:
+            self.server.allowance.admit(self.guest.peer, ask.query, waiting)
+        except Invalid as error:
+            await self._send(Refusal(ask.id, error.reason, error.detail))
         else:
             self.partial[ask.id] = (ask.query, bytearray(ask.chunk))
 

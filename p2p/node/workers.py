@@ -77,6 +77,8 @@ class Worker:
     tokens: int = 0
     speed: float = 0.0
     """Output tokens, or tensors, a second for one request: a running average."""
+    netuid: int = 0
+    """The subnet that is mined with it; 0 for none."""
     largest: int = 0
     """Bytes of the largest answer so far."""
     _jobs: dict[int, trio.MemorySendChannel[JobEvent]] = field(default_factory=dict)
@@ -232,7 +234,13 @@ class Worker:
         try:
             await self._write(
                 Submit(
-                    number, data, query.tensor, query.sampling, query.prefix, query.time_limit_ms
+                    number,
+                    query.kind,
+                    data,
+                    query.tensor,
+                    query.sampling,
+                    query.prefix,
+                    query.time_limit_ms,
                 )
             )
             yield receive

@@ -9,13 +9,16 @@ import trio
 
 from ledger.errors import Reason
 from ledger.keys import KeyPair
+from ledger.types import Hash
 from models.types import MAX_INPUT_BYTES, Kind, Query, Sampling, input_hash
 from p2p.net.host import Host
 from p2p.net.protocols import MAX_CHUNK_BYTES, MAX_OPEN_REQUESTS, QUERY, Ask, Drop, More, Refusal
 from p2p.net.streams import Frames
+from p2p.node.allowance import Allowance
 from p2p.node.queries import QueryServer
 
 LISTEN = ("/ip4/127.0.0.1/tcp/0",)
+ASKER = KeyPair.generate()
 
 
 class Pondering:
@@ -28,6 +31,9 @@ class Pondering:
     def weight(self, query: Query) -> int:
         return query.input_size
 
+    def waiting(self, digest: Hash) -> int:
+        return 0
+
     async def answer(self, query: Query, data: bytes, send) -> None:
         self.open += 1
         self.given.append(data)
@@ -39,17 +45,18 @@ class Pondering:
 
 def query(data: bytes) -> Query:
     return Query(
-        bytes(16), bytes(32), bytes(16), bytes(32), Kind.TEXT, input_hash(data), len(data), (),
+        bytes(16), ASKER.public, bytes(16), bytes(32), Kind.TEXT, input_hash(data), len(data), (),
         Sampling(), b"", 1000,
     )  # fmt: skip
 
 
 @asynccontextmanager
-async def asking() -> AsyncIterator[tuple[Pondering, list[Frames]]]:
+async def asking(free: int = 1000) -> AsyncIterator[tuple[Pondering, list[Frames]]]:
     """A server, and two streams of one asker to it."""
     miner = Pondering()
-    a, b = Host(KeyPair.generate(), LISTEN), Host(KeyPair.generate(), LISTEN)
-    b.handle(QUERY.id, QueryServer(miner).handle)
+    a, b = Host(ASKER, LISTEN), Host(KeyPair.generate(), LISTEN)
+    allowance = Allowance(free, 0, dict, trio.current_time)
+    b.handle(QUERY.id, QueryServer(miner, allowance).handle)
     async with a.run(), b.run():
         await a.dial(b.peer_id, b.addresses())
         streams = [await a.open_stream(b.peer_id, QUERY.id) for _ in range(2)]
@@ -127,3 +134,17 @@ async def test_a_number_in_use_ends_the_stream() -> None:
         await until(lambda: miner.open == 1)
         await trio.sleep(0.1)
         assert miner.open == 1
+
+
+async def test_who_asks_in_anothers_name_or_too_often_is_refused() -> None:
+    async with asking(free=2) as (miner, (one, _)):
+        await one.send(Ask(1, replace(query(b"x"), asker=KeyPair.generate().public), b"x"))
+        refusal = await one.receive()
+        assert isinstance(refusal, Refusal)
+        assert (refusal.id, refusal.reason) == (1, Reason.BAD_REQUEST)
+        for number in range(2, 5):
+            await one.send(Ask(number, query(b"x"), b"x"))
+        refusal = await one.receive()
+        assert isinstance(refusal, Refusal)
+        assert (refusal.id, refusal.reason) == (4, Reason.BUSY)
+        await until(lambda: miner.open == 2)

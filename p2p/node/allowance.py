@@ -1,0 +1,98 @@
+"""Who may ask this node's models, and how much: its connection says who it is, for its peer id is
+its hotkey.
+
+* Who has a validator's permit in a subnet that is mined here has a part of what all validators may
+  ask, by its stake, and no less than anyone has free.
+* Everybody else has the free requests, and leaves half of what can wait for a model to validators.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from gossip.validation import Bucket
+from ledger.errors import Invalid, Reason
+from ledger.keys import PeerId, public_key_of
+from ledger.neurons import neurons, permit
+from ledger.pools import pool_at
+from ledger.state import State
+from ledger.tables import SUBNETS, netuid_key
+from ledger.types import PublicKey
+from models.engine import MAX_WAITING
+from models.types import Query
+from p2p.node.follow import Follow
+
+MINUTE_S: Final = 60.0
+MAX_ASKERS: Final = 4096
+"""Whose use is remembered."""
+FREE_WAITING: Final = MAX_WAITING // 2
+"""Requests that may wait for a model before those without a permit are turned away."""
+
+
+@dataclass
+class Allowance:
+    """What each asker has left. `validators`: the stake (rao) of those with a permit here."""
+
+    free: int
+    shared: int
+    """Requests a minute: of each asker, and of all validators together."""
+    validators: Callable[[], Mapping[PublicKey, int]]
+    clock: Callable[[], float]
+    _buckets: OrderedDict[PublicKey, Bucket] = field(default_factory=OrderedDict)
+
+    def admit(self, asker: PeerId, query: Query, waiting: int) -> None:
+        """Count a request in that comes while others wait. Raises Invalid: BAD_REQUEST, BUSY."""
+        key = public_key_of(asker)
+        if query.asker != key:
+            raise Invalid(Reason.BAD_REQUEST, "the query names another asker than its connection")
+        stakes = self.validators()
+        if key not in stakes and waiting > FREE_WAITING:
+            raise Invalid(Reason.BUSY, f"{waiting} requests wait already")
+        allowed = max(self.free, self.shared * stakes.get(key, 0) // max(1, sum(stakes.values())))
+        if not self._bucket(key, allowed).take(self.clock()):
+            raise Invalid(Reason.BUSY, f"you may ask {allowed} times a minute here")
+
+    def _bucket(self, key: PublicKey, allowed: int) -> Bucket:
+        bucket = self._buckets.pop(key, None)
+        if bucket is None:
+            bucket = Bucket(0.0, allowed, allowed, self.clock())
+        bucket.rate, bucket.burst = allowed / MINUTE_S, allowed
+        self._buckets[key] = bucket
+        while len(self._buckets) > MAX_ASKERS:
+            self._buckets.popitem(last=False)
+        return bucket
+
+
+@dataclass
+class Validators:
+    """The stake of those who may judge what is mined here; read once for each block."""
+
+    follow: Follow | None
+    mined: Callable[[], set[int]]
+    _found: Mapping[PublicKey, int] = field(default_factory=dict)
+    _of: tuple[int, set[int]] | None = None
+
+    def __call__(self) -> Mapping[PublicKey, int]:
+        """By hotkey, in rao."""
+        netuids = self.mined()
+        if self.follow is None or not netuids:
+            return {}
+        if self._of != (self.follow.head.height, netuids):
+            self._of = self.follow.head.height, netuids
+            with self.follow.snapshot() as disk:
+                self._found = stakes_of_validators(State(disk), netuids)
+        return self._found
+
+
+def stakes_of_validators(state: State, netuids: Iterable[int]) -> dict[PublicKey, int]:
+    """The hotkeys with a permit in any of some subnets, and the rao staked on each."""
+    stakes: dict[PublicKey, int] = {}
+    for netuid in sorted(netuids):
+        if state.get(SUBNETS, netuid_key(netuid)) is None:
+            continue
+        for uid, neuron in enumerate(neurons(state, netuid)):
+            if permit(state, netuid, uid, neuron):
+                pool = pool_at(state, neuron.pool)
+                stakes[PublicKey(pool.hotkey)] = pool.stake
+    return stakes
