@@ -26,7 +26,7 @@ from models.types import (
 )
 from p2p.config import is_peer_id
 from p2p.http.api import Line, Refused, Say, integer_of, text_of
-from p2p.node.router import Answer, Asked, Evidence, NoServer, Request, Resumed, Router, Told
+from p2p.node.router import Answer, Asked, NoServer, Request, Resumed, Router, Told
 
 MAX_TIME_S = 600
 MAX_ANSWERS = 16
@@ -111,17 +111,7 @@ def _answer_line(answer: Answer) -> Line:
         "first_ms": round(answer.first_s * 1000, 2),
         "total_ms": round(answer.total_s * 1000, 2),
         "tokens_per_s": round(max(answer.tokens - 1, 0) / generating, 1),
-        "receipts": [evidence_line(answer.evidence)],
-    }
-
-
-def evidence_line(evidence: Evidence) -> Line:
-    """A receipt with its query, input and output, as it is saved."""
-    return {
-        "query": pack(evidence.query).hex(),
-        "input": base64.b64encode(evidence.data).decode(),
-        "output": base64.b64encode(evidence.output).decode(),
-        "receipt": pack(evidence.receipt).hex(),
+        "receipts": [answer.evidence.as_json()],
     }
 
 

@@ -11,7 +11,7 @@
 import json
 import logging
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,11 @@ class Keeper:
             self._make_room()
             self.known[peer] = Known(peer)
         return self.known[peer]
+
+    def addresses_of(self, peer: PeerId) -> Sequence[str]:
+        """Where a peer is known to be."""
+        known = self.known.get(peer)
+        return tuple(known.addresses) if known else ()
 
     def forget_bootstrap(self, peer: PeerId, address: str) -> bool:
         """Stop treating an address as a bootstrap's; False if it was none."""

@@ -6,12 +6,14 @@
   must be an answer to it, as far as anyone can see.
 """
 
+import base64
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 import trio
 
+from ledger.codec import pack
 from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId, public_key_of
 from models.answers import validate_answer
@@ -27,6 +29,25 @@ NEXT_TIMEOUT_S = 15.0
 TOKEN_BYTES = 4
 
 Tell = Callable[[Part], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A receipt with what it is about, enough to check it offline."""
+
+    query: Query
+    data: bytes
+    output: bytes
+    receipt: Receipt
+
+    def as_json(self) -> dict[str, str]:
+        """As it is saved."""
+        return {
+            "query": pack(self.query).hex(),
+            "input": base64.b64encode(self.data).decode(),
+            "output": base64.b64encode(self.output).decode(),
+            "receipt": pack(self.receipt).hex(),
+        }
 
 
 class Broken(Exception):  # noqa: N818 - what happened to the answer

@@ -25,6 +25,7 @@ from p2p.net.keeper import Keeper
 from p2p.net.links import Links
 from p2p.net.protocols import BLOCKS, FETCH, LIGHT, OFFER, PEERS, QUERY, SNAPSHOT, STATUS
 from p2p.node.allowance import Allowance, Validators
+from p2p.node.caller import Caller
 from p2p.node.chain import Chain, agreed_checkpoint
 from p2p.node.directory import Directory
 from p2p.node.follow import Follow
@@ -113,7 +114,8 @@ class Node:
         miner = Miner(pair, chain, unix_ms, lambda: node.position()[0], presence.changed)
         directory = Directory(pair.peer_id, presence, miner.announced, host.rtts)
         links = Links(host)
-        router = Router(pair, chain, host, keeper, gossip, miner, directory, links, unix_ms=unix_ms)
+        caller = Caller(pair, chain, host, links, keeper.addresses_of)
+        router = Router(caller, gossip, miner, directory, unix_ms)
         offers = Offers(pair, chain, host, keeper, miner, unix_ms)
         dht = Dht(host, keeper) if settings.dht and own_pass is None else None  # it has no door
         follow = None

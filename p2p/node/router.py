@@ -19,8 +19,7 @@ from gossip.envelope import seal
 from gossip.pubsub import Gossip
 from gossip.topics import QUERIES, OpenCall, Served
 from ledger.errors import Invalid, Reason
-from ledger.keys import KeyPair, PeerId
-from ledger.types import ChainId
+from ledger.keys import PeerId
 from models.pipe import Part
 from models.types import (
     ANSWERS,
@@ -29,14 +28,11 @@ from models.types import (
     Receipt,
     Sampling,
     Tensor,
-    input_hash,
 )
-from p2p.net.host import DialError, Host, NotConnected
-from p2p.net.keeper import Keeper
-from p2p.net.links import Links
 from p2p.net.protocols import OFFER, Offer
 from p2p.net.streams import Frames
-from p2p.node.attempt import TOKEN_BYTES, Broken, Lied, Progress, check, listen, refused
+from p2p.node.attempt import TOKEN_BYTES, Broken, Evidence, Lied, Progress, check, refused
+from p2p.node.caller import NONCE_BYTES, Caller
 from p2p.node.directory import Directory, Server
 from p2p.node.miner import Miner
 
@@ -88,16 +84,6 @@ class Resumed:
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """A receipt with what it is about, enough to check it offline."""
-
-    query: Query
-    data: bytes
-    output: bytes
-    receipt: Receipt
-
-
-@dataclass(frozen=True)
 class Answer:
     """A whole answer. Seconds are the asker's."""
 
@@ -117,14 +103,10 @@ Tell = Callable[[Told], Awaitable[None]]
 class Router:
     """Asks on behalf of this node's clients."""
 
-    pair: KeyPair
-    chain: ChainId
-    host: Host
-    keeper: Keeper
+    caller: Caller
     gossip: Gossip
     miner: Miner
     directory: Directory
-    links: Links
     unix_ms: Callable[[], int]
     asked: int = 0
     running: int = 0
@@ -161,7 +143,7 @@ class Router:
             spent_ms = round((trio.current_time() - began) * 1000)
             query = replace(
                 query,
-                nonce=os.urandom(16),
+                nonce=os.urandom(NONCE_BYTES),
                 prefix=bytes(progress.tokens),
                 time_limit_ms=max(1, request.time_limit_ms - spent_ms),
             )
@@ -218,23 +200,9 @@ class Router:
     async def _from(
         self, peer: PeerId, query: Query, data: bytes, progress: Progress, tell: Tell
     ) -> tuple[Receipt, list[Part]]:
-        if peer == self.host.peer_id:
+        if peer == self.caller.host.peer_id:
             return await self._from_here(query, data, progress, tell), []
-        try:
-            await self._connect(peer)
-            async with self.links.ask(peer, query, data) as events:
-                return await listen(events, query, progress, tell)
-        except (NotConnected, DialError, trio.TooSlowError) as error:
-            raise Broken(f"cannot be reached ({error or 'no answer in time'})") from None
-        except (Broken, Invalid):
-            raise
-        except Exception as error:  # the library's own, when a stream breaks under us
-            raise Broken(f"its stream broke ({error!r})") from error
-
-    async def _connect(self, peer: PeerId) -> None:
-        if not self.links.reach(peer) and not self.host.is_connected(peer):
-            known = self.keeper.known.get(peer)
-            await self.host.dial(peer, tuple(known.addresses) if known else ())
+        return await self.caller.exchange(peer, query, data, progress, tell)
 
     async def _from_here(
         self, query: Query, data: bytes, progress: Progress, tell: Tell
@@ -290,17 +258,13 @@ class Router:
             raise Invalid(
                 Reason.BAD_REQUEST, f"{server.served.name} is a {server.served.kind} model"
             )
-        return Query(
-            chain=self.chain,
-            asker=self.pair.public,
-            nonce=bytes(16),
-            model=server.served.digest,
-            kind=request.kind,
-            input_hash=input_hash(request.data),
-            input_size=len(request.data),
+        return self.caller.query(
+            server.served.digest,
+            request.kind,
+            request.data,
+            os.urandom(NONCE_BYTES),
             tensor=request.tensor,
             sampling=request.sampling,
-            prefix=b"",
             time_limit_ms=request.time_limit_ms,
         )
 
@@ -309,10 +273,11 @@ class Router:
     async def call(self, model: str, answers: int, wait_s: float) -> None:
         """Gossip an open call, and wait for offers: until as many came, or the time is over."""
         number = os.urandom(16)
-        call = OpenCall(self.pair.public, number, model, answers, 0, self.unix_ms() + CALL_MS)
+        pair = self.caller.pair
+        call = OpenCall(pair.public, number, model, answers, 0, self.unix_ms() + CALL_MS)
         heard = self._calls[number] = trio.Event()
         try:
-            await self.gossip.publish(QUERIES, seal(self.chain, QUERIES, call, self.pair))
+            await self.gossip.publish(QUERIES, seal(self.caller.chain, QUERIES, call, pair))
             with trio.move_on_after(wait_s):
                 for _ in range(answers):
                     await heard.wait()

@@ -1,0 +1,114 @@
+"""Putting a query to a server, under a key: the node's own, or one that nobody knows."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import trio
+
+from ledger.errors import Invalid
+from ledger.keys import KeyPair, PeerId
+from ledger.types import ChainId, Hash
+from models.pipe import Part
+from models.types import Kind, Query, Receipt, Sampling, Tensor, input_hash
+from p2p.net.host import DialError, Host, NotConnected
+from p2p.net.links import Links
+from p2p.net.protocols import STATUS, Status
+from p2p.net.streams import Frames
+from p2p.node.attempt import Broken, Evidence, Progress, Tell, check, listen
+
+NONCE_BYTES = 16
+STATUS_S = 5.0
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whoever asks, by its key and its connections."""
+
+    pair: KeyPair
+    chain: ChainId
+    host: Host
+    links: Links
+    addresses: Callable[[PeerId], Sequence[str]]
+    """Where a peer is said to be."""
+
+    async def exchange(
+        self, server: PeerId, query: Query, data: bytes, progress: Progress, tell: Tell
+    ) -> tuple[Receipt, list[Part]]:
+        """What a server answers, as `attempt.listen` gives it. Raises Broken, Invalid."""
+        try:
+            await self._connect(server)
+            async with self.links.ask(server, query, data) as events:
+                return await listen(events, query, progress, tell)
+        except (NotConnected, DialError, trio.TooSlowError) as error:
+            raise Broken(f"cannot be reached ({error or 'no answer in time'})") from None
+        except (Broken, Invalid):
+            raise
+        except Exception as error:  # the library's own, when a stream breaks under us
+            raise Broken(f"its stream broke ({error!r})") from error
+
+    async def _connect(self, server: PeerId) -> None:
+        if not self.links.reach(server) and not self.host.is_connected(server):
+            await self.host.dial(server, self.addresses(server))
+
+    async def ask(self, server: PeerId, query: Query, data: bytes) -> Evidence:
+        """The whole answer to a query, checked. Raises Broken, Lied, Invalid."""
+        progress = Progress()
+        receipt, _ = await self.exchange(server, query, data, progress, _keep)
+        check(server, receipt, query, data, progress)
+        return Evidence(query, data, bytes(progress.output), receipt)
+
+    def query(
+        self,
+        model: Hash,
+        kind: Kind,
+        data: bytes,
+        nonce: bytes,
+        *,
+        time_limit_ms: int,
+        tensor: tuple[Tensor, ...] = (),
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+    ) -> Query:
+        """A query of this caller from the first token on."""
+        return Query(
+            chain=self.chain,
+            asker=self.pair.public,
+            nonce=nonce,
+            model=model,
+            kind=kind,
+            input_hash=input_hash(data),
+            input_size=len(data),
+            tensor=tensor,
+            sampling=sampling,
+            prefix=b"",
+            time_limit_ms=time_limit_ms,
+        )
+
+
+async def _keep(_part: Part) -> None:
+    """Nobody waits for parts: the whole counts."""
+
+
+@asynccontextmanager
+async def stranger(
+    chain: ChainId, status: Callable[[], Status], addresses: Callable[[PeerId], Sequence[str]]
+) -> AsyncIterator[Caller]:
+    """A caller under a new key, which greets as a node does and takes part in nothing else."""
+    pair = KeyPair.generate()
+    host = Host(pair, ())
+    links = Links(host)
+    host.handle(STATUS.id, partial(_say_status, status))
+    async with host.run(), trio.open_nursery() as nursery:
+        await nursery.start(links.run)
+        yield Caller(pair, chain, host, links, addresses)
+        nursery.cancel_scope.cancel()
+
+
+async def _say_status(status: Callable[[], Status], stream: Any) -> None:
+    frames = Frames(stream, receives=STATUS.request, sends=STATUS.response)
+    with trio.fail_after(STATUS_S):
+        await frames.receive()
+        await frames.send(status())
+    await frames.close()
