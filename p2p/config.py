@@ -91,6 +91,11 @@ class Home:
         return self.path / "revocations"
 
     @property
+    def validators(self) -> Path:
+        """What validators keep: a directory for each subnet."""
+        return self.path / "validators"
+
+    @property
     def wallets(self) -> Path:
         """Encrypted wallets, one file each; for the command line only."""
         return self.path / "wallets"

@@ -18,6 +18,7 @@ from p2p.cli import (
     light,
     log,
     member,
+    mining,
     models,
     node,
     ping,
@@ -44,7 +45,7 @@ def yuma() -> None:
 
 for _module in (
     *(node, doctor, ping, swarm, bootstrap, member, models, run),
-    *(receipts, wallet, tx, stake, subnet, weights, chain, history, light),
+    *(receipts, wallet, tx, stake, subnet, mining, weights, chain, history, light),
     *(genesis, ledger, epoch, config, log, demo, testnet),
 ):
     for _command in _module.COMMANDS:

@@ -18,6 +18,7 @@ from p2p.http.app import serve_control
 from p2p.membership import pass_of
 from p2p.node.begin import Begin
 from p2p.node.chain import Chain, checkpoint_of, genesis_of, is_new, open_chain
+from p2p.node.judging import judged
 from p2p.node.logs import log_to_stderr
 from p2p.node.node import Node, unix_ms
 
@@ -75,7 +76,7 @@ async def _begin(home: Home, settings: Settings) -> bool:
         return True
     pair = load_seed(home.key)
     own_pass = pass_of(home, genesis, pair.public, unix_ms())
-    node = Node.make(pair, settings, home.peers, genesis, own_pass)
+    node = Node.make(pair, settings, home, genesis, own_pass)
     control = Control(node, home)
     checkpoint = checkpoint_of(settings.checkpoint)
     begin = Begin(node.host, genesis, home.chain, node.cut_off, checkpoint)
@@ -95,15 +96,28 @@ async def _begin(home: Home, settings: Settings) -> bool:
 async def _main(home: Home, settings: Settings, chain: Chain | None) -> None:
     pair = load_seed(home.key)
     own_pass = pass_of(home, chain.genesis, pair.public, unix_ms()) if chain else None
-    node = Node.make(pair, settings, home.peers, chain, own_pass)
+    node = Node.make(pair, settings, home, chain, own_pass)
     control = Control(node, home)
     async with _signals(control), node.run(), serve_control(control):
         for model in settings.serve:
             worker = await node.miner.serve(model, None, settings.slots, settings.threads)
             log.info("serving %s", worker.card.name)
+        await _take_part(node, settings)
         _print_ready(node)
         await control.stopping.wait()
         await _drain(node)
+
+
+async def _take_part(node: Node, settings: Settings) -> None:
+    """Mine and judge what the settings name. Raises Invalid, ConfigError."""
+    for each in settings.mine:
+        netuid, _, model = each.partition(":")
+        worker = await node.miner.mine(int(netuid), model, settings.slots, settings.threads)
+        log.info("mining subnet %s with %s", netuid, worker.card.name)
+    for number, corpus in judged(settings.validate):
+        if node.judging is None:
+            raise ConfigError("validate names subnets, and this swarm has no ledger")
+        node.judging.begin(number, corpus)
 
 
 @asynccontextmanager

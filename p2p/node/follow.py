@@ -128,6 +128,7 @@ class Follow:
         self._worker = trio.CapacityLimiter(1)
         self._nursery: trio.Nursery | None = None
         self._heartbeat: Hash | None = None
+        self._moved = trio.Event()
 
     # --- what others read
 
@@ -169,6 +170,12 @@ class Follow:
     async def wait_final(self, name: Hash, timeout_s: float) -> Height | None:
         """The height of the block that has a transaction; None if there is none in that time."""
         return await self.pool.wait_final(name, timeout_s)
+
+    async def head_after(self, height: int) -> Head:
+        """The head, once it is higher than that."""
+        while self.head.height <= height:
+            await self._moved.wait()
+        return self.head
 
     # --- running
 
@@ -255,6 +262,8 @@ class Follow:
 
     async def _head_moved(self, before: int) -> None:
         self.sync.moved()
+        self._moved.set()
+        self._moved = trio.Event()
         if self._nursery and self.states.is_due(self.head.height, before) and not self.syncing:
             self._nursery.start_soon(self.states.write)
         early, self._early = self._early, OrderedDict()

@@ -97,6 +97,32 @@ class Miner:
             raise failure[0]
         return worker
 
+    async def mine(self, netuid: int, place: str, slots: int, threads: int) -> Worker:
+        """Mine a subnet with a model, served here already or from now on.
+
+        Raises Invalid: BAD_MODEL, NO_MEMORY; BUSY where the subnet is mined with another.
+        """
+        mined = [worker for worker in self.workers.values() if worker.netuid == netuid]
+        if mined:
+            detail = f"subnet {netuid} is mined here with {mined[0].recipe.name}"
+            raise Invalid(Reason.BUSY, detail)
+        served = (each for each in self.workers.values() if each.recipe.is_of(place))
+        worker = next(served, None) or await self.serve(place, None, slots, threads)
+        if worker.netuid:
+            detail = f"{worker.recipe.name} mines subnet {worker.netuid} already"
+            raise Invalid(Reason.BUSY, detail)
+        worker.netuid = netuid
+        self.changed()
+        return worker
+
+    def stop_mining(self, netuid: int) -> None:
+        """Mine a subnet no longer; its model is served on. Raises Invalid NO_SUBNET."""
+        mined = [worker for worker in self.workers.values() if worker.netuid == netuid]
+        if not mined:
+            raise Invalid(Reason.NO_SUBNET, f"subnet {netuid} is not mined here")
+        mined[0].netuid = 0
+        self.changed()
+
     async def _supervise(
         self, worker: Worker, up: trio.Event, failure: list[BaseException]
     ) -> None:

@@ -7,17 +7,16 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import time
 
 import trio
 
 from gossip.pubsub import Gossip
-from gossip.topics import PRESENCE, QUERIES, TOPICS
+from gossip.topics import PRESENCE, QUERIES, TOPICS, Served
 from ledger.genesis import Genesis
 from ledger.keys import KeyPair, PeerId
-from ledger.types import ChainId, Hash, Height
-from p2p.config import Settings, chain_of
+from ledger.types import ChainId, Hash, Height, PublicKey
+from p2p.config import Home, Settings, chain_of
 from p2p.membership import Pass
 from p2p.net.discovery import Dht, mdns
 from p2p.net.host import Host
@@ -29,12 +28,15 @@ from p2p.node.caller import Caller
 from p2p.node.chain import Chain, agreed_checkpoint
 from p2p.node.directory import Directory
 from p2p.node.follow import Follow
+from p2p.node.judging import Judging
 from p2p.node.members import Members
 from p2p.node.miner import Miner
 from p2p.node.offers import Offers
 from p2p.node.presence import NO_HEAD, Presence
 from p2p.node.queries import QueryServer
 from p2p.node.router import Router
+from p2p.node.validator import Surroundings
+from p2p.node.weigher import Weigher, root_of
 
 log = logging.getLogger("yuma.node")
 
@@ -77,6 +79,8 @@ class Node:
     members: Members | None
     """None in a swarm that is open to all."""
     allowance: Allowance
+    judging: Judging | None = None
+    """None in a swarm without a ledger."""
     _nursery: trio.Nursery | None = None
     _greetings: trio.CapacityLimiter = field(
         default_factory=lambda: trio.CapacityLimiter(GREETINGS_AT_ONCE)
@@ -87,7 +91,7 @@ class Node:
         cls,
         pair: KeyPair,
         settings: Settings,
-        peers_file: Path,
+        home: Home,
         ledger: Chain | Genesis | None = None,
         own_pass: Pass | None = None,
     ) -> "Node":
@@ -102,7 +106,7 @@ class Node:
             settings.peers_target,
         )  # fmt: skip
         gossip = Gossip(host.libp2p, chain, TOPICS)
-        keeper = Keeper(host, settings.peers_target, peers_file, time)
+        keeper = Keeper(host, settings.peers_target, home.peers, time)
         # Presence, miner and follow ask each other: they meet in the node, once it is there.
         node: Node
         presence = Presence(
@@ -135,6 +139,8 @@ class Node:
             pair, chain, settings, host, gossip, keeper, presence, miner, directory, links,
             router, offers, dht, follow, members, allowance,
         )  # fmt: skip
+        if follow is not None:
+            node.judging = Judging(home, _surroundings(node, follow, home))
         return node
 
     @asynccontextmanager
@@ -171,6 +177,8 @@ class Node:
                 nursery.start_soon(task)
             if self.follow is not None:
                 nursery.start_soon(self.follow.run)
+            if self.judging is not None:
+                await nursery.start(self.judging.run)
             if self.members is not None:
                 nursery.start_soon(self.members.run)
             try:
@@ -243,3 +251,22 @@ class Node:
     def _start(self, task: Callable[[PeerId], Awaitable[None]], peer: PeerId) -> None:
         assert self._nursery is not None
         self._nursery.start_soon(task, peer)
+
+
+def _surroundings(node: Node, follow: Follow, home: Home) -> Surroundings:
+    """What the validators of a node see of it."""
+
+    def served(hotkey: PublicKey, netuid: int) -> Served | None:
+        record = node.presence.of(hotkey)
+        models = record.models if record else ()
+        return next((model for model in models if model.netuid == netuid), None)
+
+    return Surroundings(
+        caller=node.router.caller,
+        follow=follow,
+        weigher=Weigher(home, node.pair, follow, root_of(node.settings.root)),
+        served=served,
+        traffic=lambda: list(node.router.recent) if node.settings.duplicates else [],
+        status=node.presence.status,
+        strangers=node.members is None,
+    )

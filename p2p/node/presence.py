@@ -186,6 +186,12 @@ class Presence:
         limit = trio.current_time() - TTL_S
         return [heard for heard in self.book.values() if heard.at >= limit]
 
+    def of(self, key: PublicKey) -> PeerRecord | None:
+        """A node's record, if it counts now."""
+        heard = self.book.get(key)
+        counts = heard is not None and heard.at >= trio.current_time() - TTL_S
+        return heard.record if heard is not None and counts else None
+
     def announces(self, peer: PeerId, digest: Hash) -> bool:
         """Whether the record of a peer announces a model."""
         return public_key_of(peer) in self._serving.get(digest.hex(), {})

@@ -9,6 +9,7 @@
 
 import logging
 import os
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -44,6 +45,9 @@ MAX_TRIES = 6
 CALL_WAIT_S = 1.5
 """How long offers are waited for when nobody is known."""
 CALL_MS = 10_000
+RECENT = 64
+MAX_RECENT_BYTES = 2**14
+"""Of an input that is remembered: a megabyte in all."""
 
 
 class NoServer(Exception):  # noqa: N818 - a fact about the swarm
@@ -108,6 +112,8 @@ class Router:
     miner: Miner
     directory: Directory
     unix_ms: Callable[[], int]
+    recent: deque[Request] = field(default_factory=lambda: deque(maxlen=RECENT))
+    """What clients of this node asked last."""
     asked: int = 0
     running: int = 0
     _calls: dict[bytes, trio.Event] = field(default_factory=dict)
@@ -120,6 +126,8 @@ class Router:
         """
         self.asked += 1
         self.running += 1
+        if len(request.data) <= MAX_RECENT_BYTES:
+            self.recent.append(request)
         limit_s = request.time_limit_ms / 1000
         try:
             with trio.move_on_after(limit_s + GRACE_S):

@@ -54,6 +54,10 @@ class Recipe:
     slots: int
     threads: int
 
+    def is_of(self, place: str) -> bool:
+        """Whether this serves what is named: by the name it has, or by its directory."""
+        return place in (self.name, str(self.directory))
+
     def command(self, descriptor: int) -> list[str]:
         """The worker's command line, given the number of its end of the pipe."""
         return [

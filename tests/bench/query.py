@@ -174,7 +174,7 @@ async def plain_clients(address: str) -> AsyncIterator[list[Ask]]:
 async def our_node(address: str, directory: Path) -> AsyncIterator[Node]:
     """A node in this process that has heard of the daemon's models."""
     settings = Settings(listen=(LISTEN,), bootstrap=(address,), dht=False)
-    async with Node.make(KeyPair.generate(), settings, directory / "peers.json").run() as node:
+    async with Node.make(KeyPair.generate(), settings, Home(directory)).run() as node:
         with trio.fail_after(SEEN_S):
             while not node.directory.of(MODEL):
                 await trio.sleep(0.05)

@@ -12,7 +12,7 @@ from ledger.genesis import Genesis, genesis_header, genesis_rows
 from ledger.keys import KeyPair
 from ledger.store import Store
 from ledger.wal import Wal
-from p2p.config import Settings
+from p2p.config import Home, Settings
 from p2p.node.chain import Chain
 from p2p.node.follow import Follow
 from p2p.node.node import Node
@@ -33,7 +33,7 @@ async def member(
     with Store.open(home / "chain", genesis.chain) as store, Wal.open(home / "wal") as wal:
         chain = Chain(genesis, store, wal, home / "snapshots")
         settings = replace(SETTINGS, **changed)  # type: ignore[arg-type]
-        async with Node.make(pair, settings, home / "peers.json", chain).run() as node:
+        async with Node.make(pair, settings, Home(home), chain).run() as node:
             yield node
 
 

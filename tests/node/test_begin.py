@@ -18,6 +18,7 @@ from ledger.params import DEVNET
 from ledger.parts import write_parts
 from ledger.restore import finish
 from ledger.store import Store
+from p2p.config import Home
 from p2p.net.protocols import SNAPSHOT, Bytes, GetPart, Offered
 from p2p.net.streams import Frames
 from p2p.node import begin, haul
@@ -61,7 +62,7 @@ async def beginner(
 ) -> AsyncIterator[tuple[Node, Begin]]:
     """A node that has nothing but the genesis."""
     home.mkdir()
-    node = Node.make(KeyPair.generate(), SETTINGS, home / "peers.json", genesis)
+    node = Node.make(KeyPair.generate(), SETTINGS, Home(home), genesis)
     async with node.run():
         yield (
             node,

@@ -13,7 +13,7 @@ from gossip.topics import PRESENCE, PeerRecord
 from gossip.validation import Reject
 from ledger.errors import Invalid
 from ledger.keys import KeyPair
-from p2p.config import Settings
+from p2p.config import Home, Settings
 from p2p.net.protocols import Records
 from p2p.node import presence
 from p2p.node.node import Node
@@ -27,7 +27,7 @@ async def nodes(tmp_path: Path, *settings: Settings) -> AsyncIterator[list[Node]
     async with AsyncExitStack() as stack:
         made: list[Node] = []
         for index, one in enumerate(settings):
-            node = Node.make(KeyPair.generate(), one, tmp_path / f"{index}.json")
+            node = Node.make(KeyPair.generate(), one, Home(tmp_path / str(index)))
             await stack.enter_async_context(node.run())
             if made:
                 node.keeper.learn(made[-1].host.peer_id, made[-1].host.addresses())
@@ -65,7 +65,7 @@ async def test_a_newcomer_sees_the_swarm_after_one_round_trip(tmp_path) -> None:
         absent = KeyPair.generate()
         record = replace(a.presence.own(), key=absent.public, neighbours=())
         a.presence.take(Records((seal(a.chain, PRESENCE, record, absent),)))
-        late = Node.make(KeyPair.generate(), SETTINGS, tmp_path / "late.json")
+        late = Node.make(KeyPair.generate(), SETTINGS, Home(tmp_path / "late"))
         async with late.run():
             await late.host.dial(a.host.peer_id, a.host.addresses())
             await until(lambda: absent.public in late.presence.fresh())

@@ -25,7 +25,7 @@ from models.types import (
     sign_receipt,
     verify_receipt,
 )
-from p2p.config import Settings
+from p2p.config import Home, Settings
 from p2p.net.host import Host
 from p2p.net.protocols import MAX_OPEN_REQUESTS, QUERY, Ask, Drop, End, More, Piece, Refusal
 from p2p.net.streams import Frames
@@ -160,7 +160,7 @@ async def signs_as_another(server: Server, ask: Ask) -> None:
 async def asker(tmp_path: Path, *servers: Server) -> AsyncIterator[Node]:
     """A node that knows servers by their offers, the first one being the one it likes best."""
     settings = Settings(listen=LISTEN, dht=False)
-    node = Node.make(KeyPair.generate(), settings, tmp_path / "peers.json")
+    node = Node.make(KeyPair.generate(), settings, Home(tmp_path))
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(node.run())
         for index, server in enumerate(servers):

@@ -1,0 +1,147 @@
+"""Taking part in subnets: mine, validate. What is begun here goes on after a restart."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from p2p.cli.command import Command, current_client, current_home, json_option, note
+from p2p.cli.failure import Failure
+from p2p.cli.models import LOAD_S, model_reference
+from p2p.cli.show import print_json, print_table
+from p2p.cli.submit import WAIT_S, Manner, Sender, node_key, tokens
+from p2p.cli.wallets import password_option, unlock, wallet_option
+from p2p.config import load_settings, set_value
+
+netuid_option = click.option("--netuid", type=click.IntRange(1, 32), help="The subnet.")
+off_option = click.option("--off", is_flag=True, help="Do it no longer.")
+yes_option = click.option("--yes", is_flag=True, help="Register, if due, without asking.")
+
+
+@click.command(cls=Command)
+@netuid_option
+@click.option("--model", help="The model to do it with: a directory, or the name of one served.")
+@off_option
+@yes_option
+@wallet_option
+@password_option
+@json_option
+def mine(
+    netuid: int | None, model: str | None, off: bool, yes: bool, name: str, as_json: bool
+) -> None:
+    """Mine a subnet with a model; without --netuid, show what is mined.
+
+    The node needs a place in the subnet: if it has none, its price is shown, and it is registered
+    if you like.
+    """
+    client = current_client()
+    if netuid is None:
+        return _show_mining(client.get("/v0/mining"), as_json)
+    if off:
+        client.post("/v0/mining/stop", {"netuid": netuid})
+        _remember("mine", netuid, None)
+        return note(f"subnet {netuid} is mined no longer")
+    if model is None:
+        raise Failure("a model is due", "such as: --model docs-gpt")
+    _take_place(netuid, name, yes)
+    said = client.post("/v0/mining", {"netuid": netuid, "model": model_reference(model)}, LOAD_S)
+    _remember("mine", netuid, f"{netuid}:{said['directory']}")
+    if as_json:
+        return print_json(said)
+    note(f"mining subnet {netuid} with {said['model']}, also after a restart")
+
+
+@click.command(cls=Command)
+@netuid_option
+@click.option(
+    "--corpus",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder of data for the subnet's task; by default what the task brings.",
+)
+@off_option
+@yes_option
+@wallet_option
+@password_option
+@json_option
+def validate(
+    netuid: int | None, corpus: Path | None, off: bool, yes: bool, name: str, as_json: bool
+) -> None:
+    """Judge a subnet's miners; without --netuid, show what is judged.
+
+    The node needs a place in the subnet, as for yuma mine, and enough stake for a permit. It then
+    asks miners, scores their answers, and commits and reveals weights by itself.
+    """
+    client = current_client()
+    if netuid is None:
+        return _show_judging(client.get("/v0/judging"), as_json)
+    if off:
+        client.post("/v0/judging/stop", {"netuid": netuid})
+        _remember("validate", netuid, None)
+        return note(f"subnet {netuid} is judged no longer")
+    _take_place(netuid, name, yes)
+    place = str(corpus.resolve()) if corpus else ""
+    said = client.post("/v0/judging", {"netuid": netuid, "corpus": place})
+    _remember("validate", netuid, f"{netuid}:{place}" if place else str(netuid))
+    if as_json:
+        return print_json(said)
+    note(f"judging subnet {netuid}, also after a restart; see how it goes with: yuma validate")
+
+
+def _take_place(netuid: int, wallet: str, yes: bool) -> None:
+    """Have a place for this node in a subnet, if it is to be paid for, by consent. Raises Failure."""
+    from ledger.keys import peer_id_of
+    from ledger.payloads import Register
+
+    key = node_key(None)
+    subnet = current_client().get("/v0/subnets/one", netuid=netuid)
+    if any(row["hotkey"] == peer_id_of(key) for row in subnet["rows"]):
+        return
+    price = subnet["price"]
+    offer = f"this node has no place in subnet {netuid}; one costs {tokens(price)}, burned"
+    if not yes and not sys.stdin.isatty():
+        raise Failure(offer, f"register it with --yes, or: yuma subnet register {netuid}")
+    if not yes and not click.confirm(f"{offer}. Register it?", err=True):
+        raise Failure("nothing was done", "a place is needed to take part")
+    sender = Sender(lambda: unlock(wallet), Manner(None, WAIT_S, False))
+    sent = sender.send(*sender.binding(key), Register(netuid, key, price))
+    note(f"registered in block {sent[-1]['height']} for {tokens(price)} at most")
+
+
+def _remember(setting: str, netuid: int, entry: str | None) -> None:
+    """Put what goes on in a subnet into node.toml, in place of what was there. Raises ConfigError.
+
+    What a flag or the environment says is not the file's to keep.
+    """
+    home = current_home()
+    held: Sequence[str] = getattr(load_settings(home, {}, {}).settings, setting)
+    kept = [each for each in held if each.partition(":")[0] != str(netuid)]
+    set_value(home, setting, tuple(kept if entry is None else [*kept, entry]))
+
+
+def _show_mining(answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        return print_json(answer)
+    rows = [(row["netuid"], row["model"], row["answered"]) for row in answer["mining"]]
+    print_table(("NETUID", "MODEL", "ANSWERED"), rows, empty="no subnet is mined here")
+
+
+def _show_judging(answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        return print_json(answer)
+    rows = [
+        (
+            row["netuid"],
+            row["until"],
+            f"{row['answered']} of {row['visits']}",
+            " ".join(f"{uid}={score:.2f}" for uid, score in row["scores"].items()),
+            row["problem"],
+        )
+        for row in answer["judging"]
+    ]
+    headers = ("NETUID", "TEMPO TO", "ANSWERED", "SCORES", "PROBLEM")
+    print_table(headers, rows, empty="no subnet is judged here")
+
+
+COMMANDS = (mine, validate)

@@ -1,0 +1,168 @@
+"""Says this node's weights to the ledger: commits to vectors, reveals them when that is due.
+
+* A vector is on disk, with its salt, before its commitment is sent: a node that is killed between
+  the two transactions reveals the same row when it is back.
+* It is revealed only when the block that ended the tempo of its commitment is final, as otherwise
+  others could still commit to it in that tempo (ledger/weights.py).
+* What was not revealed in time is let go with a word; the ledger has dropped its row.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import trio
+
+from ledger.errors import Invalid, Reason
+from ledger.keys import KeyPair
+from ledger.neurons import neuron_of
+from ledger.payloads import CommitWeights, RevealWeights, SetRootWeights, SetWeights
+from ledger.snapshot import Snapshot
+from ledger.stakes import pool_of
+from ledger.state import State
+from ledger.subnets import subnet_of
+from ledger.tables import COMMITS, ROOT_WEIGHTS, uid_key
+from ledger.types import Hash, PublicKey
+from ledger.vectors import max_upscale
+from ledger.weights import commitment
+from p2p import vectors
+from p2p.config import Home
+from p2p.node.follow import Follow
+from p2p.vectors import Kept, vector_bytes
+
+log = logging.getLogger("yuma.weights")
+
+ROOT_RENEWALS: Final = 2
+"""Root weights are said again when so many-th of their time is over."""
+UNITS: Final = 10_000
+"""Of a root weight as the settings have it: four decimals."""
+
+
+@dataclass
+class Weigher:
+    """The vectors of one node, of all subnets that it judges."""
+
+    home: Home
+    pair: KeyPair
+    follow: Follow
+    root: Mapping[int, int] = field(default_factory=dict)
+    """How it would share emission among subnets, by netuid."""
+    _sent: dict[str, Hash] = field(default_factory=dict)
+    """The reveals under way, by the hash of the commitment."""
+    _root_sent: Hash | None = None
+    _said: str = ""
+
+    async def commit(self, netuid: int, vector: Sequence[tuple[int, int]]) -> None:
+        """Commit to weights by uid, or set them where the subnet takes no commitments.
+
+        Raises Invalid, as `ledger.weights` does; OSError.
+        """
+        with self.follow.snapshot() as disk:
+            settings = subnet_of(State(disk), netuid).hyperparameters
+            uid, neuron = neuron_of(State(disk), netuid, self._pool(State(disk)))
+            height = disk.head.height
+        places, values = [uid for uid, _ in vector], [value for _, value in vector]
+        version = settings.weights_version
+        if not settings.commit_reveal:
+            await self.follow.pool.say(SetWeights(netuid, *vector_bytes(places, values), version))
+            return
+        tempos = (settings.reveal_tempos + 1) * settings.tempo
+        kept = Kept(
+            hash="",
+            netuid=netuid,
+            hotkey=self.pair.peer_id,
+            version=version,
+            last=height + self.follow.params.validity + tempos,
+            salt=vectors.new_salt().hex(),
+            places=places,
+            values=values,
+        )
+        digest = commitment(self.follow.chain, uid, neuron.registered, _reveal_of(kept))
+        kept = replace(kept, hash=digest.hex())
+        await trio.to_thread.run_sync(vectors.keep, self.home, kept)
+        try:
+            await self.follow.pool.say(CommitWeights(netuid, digest))
+        except Invalid:
+            vectors.forget(self.home, kept)
+            raise
+
+    def _pool(self, state: State) -> PublicKey:
+        pool = pool_of(state, self.pair.public)
+        if pool is None:
+            raise Invalid(Reason.NO_HOTKEY)
+        return pool
+
+    async def tend(self) -> None:
+        """Reveal what can be revealed now, and renew root weights; to be called at every head."""
+        try:
+            for kept in vectors.all_kept(self.home):
+                if kept.hotkey == self.pair.peer_id:
+                    await self._tend(kept)
+            await self._renew_root()
+        except (Invalid, OSError, vectors.Damaged) as error:
+            self._say(str(error))
+
+    async def _tend(self, kept: Kept) -> None:
+        with self.follow.snapshot() as disk:
+            height = disk.head.height
+            opens = self._opens(State(disk), kept)
+            over = height > kept.last or self._is_revealed(disk, kept)
+        if opens is None and over:
+            vectors.forget(self.home, kept)
+            if self._sent.pop(kept.hash, None) is None:
+                log.warning("weights of subnet %d were not revealed in time", kept.netuid)
+        elif (
+            opens is not None
+            and height >= opens
+            and not self._is_waiting(self._sent.get(kept.hash))
+        ):
+            self._sent[kept.hash] = await self.follow.pool.say(_reveal_of(kept))
+
+    def _opens(self, state: State, kept: Kept) -> int | None:
+        """The height from which on a commitment can be revealed; None if it is not there."""
+        try:
+            uid, _ = neuron_of(state, kept.netuid, self._pool(state))
+        except Invalid:
+            return None
+        rows = state.rows(COMMITS, uid_key(kept.netuid, uid))
+        found = (int.from_bytes(key[4:]) for key, row in rows if row.hash.hex() == kept.hash)
+        return next(found, None)
+
+    def _is_revealed(self, disk: Snapshot, kept: Kept) -> bool:
+        sent = self._sent.get(kept.hash)
+        return sent is not None and disk.place_of(sent) is not None
+
+    def _is_waiting(self, sent: Hash | None) -> bool:
+        return sent is not None and self.follow.mempool.get(sent) is not None
+
+    async def _renew_root(self) -> None:
+        """Say how emission should be shared, where that is not what the ledger has."""
+        if not self.root:
+            return
+        netuids, values = vector_bytes(list(self.root), max_upscale(list(self.root.values())))
+        with self.follow.snapshot() as disk:
+            pool, height = self._pool(State(disk)), disk.head.height
+            last = State(disk).get(ROOT_WEIGHTS, pool)
+        renewal = self.follow.params.root_cutoff // ROOT_RENEWALS
+        fresh = last is not None and height - last.updated < renewal
+        said = fresh and last is not None and (last.netuids, last.values) == (netuids, values)
+        if not said and not self._is_waiting(self._root_sent):
+            self._root_sent = await self.follow.pool.say(SetRootWeights(netuids, values))
+
+    def _say(self, text: str) -> None:
+        """Log what is wrong, once until it is something else."""
+        if text != self._said:
+            log.warning("weights: %s", text)
+            self._said = text
+
+
+def root_of(shares: Sequence[str]) -> dict[int, int]:
+    """The root weights that settings such as 1=0.5 name, by netuid."""
+    parts = sorted((int(netuid), weight) for netuid, weight in (each.split("=") for each in shares))
+    return {netuid: round(float(weight) * UNITS) for netuid, weight in parts}
+
+
+def _reveal_of(kept: Kept) -> RevealWeights:
+    uids, values = vector_bytes(kept.places, kept.values)
+    return RevealWeights(kept.netuid, bytes.fromhex(kept.salt), uids, values, kept.version)
