@@ -25,7 +25,7 @@ from p2p.testnet.models import held_out_loss
 from p2p.testnet.plan import Member, Plan
 from p2p.testnet.roles import NETUID, Miner, Roles
 
-NOTHING: Final = 0.02
+NOTHING: Final = 0.05
 """A smaller share of the incentive than this is as good as none."""
 MINER_HEADS: Final = ("MINER", "MODEL", "LOSS", "INCENTIVE", "EMISSION", "EARNED", "PROPOSED", "")
 VALIDATOR_HEADS: Final = ("VALIDATOR", "DIVIDENDS", "TRUST", "EMISSION", "EARNED", "PROPOSED")

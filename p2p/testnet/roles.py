@@ -8,6 +8,7 @@ from ledger.errors import Invalid
 from ledger.params import TOKEN, Params
 from ledger.subnets import check_settings, check_task, first_settings
 from ledger.tables import Hyperparameters, Task
+from models.tasks import open_task
 from p2p.cli.failure import Failure
 from p2p.testnet.keys import Keys
 
@@ -93,6 +94,7 @@ def make_roles(
     try:
         check_settings(params, settings)
         check_task(task)
+        open_task(task.name, task.parameters, None)
     except Invalid as error:
         raise Failure(f"subnet: {error.detail}") from None
     roles = Roles(task, settings, tuple(validators), tuple(miners))

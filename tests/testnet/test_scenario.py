@@ -113,6 +113,8 @@ def test_a_plan_seats_validators_and_miners(tmp_path: Path) -> None:
         (LEAST + SUBNET + "size = 3", "miner 1: 'size' is not known"),
         (LEAST + SUBNET.replace("[subnet]", "[subnet]\ntempo = 19"), "subnet: tempo is from 20"),
         (LEAST + SUBNET.replace("[subnet]", '[subnet]\ntask = "A b"'), "subnet: a task's name"),
+        (LEAST + SUBNET.replace("[subnet]", '[subnet]\ntask = "x"'), "subnet: no task 'x' is"),
+        (LEAST + SUBNET.replace("[subnet]", '[subnet]\nparameters = "[]"'), "subnet: "),
         (LEAST + "[[event]]\nat_s = 1", "event 1: kind is missing"),
         (LEAST + '[[event]]\nkind = "burn"', "event 1: kind is one of kill, pause"),
         (LEAST + KILL + "at_height = 3", "event 1: either at_height or at_s is due"),
