@@ -1,9 +1,11 @@
 """How the shipped model was made: `python -m models.train --out DIR --seed 1337`.
 
+* `--size docs-small` makes one that a core trains in a minute, for networks that judge models.
 * The text is the documentation that comes with Python (pydoc_data.topics).
 * Topics that share a paragraph are one group; whole groups are held out, so that no held-out
   paragraph is trained on.
-* The weights kept are those with the least held-out loss; the card says what was measured and how.
+* The weights kept are those with the least held-out loss, the initial ones among them; the card
+  says what was measured and how.
 """
 
 import argparse
@@ -15,7 +17,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -24,12 +26,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.catalog import open_model
+from models.catalog import TOKENIZER, open_model, shipped_directory
 from models.config import GptConfig, config_bytes
 from models.gpt import Gpt, load_gpt
 from models.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
-CONFIG = GptConfig(name="docs-gpt", vocabulary=1024, context=512, layers=4, heads=4, width=192)
+SHIPPED = GptConfig(name="docs-gpt", vocabulary=1024, context=512, layers=4, heads=4, width=192)
+SMALL = GptConfig(name="docs-small", vocabulary=1024, context=256, layers=2, heads=4, width=96)
+SIZES = {config.name: config for config in (SHIPPED, SMALL)}
 DROPOUT = 0.2
 WEIGHT_DECAY = 0.1
 MATRIX_RATE = 0.02
@@ -162,7 +166,8 @@ def train(model: Gpt, tokenizer: Tokenizer, seed: int, steps: int, directory: Pa
     moving = optimisers(model)
     full_rates = [optimiser.param_groups[0]["lr"] for optimiser in moving]
     feed = batches(stream_of(tokenizer, learnt), model.config.context, seed)
-    least, kept = math.inf, 0
+    least, kept = measure(model, tokenizer, held_out).per_token, 0
+    save(model, tokenizer, directory)
     for step in range(1, steps + 1):
         for optimiser, rate in zip(moving, full_rates, strict=True):
             optimiser.param_groups[0]["lr"] = rate * rate_at(step, steps)
@@ -177,15 +182,36 @@ def train(model: Gpt, tokenizer: Tokenizer, seed: int, steps: int, directory: Pa
     return kept
 
 
-def card_of(directory: Path, seed: int, steps: int, kept: int, seconds: float) -> dict[str, object]:
+@dataclass(frozen=True)
+class Recipe:
+    """What decides a model, together with the text."""
+
+    config: GptConfig
+    seed: int
+    steps: int
+    size: str
+    tokenizer_of: str | None
+    """The shipped model whose tokenizer it takes; None where it has one of its own."""
+
+    @property
+    def command(self) -> str:
+        """What makes the model, with another directory."""
+        command = f"python -m models.train --out DIR --seed {self.seed} --steps {self.steps}"
+        given = {"size": self.size, "name": self.config.name, "tokenizer": self.tokenizer_of}
+        usual = {"size": SHIPPED.name, "name": self.size, "tokenizer": None}
+        differing = [f" --{key} {value}" for key, value in given.items() if value != usual[key]]
+        return command + "".join(differing)
+
+
+def card_of(directory: Path, recipe: Recipe, kept: int, seconds: float) -> dict[str, object]:
     """What was measured of the files in a directory, and what would make them again."""
-    learnt, held_out = split(topics, seed)
-    model = load_gpt(CONFIG, directory / "model.safetensors")
-    tokenizer = load_tokenizer((directory / "tokenizer.json").read_bytes())
+    learnt, held_out = split(topics, recipe.seed)
+    model = load_gpt(recipe.config, directory / "model.safetensors")
+    tokenizer = load_tokenizer((directory / TOKENIZER).read_bytes())
     return {
-        "command": f"python -m models.train --out DIR --seed {seed} --steps {steps}",
-        "seed": seed,
-        "steps": steps,
+        "command": recipe.command,
+        "seed": recipe.seed,
+        "steps": recipe.steps,
         "step_kept": kept,
         "seconds": round(seconds),
         "parameters": sum(weight.numel() for weight in model.parameters()),
@@ -205,24 +231,42 @@ def card_of(directory: Path, seed: int, steps: int, kept: int, seconds: float) -
     }
 
 
+def tokenizer_of(recipe: Recipe) -> Tokenizer:
+    """A shipped model's, or one trained on the text."""
+    if recipe.tokenizer_of is not None:
+        return load_tokenizer((shipped_directory(recipe.tokenizer_of) / TOKENIZER).read_bytes())
+    learnt, _ = split(topics, recipe.seed)
+    return train_tokenizer([learnt[name] for name in sorted(learnt)], recipe.config.vocabulary)
+
+
+def make(recipe: Recipe, directory: Path) -> None:
+    """Train a model and write it, with its card and the text held out."""
+    began = time.monotonic()
+    torch.manual_seed(recipe.seed)
+    tokenizer = tokenizer_of(recipe)
+    model = Gpt(recipe.config, DROPOUT)
+    model.initialise()
+    kept = train(model, tokenizer, recipe.seed, recipe.steps, directory)
+    card = card_of(directory, recipe, kept, time.monotonic() - began)
+    (directory / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    _, held_out = split(topics, recipe.seed)
+    (directory / "held_out.json").write_text(json.dumps(held_out, indent=1) + "\n")
+
+
 def main() -> None:
-    """Train a tokenizer and a model, and write the directory."""
-    parser = argparse.ArgumentParser(prog="python -m models.train", description="Train docs-gpt.")
+    """Read the options and make the model."""
+    parser = argparse.ArgumentParser(prog="python -m models.train", description="Train a model.")
     parser.add_argument("--out", type=Path, required=True, help="directory to write")
     parser.add_argument("--seed", type=int, default=1337)
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--steps", type=int, default=STEPS, help="0 leaves it untrained")
+    parser.add_argument("--size", choices=SIZES, default=SHIPPED.name)
+    parser.add_argument("--name", help="what it is called, if not as its size")
+    parser.add_argument("--tokenizer", metavar="NAME", help="take a shipped model's")
     options = parser.parse_args()
-    began = time.monotonic()
     torch.set_num_threads(1)
-    torch.manual_seed(options.seed)
-    learnt, held_out = split(topics, options.seed)
-    tokenizer = train_tokenizer([learnt[name] for name in sorted(learnt)], CONFIG.vocabulary)
-    model = Gpt(CONFIG, DROPOUT)
-    model.initialise()
-    kept = train(model, tokenizer, options.seed, options.steps, options.out)
-    card = card_of(options.out, options.seed, options.steps, kept, time.monotonic() - began)
-    (options.out / "card.json").write_text(json.dumps(card, indent=2) + "\n")
-    (options.out / "held_out.json").write_text(json.dumps(held_out, indent=1) + "\n")
+    config = replace(SIZES[options.size], name=options.name or options.size)
+    recipe = Recipe(config, options.seed, options.steps, options.size, options.tokenizer)
+    make(recipe, options.out)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from p2p.cli.failure import INTERRUPTED, Failure
 from p2p.cli.show import print_json, print_table
 
 if TYPE_CHECKING:
+    from ledger.params import Params
+    from p2p.testnet.roles import Roles
     from p2p.testnet.run import Way
 
 NODES = 4
@@ -22,9 +25,24 @@ MAX_HEIGHT = 10**9
 NETWORK = "devnet"
 
 
+@dataclass(frozen=True)
+class Counts:
+    """How many nodes there are, and how many of them do what."""
+
+    nodes: int
+    voters: int
+    serving: int
+    validators: int
+    miners: int
+
+
 @click.command(cls=Command)
 @click.option("--nodes", type=click.IntRange(1, 64), help=f"How many ({NODES}).")
 @click.option("--serve", type=click.IntRange(0), default=0, help="So many serve the shipped model.")
+@click.option("--validators", type=click.IntRange(0), default=0, help="So many, the first, judge.")
+@click.option("--miners", type=click.IntRange(0), default=0, help=(
+    "So many, the last, mine the shipped model; of several the last an untrained one."
+))  # fmt: skip
 @click.option("--voters", type=click.IntRange(1), help="So many vote on blocks; else all.")
 @click.option(
     "--network", metavar="NAME|FILE", help=f"Whose constants; FILE is a genesis ({NETWORK})."
@@ -45,6 +63,8 @@ NETWORK = "devnet"
 def testnet(
     nodes: int | None,
     serve: int,
+    validators: int,
+    miners: int,
     voters: int | None,
     network: str | None,
     directory: Path | None,
@@ -64,7 +84,8 @@ def testnet(
     if netns and (why := missing()):
         raise Failure(f"--netns: {why}")
     if scenario is not None:
-        if (nodes, voters, network, until_height) != (None,) * 4 or serve:
+        said = (nodes, voters, network, until_height)
+        if said != (None,) * 4 or serve or validators or miners:
             raise click.UsageError("--scenario says itself how many nodes, of what, and until when")
         with _place(directory) as place:
             return _play(place, scenario, netns, as_json)
@@ -74,13 +95,19 @@ def testnet(
         raise click.UsageError(f"--voters and --serve are at most {nodes}, as many as nodes")
     if as_json and until_height is None:
         raise click.UsageError("--json goes with --until-height or --scenario")
+    if bool(validators) != bool(miners) or validators + miners > nodes:
+        raise click.UsageError(f"--validators and --miners go together, {nodes} at most in all")
+    counts = Counts(nodes, voters, serve, validators, miners)
     with _place(directory) as place:
-        _run(place, (nodes, voters, serve), network or NETWORK, until_height, Way(netns), as_json)
+        _run(place, counts, network or NETWORK, until_height, Way(netns), as_json)
 
 
 @contextmanager
 def _place(directory: Path | None) -> Iterator[Path]:
-    """The directory that was given, which has to be new or empty; else one that goes at the end."""
+    """The directory that was given, which has to be new or empty; else one that goes at the end.
+
+    Models that were trained there before may stay, and need not be trained again.
+    """
     if directory is None:
         made = Path(tempfile.mkdtemp(prefix="yuma-"))
         try:
@@ -88,8 +115,10 @@ def _place(directory: Path | None) -> Iterator[Path]:
         finally:
             shutil.rmtree(made, ignore_errors=True)
         return
+    from p2p.testnet.models import MODELS
+
     directory = directory.absolute()
-    if directory.exists() and any(directory.iterdir()):
+    if directory.exists() and {path.name for path in directory.iterdir()} - {MODELS}:
         raise Failure(f"{directory} is not empty", "name a new directory")
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     yield directory
@@ -97,7 +126,7 @@ def _place(directory: Path | None) -> Iterator[Path]:
 
 def _run(
     place: Path,
-    counts: tuple[int, int, int],
+    counts: Counts,
     network: str,
     until_height: int | None,
     way: "Way",
@@ -112,10 +141,17 @@ def _run(
     from p2p.testnet.summary import summary_at
     from p2p.testnet.watch import Watch
 
-    nodes, voters, serving = counts
-    plan = make_plan(place, params_of(network), nodes=nodes, voters=voters, serving=serving)
+    params = params_of(network)
+    plan = make_plan(
+        place,
+        params,
+        nodes=counts.nodes,
+        voters=counts.voters,
+        serving=counts.serving,
+        roles=_roles(place, params, counts),
+    )
     write_homes(plan)
-    made, places = Testnet(plan), range(nodes)
+    made, places = Testnet(plan), range(counts.nodes)
     watch, began = Watch([member.home.chain for member in plan.members]), time.monotonic()
 
     async def work() -> None:
@@ -137,6 +173,23 @@ def _run(
     said = summary_at(plan.genesis, made.daemons, until_height)
     said["seconds"] = round(time.monotonic() - began, 1)
     _print_summary(said, as_json)
+
+
+def _roles(place: Path, params: "Params", counts: Counts) -> "Roles | None":
+    """Who judges whom. Raises Failure, OSError."""
+    if not counts.validators:
+        return None
+    from ledger.tables import Task
+    from p2p.cli.models import SHIPPED
+    from p2p.testnet.models import with_models
+    from p2p.testnet.roles import TASK, Miner, Validator, make_roles
+
+    names = [f"n{number}" for number in range(1, counts.nodes + 1)]
+    miners = [Miner(name, SHIPPED) for name in names[-counts.miners :]]
+    if counts.miners > 1:
+        miners[-1] = Miner(names[-1], None, 0)
+    validators = map(Validator, names[: counts.validators])
+    return with_models(place, make_roles(params, Task(TASK, ""), validators, miners))
 
 
 def _print_summary(said: dict[str, Any], as_json: bool) -> None:

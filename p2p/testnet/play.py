@@ -11,7 +11,9 @@ from p2p.cli.command import note
 from p2p.cli.failure import Failure
 from p2p.testnet.events import Events
 from p2p.testnet.judge import judge
+from p2p.testnet.judgement import judge_subnet
 from p2p.testnet.load import Payers
+from p2p.testnet.models import with_models
 from p2p.testnet.nodes import Testnet
 from p2p.testnet.plan import make_plan, write_homes
 from p2p.testnet.report import Report, figures
@@ -28,12 +30,14 @@ def play(directory: Path, scenario: Scenario, netns: bool) -> Report:
     """Run a scenario in a directory. Raises Failure where it never came to a first block; OSError;
     KeyboardInterrupt."""
     began = time.monotonic()
+    roles = with_models(directory, scenario.roles) if scenario.roles else None
     plan = make_plan(
         directory,
         scenario.params,
         nodes=scenario.nodes,
         voters=scenario.voters,
         payers=scenario.load.wallets if scenario.load else 0,
+        roles=roles,
     )
     write_homes(plan)
     course = Course(Testnet(plan), scenario)
@@ -52,7 +56,11 @@ def play(directory: Path, scenario: Scenario, netns: bool) -> Report:
     note("the nodes have stopped; looking at their ledgers")
     started = [daemon for daemon in course.testnet.daemons if daemon.runs]
     acknowledged = course.payers.acknowledged if course.payers else ()
-    checks = judge(plan.genesis, started, acknowledged)
+    checks, judgement = judge(plan.genesis, started, acknowledged), None
+    if roles is not None:
+        up = [daemon.name for daemon in course.testnet.stopped]
+        judgement, more = judge_subnet(plan, roles, started, up)
+        checks += more
     return Report(
         scenario.name,
         round(time.monotonic() - began, 1),
@@ -60,6 +68,7 @@ def play(directory: Path, scenario: Scenario, netns: bool) -> Report:
         tuple(course.events.records),
         tuple(checks),
         tuple(course.faults),
+        judgement,
     )
 
 

@@ -15,24 +15,37 @@ rate = 10                   # transfers a second, of `wallets` wallets
 kind = "kill"               # pause, disconnect, partition, heal, restart, join
 at_height = 10              # or at_s, seconds from the first block on
 nodes = ["n4"]              # or ["any"]; for a partition groups = [["n1", "n2"], ["n3", "n4"]]
-for_s = 10                  # then it is undone: started, continued, healed
+for_s = 10                  # then it is undone: started, continued, healed; else it stays so
 chain = "goes on"           # or "stops": what has to be seen meanwhile
 within_s = 30               # all nodes have to be at the head again so soon after it is undone
 repeat = 1                  # rounds, each begun `every_s` after the last one or later
+[subnet]                    # with it: who judges whom, from the first block on
+task = "text"               # what its validators ask, as the ledger keeps it
+parameters = ""             # of the task: JSON
+tempo = 20                  # blocks; the network's by default
+[[validator]]
+nodes = ["n1", "n2"]
+stake = 1000                # tokens on each; by default what a voter has
+[[miner]]
+node = "n4"
+steps = 400                 # of training before the network starts, 0 for none
+model = "docs-gpt"          # or instead: a model that comes with the program, or a directory
+stake = 1                   # tokens; by default the least there is
 """
 
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from ledger.params import Params
 from p2p.cli.failure import Failure
 from p2p.config import MODULES
+from p2p.testnet.keys import Keys
 from p2p.testnet.plan import MAX_NODES, params_of
-
-Value = TypeVar("Value")
+from p2p.testnet.roles import Roles, read_roles
 
 OURS: Final = MODULES / "configs" / "scenarios"
 KINDS: Final = ("kill", "pause", "disconnect", "partition", "heal", "restart", "join")
@@ -90,6 +103,8 @@ class Scenario:
     delay_ms: int
     load: Load | None
     events: tuple[Event, ...]
+    roles: Roles | None
+    """Who judges whom; None where there is no subnet."""
 
     @property
     def parts(self) -> bool:
@@ -129,13 +144,14 @@ def parse_scenario(text: str) -> Scenario:
         found = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise Failure(f"it is not TOML: {error!s:.200}") from None
-    keys = _Keys(found, "")
+    keys = Keys(found, "")
     nodes = keys.number("nodes", 4, 1, MAX_NODES)
     joining = keys.number("joining", 0, 0, nodes - 1)
+    params = params_of(keys.take("network", str, "devnet"), _changes(keys))
     scenario = Scenario(
         name=keys.take("name", str, "unnamed"),
         about=keys.take("about", str, ""),
-        params=params_of(keys.take("network", str, "devnet"), _changes(keys)),
+        params=params,
         nodes=nodes,
         voters=keys.number("voters", nodes - joining, 1, nodes - joining),
         joining=joining,
@@ -146,72 +162,14 @@ def parse_scenario(text: str) -> Scenario:
         delay_ms=keys.number("delay_ms", 0, 0, 10_000),
         load=_load(keys),
         events=tuple(_events(keys)),
+        roles=read_roles(keys, params),
     )
     keys.end()
     _check(scenario)
     return scenario
 
 
-class _Keys:
-    """A table of TOML of which every key must be known and of its type."""
-
-    def __init__(self, values: dict[str, Any], where: str) -> None:
-        self._left = dict(values)
-        self._where = where
-
-    def take(self, name: str, kind: type[Value], default: Value) -> Value:
-        """The value of a key. Raises Failure."""
-        value = self._left.pop(name, default)
-        if type(value) is not kind:
-            raise self.wrong(f"{name} is not {_WORDS[kind]}")
-        return value
-
-    def number(self, name: str, default: int, least: int, most: int) -> int:
-        """An integer within bounds. Raises Failure."""
-        value = self.take(name, int, default)
-        if not least <= value <= most:
-            raise self.wrong(f"{name} is from {least} to {most}, not {value}")
-        return value
-
-    def optional(self, name: str, least: int, most: int) -> int | None:
-        """An integer within bounds, or None where the key is missing. Raises Failure."""
-        return self.number(name, least, least, most) if name in self._left else None
-
-    def choice(self, name: str, allowed: tuple[str, ...]) -> str | None:
-        """One of some words, or None where the key is missing. Raises Failure."""
-        if name not in self._left:
-            return None
-        value = self.take(name, str, "")
-        if value not in allowed:
-            raise self.wrong(f"{name} is one of {', '.join(allowed)}, not {value!r:.40}")
-        return value
-
-    def names(self, name: str) -> tuple[str, ...]:
-        """A list of texts. Raises Failure."""
-        values = self.take(name, list, [])
-        if not all(type(value) is str for value in values):
-            raise self.wrong(f"{name} is not a list of names")
-        return tuple(values)
-
-    def end(self) -> None:
-        """Whether all was taken. Raises Failure."""
-        if self._left:
-            raise self.wrong(f"{', '.join(self._left)!r:.80} is not known")
-
-    def wrong(self, sentence: str) -> Failure:
-        """What is wrong, and where."""
-        return Failure(f"{self._where}{sentence}")
-
-
-_WORDS: Final = {
-    str: "a text in quotes",
-    int: "an integer",
-    dict: "a table",
-    list: "a list",
-}
-
-
-def _changes(keys: _Keys) -> dict[str, int]:
+def _changes(keys: Keys) -> dict[str, int]:
     changes: dict[str, int] = keys.take("params", dict, {})
     for name, value in changes.items():
         if type(value) is not int:
@@ -219,26 +177,25 @@ def _changes(keys: _Keys) -> dict[str, int]:
     return changes
 
 
-def _load(keys: _Keys) -> Load | None:
-    table = _Keys(keys.take("load", dict, {}), "load: ")
+def _load(keys: Keys) -> Load | None:
+    table = keys.table("load")
+    if table is None:
+        return None
     rate = table.number("rate", 0, 0, MAX_RATE)
     load = Load(rate, table.number("wallets", max(4, rate), 1, 1000))
     table.end()
     return load if rate else None
 
 
-def _events(keys: _Keys) -> list[Event]:
+def _events(keys: Keys) -> list[Event]:
     events = []
-    for number, found in enumerate(keys.take("event", list, []), start=1):
-        if type(found) is not dict:
-            raise keys.wrong(f"event {number} is not a table")
-        table = _Keys(found, f"event {number}: ")
+    for table in keys.tables("event"):
         events.append(_event(table))
         table.end()
     return events
 
 
-def _event(table: _Keys) -> Event:
+def _event(table: Keys) -> Event:
     kind = table.choice("kind", KINDS)
     if kind is None:
         raise table.wrong("kind is missing")
@@ -274,14 +231,22 @@ def _check(scenario: Scenario) -> None:
     """What concerns several keys. Raises Failure."""
     if (scenario.height is None) == (scenario.seconds is None):
         raise Failure("either height or seconds is due: when it ends")
-    known = {f"n{number}" for number in range(1, scenario.nodes + 1)}
     for number, event in enumerate(scenario.events, start=1):
         grouped = [name for group in event.groups for name in group]
-        for name in (*event.nodes, *grouped):
-            if name not in known and not (name == ANY and event.nodes == (ANY,)):
-                last = f"n{scenario.nodes}"
-                raise Failure(f"event {number}: there is no node {name!r:.40}, only n1 to {last}")
+        named = () if event.nodes == (ANY,) else event.nodes
+        _check_known(scenario, (*named, *grouped), f"event {number}: ")
         if len(set(grouped)) < len(grouped):
             raise Failure(f"event {number}: a node is in two groups")
+    if scenario.roles is not None:
+        _check_known(scenario, scenario.roles.names, "")
     if not re.fullmatch("[a-z0-9-]{1,32}", scenario.name):
         raise Failure(f"name is 1 to 32 of a-z, 0-9 and -, not {scenario.name!r:.40}")
+
+
+def _check_known(scenario: Scenario, names: Iterable[str], where: str) -> None:
+    """Whether there are nodes of these names. Raises Failure."""
+    known = {f"n{number}" for number in range(1, scenario.nodes + 1)}
+    for name in names:
+        if name not in known:
+            last = f"n{scenario.nodes}"
+            raise Failure(f"{where}there is no node {name!r:.40}, only n1 to {last}")

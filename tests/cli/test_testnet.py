@@ -25,7 +25,8 @@ def sentence(err: str) -> str:
 def test_four_nodes_agree(home: Path, tmp_path: Path) -> None:
     place = tmp_path / "net"
     flags = ("--nodes", "4", "--voters", "3", "--network", "minimal", "--until-height", "12")
-    done = run_yuma(home, "testnet", *flags, "--dir", str(place), "--json")
+    roles = ("--validators", "2", "--miners", "1")
+    done = run_yuma(home, "testnet", *flags, *roles, "--dir", str(place), "--json")
     assert done.code == 0, done.err
     said = json.loads(done.out)
     assert (said["height"], said["agree"]) == (12, True)
@@ -36,7 +37,9 @@ def test_four_nodes_agree(home: Path, tmp_path: Path) -> None:
 
     known = json.loads((place / "testnet.json").read_text())
     assert known["network"] == "testnet"
-    assert [row["roles"] for row in known["nodes"]] == [["voter"]] * 3 + [["follower"]]
+    judges = ["voter", "validator"]
+    roles_of = [row["roles"] for row in known["nodes"]]
+    assert roles_of == [judges, judges, ["voter"], ["follower", "miner"]]
     assert all(Path(row["log"]).is_file() and row["pid"] is None for row in known["nodes"])
     wallets = json.loads(run_yuma(place / "n4", "wallet", "list", "--json").out)["wallets"]
     assert [row["address"] for row in wallets] == [known["wallets"][3]["address"]]
@@ -74,6 +77,9 @@ def test_it_runs_until_it_is_interrupted(tmp_path: Path) -> None:
     [
         ("--nodes 2 --voters 3", "--voters and --serve are at most 2, as many as nodes"),
         ("--nodes 2 --serve 3", "--voters and --serve are at most 2, as many as nodes"),
+        ("--validators 1", "--validators and --miners go together, 4 at most in all"),
+        ("--validators 3 --miners 2", "--validators and --miners go together, 4 at most in all"),
+        ("--scenario steady --miners 1", "--scenario says itself how many nodes"),
         ("--json", "--json goes with --until-height or --scenario"),
         ("--network nowhere", "'nowhere' is no network and no file"),
         ("--scenario nowhere", "there is no scenario 'nowhere'"),

@@ -57,6 +57,28 @@ nodes = ["n1"]
 for_s = 1
 chain = "goes on"
 """
+JUDGED = """
+# of two equal stakes each is a majority for Yuma, so that both validators have to be right
+name = "judged"
+network = "minimal"
+nodes = 4
+voters = 2
+height = 60
+limit_s = 120
+[params]
+block_ms = 400
+[subnet]
+task = "text"
+parameters = '{"per_tempo": 24}'
+[[validator]]
+nodes = ["n1", "n2"]
+[[miner]]
+node = "n3"
+model = "docs-gpt"
+[[miner]]
+node = "n4"
+steps = 0
+"""
 
 
 def play(scenario: str, place: Path, *flags: str) -> dict[str, Any]:
@@ -93,6 +115,19 @@ def test_one_of_four_is_killed_then_halves_are_parted(tmp_path: Path) -> None:
     assert cut["resume_s"] is not None
     figures = report["figures"]
     assert figures["transfers_final"] == figures["transfers_acknowledged"] > 0
+
+
+@pytest.mark.timeout(240)
+def test_a_trained_model_earns_and_an_untrained_one_does_not(tmp_path: Path) -> None:
+    """Given two validators, a miner with the shipped model and one with random weights,
+    when the validators have asked, scored, committed and revealed for three tempos,
+    then all nodes have the same metagraph, and the trained model has the incentive."""
+    subnet = play(written(tmp_path, JUDGED), tmp_path)["subnet"]
+    trained, untrained = subnet["miners"]
+    assert trained["loss"] < untrained["loss"] / 2
+    assert trained["incentive"] > 0.9
+    assert trained["emission"] > 10 * untrained["emission"]
+    assert subnet["height"] == 59
 
 
 @pytest.mark.campaign
