@@ -16,8 +16,18 @@ from ledger.neurons import neuron_of
 from ledger.params import CAP, DEVNET, TOKEN
 from ledger.payloads import BindHotkey, CommitWeights, Register, RevealWeights, SetWeights
 from ledger.stakes import pool_of
+from ledger.state import Table
 from ledger.subnets import first_settings, subnet_of, tempo_end
-from ledger.tables import SCORES, WEIGHTS, Hyperparameters, Scores, netuid_key
+from ledger.tables import (
+    BONDS,
+    SCORES,
+    WEIGHTS,
+    Bonds,
+    Hyperparameters,
+    Scores,
+    Weights,
+    netuid_key,
+)
 from ledger.vectors import MAX, pack, unpack
 from ledger.weights import commitment
 from tests.consensus.chain import Chain
@@ -60,29 +70,35 @@ class Economy:
         **settings: int,
     ) -> None:
         """`stakes` in rao by validator; `more` stake, of whom else; `settings` of the subnet."""
-        self.validators, self.miners = tuple(stakes), tuple(miners)
-        self.uids = {name: uid for uid, name in enumerate(("owner", *stakes, *miners))}
+        self.uids = {"owner": 0}
         own = replace(
             first_settings(PARAMS), **{"max_validators": len(stakes), "immunity": 0} | settings
         )
         bonds = [Bond(public(name), pool(name), stake) for name, stake in stakes.items()]
-        self.chain = Chain(genesis_of(name, [*bonds, *more], [*stakes, *miners], own), nodes=1)
+        self.chain = Chain(genesis_of(name, [*bonds, *more], miners, own), nodes=1)
         self.mined: Counter[str] = Counter()
         self.validated: Counter[str] = Counter()
-        self._sealed: list[Sealed] = []
+        self.sealed: list[Sealed] = []
         self.join(*stakes, *miners)
         self.chain.reach(TEMPO - 1)
 
     # --- what happens
 
     def join(self, *names: str) -> None:
-        """Have the nodes of some people registered in the next block, bound first if need be."""
+        """Have the nodes of some people registered in the next block, bound first if need be.
+
+        Who loses its place to one of them is gone.
+        """
         for name in names:
             if pool_of(self.chain.state, pool(name)) is None:
                 word = consent(node(name), name, self.chain.header.chain)
                 self.chain.send(name, BindHotkey(pool(name), word), fee=FEE)
             self.chain.send(name, Register(NETUID, pool(name), CAP), fee=FEE)
         self.chain.step()
+        new = {name: neuron_of(self.chain.state, NETUID, pool(name))[0] for name in names}
+        left = {name: uid for name, uid in self.uids.items() if uid not in new.values()}
+        self.uids = left | new
+        self.sealed = [one for one in self.sealed if one.name in self.uids]
 
     def play(self, tempos: int, *waves: Mapping[str, Judge]) -> "Economy":
         """So many tempos: what can be shown is, then all judge, each wave in a block of its own.
@@ -100,15 +116,18 @@ class Economy:
 
     def show(self) -> None:
         """Reveal in the next block what was committed for this tempo."""
-        due = [one for one in self._sealed if one.opens <= self.chain.height]
-        self._sealed = [one for one in self._sealed if one not in due]
+        due = [one for one in self.sealed if one.opens <= self.chain.height]
+        self.sealed = [one for one in self.sealed if one not in due]
         for one in due:
             self.chain.send(node(one.name), one.reveal)
         self.chain.step()
 
     def say(self, name: str, row: Row) -> None:
-        """Commit to a row in the next block, or set it where the subnet asks for no commitment."""
-        uids, values = packed(self.uids, row)
+        """Commit to a row in the next block, or set it where the subnet asks for no commitment.
+
+        What it says of those who have left is left out.
+        """
+        uids, values = packed(self.uids, {one: row[one] for one in row if one in self.uids})
         settings = subnet_of(self.chain.state, NETUID).hyperparameters
         if not settings.commit_reveal:
             self.chain.send(node(name), SetWeights(NETUID, uids, values, 0))
@@ -119,7 +138,7 @@ class Economy:
         self.chain.send(node(name), CommitWeights(NETUID, digest))
         epoch = tempo_end(NETUID, settings.tempo, self.chain.height + 1)
         opens = epoch + (settings.reveal_tempos - 1) * settings.tempo
-        self._sealed.append(Sealed(name, reveal, opens))
+        self.sealed.append(Sealed(name, reveal, opens))
 
     def close(self) -> None:
         """Let blocks pass up to the epoch, and count what it pays."""
@@ -157,14 +176,22 @@ class Economy:
         return self._by_name(numbers(self.scores.validator_emission))
 
     @property
+    def bonds(self) -> dict[str, dict[str, float]]:
+        """What each validator has built up in each neuron, 0..1; those above 0."""
+        return self._rows(BONDS)
+
+    @property
     def said(self) -> dict[str, dict[str, float]]:
-        """What stands on the ledger for all to see: shares of miners, by validator."""
-        rows = self.chain.state.rows(WEIGHTS, netuid_key(NETUID))
+        """The rows of validators that stand on the ledger for all to see, each summing to 1."""
+        return {name: shares(row) for name, row in self._rows(WEIGHTS).items()}
+
+    def _rows(self, table: Table[Weights] | Table[Bonds]) -> dict[str, dict[str, float]]:
+        """A table's values (of 65535) of neurons, by neuron."""
         names = {uid: name for name, uid in self.uids.items()}
         found = {}
-        for key, row in rows:
+        for key, row in self.chain.state.rows(table, netuid_key(NETUID)):
             pairs = zip(unpack(row.uids), unpack(row.values), strict=True)
-            found[names[int.from_bytes(key[2:])]] = shares({names[u]: v for u, v in pairs})
+            found[names[int.from_bytes(key[2:])]] = {names[u]: v / MAX for u, v in pairs}
         return found
 
     def _by_name(self, values: Sequence[float]) -> dict[str, float]:
@@ -172,14 +199,15 @@ class Economy:
 
 
 def genesis_of(
-    name: str, bonds: Sequence[Bond], people: Sequence[str], settings: Hyperparameters
+    name: str, bonds: Sequence[Bond], others: Sequence[str], settings: Hyperparameters
 ) -> Genesis:
-    """A network with one subnet, whose people can pay for their places."""
+    """A network with one subnet, in which all who have stake, and others, can pay for a place."""
+    people = dict.fromkeys((*(bond.coldkey for bond in bonds), *map(public, others)))
     return Genesis(
         name=name,
         time=1_767_225_600_000,
         params=PARAMS,
-        accounts=tuple(Allocation(public(one), 1_000 * TOKEN) for one in people),
+        accounts=tuple(Allocation(key, 1_000 * TOKEN) for key in people),
         stakes=tuple(bonds),
         subnets=(FirstSubnet(NETUID, public("owner"), pool("owner"), settings),),
     )
