@@ -58,6 +58,11 @@ class Sealed:
     opens: int
 
 
+def alone(genesis: Genesis) -> Chain:
+    """A chain of one node."""
+    return Chain(genesis, nodes=1)
+
+
 class Economy:
     """A chain with one subnet, after the epoch that made its first validators."""
 
@@ -67,6 +72,7 @@ class Economy:
         miners: Sequence[str],
         more: Sequence[Bond] = (),
         name: str = "economy",
+        chain: Callable[[Genesis], Chain] = alone,
         **settings: int,
     ) -> None:
         """`stakes` in rao by validator; `more` stake, of whom else; `settings` of the subnet."""
@@ -75,7 +81,7 @@ class Economy:
             first_settings(PARAMS), **{"max_validators": len(stakes), "immunity": 0} | settings
         )
         bonds = [Bond(public(name), pool(name), stake) for name, stake in stakes.items()]
-        self.chain = Chain(genesis_of(name, [*bonds, *more], miners, own), nodes=1)
+        self.chain = chain(genesis_of(name, [*bonds, *more], miners, own))
         self.mined: Counter[str] = Counter()
         self.validated: Counter[str] = Counter()
         self.sealed: list[Sealed] = []
