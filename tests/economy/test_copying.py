@@ -89,6 +89,7 @@ def test_where_miners_do_not_change_copying_costs_nothing() -> None:
 
 
 @pytest.mark.campaign
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("settings", [{}, {"reveal_tempos": 3}, {"liquid_alpha": 1}, {"yuma3": 0}])
 def test_the_more_miners_change_the_less_a_copier_earns(settings: dict[str, int]) -> None:
     found = [
