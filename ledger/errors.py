@@ -89,8 +89,12 @@ class Reason(StrEnum):
     BUSY = "the model has as many requests waiting as it takes"
     NO_MODEL = "the model is not served here"
     MODEL_FAILED = "the model failed while answering"
+    BAD_ANSWER = "the answer is not one to its question"
     WRONG_REQUEST = "the receipt does not match its request"
     WRONG_OUTPUT = "the receipt does not match its output"
+    # --- tasks
+    BAD_TASK = "the task cannot be asked"
+    BAD_AVERAGES = "what was remembered of miners is damaged"
     # --- epochs
     BAD_EPOCH = "the epoch's input is not usable"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ledger.errors import Invalid, Reason
-from models.types import Kind
+from models.types import ANSWERS, Kind
 
 MAX_CONFIG_BYTES = 65_536
 MAX_NAME_BYTES = 128
@@ -60,7 +60,7 @@ def read_config(data: bytes) -> Config:
         return _gpt_config(fields)
     if kind == Kind.TENSOR:
         return _tensor_config(fields)
-    raise _refuse(f"its kind is {kind!r:.80}, not one of {', '.join(Kind)}")
+    raise _refuse(f"its kind is {kind!r:.80}, not one of {', '.join(ANSWERS)}")
 
 
 def config_bytes(config: Config) -> bytes:

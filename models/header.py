@@ -7,9 +7,10 @@ tensors fill the rest of the file in some order: no gap, no overlap, nothing aft
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ledger.errors import Invalid, Reason
 
@@ -34,16 +35,33 @@ class Entry:
     end: int
 
 
-def read_header(path: Path) -> tuple[Entry, ...]:
-    """The tensors of a safetensors file, in file order. Raises Invalid BAD_MODEL, OSError."""
+def read_header(path: Path, sizes: Mapping[str, int] = DTYPE_BYTES) -> tuple[Entry, ...]:
+    """The tensors of a safetensors file, in file order; `sizes`: of the dtypes it may have.
+
+    Raises Invalid BAD_MODEL, OSError.
+    """
     size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(LENGTH_BYTES), "little")
-        if size < LENGTH_BYTES or length > min(MAX_HEADER_BYTES, size - LENGTH_BYTES):
-            raise _refuse(f"a header of {length} bytes is over its limit or over the file")
-        entries = _entries(file.read(length))
-    _validate_layout(entries, size - LENGTH_BYTES - length)
+    try:
+        with path.open("rb") as file:
+            room = size - begin_of(file)
+            if room < 0:
+                raise _refuse("the header is over the file")
+            file.seek(LENGTH_BYTES)
+            entries = _entries(file.read(size - room - LENGTH_BYTES), sizes)
+        _validate_layout(entries, room, sizes)
+    except Invalid as error:
+        raise Invalid(error.reason, f"{path.name}: {error.detail}") from None
     return entries
+
+
+def begin_of(file: BinaryIO) -> int:
+    """Where in an open safetensors file its tensors begin. Raises Invalid BAD_MODEL, OSError."""
+    file.seek(0)
+    head = file.read(LENGTH_BYTES)
+    length = int.from_bytes(head, "little")
+    if len(head) < LENGTH_BYTES or length > MAX_HEADER_BYTES:
+        raise _refuse(f"a header of {length} bytes is over its limit or over the file")
+    return LENGTH_BYTES + length
 
 
 def parameters_of(entries: tuple[Entry, ...]) -> int:
@@ -52,10 +70,10 @@ def parameters_of(entries: tuple[Entry, ...]) -> int:
 
 
 def _refuse(detail: str) -> Invalid:
-    return Invalid(Reason.BAD_MODEL, f"model.safetensors: {detail}")
+    return Invalid(Reason.BAD_MODEL, detail)
 
 
-def _entries(header: bytes) -> tuple[Entry, ...]:
+def _entries(header: bytes, sizes: Mapping[str, int]) -> tuple[Entry, ...]:
     try:
         fields = json.loads(header.decode(), object_pairs_hook=_once)
     except (ValueError, RecursionError):
@@ -67,7 +85,7 @@ def _entries(header: bytes) -> tuple[Entry, ...]:
         raise _refuse("__metadata__ is not an object of texts")
     if not fields:
         raise _refuse("it holds no tensors")
-    entries = [_entry(name, value) for name, value in fields.items()]
+    entries = [_entry(name, value, sizes) for name, value in fields.items()]
     return tuple(sorted(entries, key=lambda entry: (entry.begin, entry.end)))
 
 
@@ -79,12 +97,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _entry(name: str, value: Any) -> Entry:
+def _entry(name: str, value: Any, sizes: Mapping[str, int]) -> Entry:
     if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
         raise _refuse(f"the tensor {name!r:.80} has not exactly dtype, shape and data_offsets")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        raise _refuse(f"the dtype {dtype!r:.80} is not one of {', '.join(DTYPE_BYTES)}")
+    if not isinstance(dtype, str) or dtype not in sizes:
+        raise _refuse(f"the dtype {dtype!r:.80} is not one of {', '.join(sizes)}")
     if not _are_sizes(shape) or len(shape) > MAX_DIMENSIONS:
         raise _refuse(f"the tensor {name!r:.80} has no usable shape")
     if not _are_sizes(offsets) or len(offsets) != 2:
@@ -99,13 +117,13 @@ def _are_sizes(value: Any) -> bool:
     )
 
 
-def _validate_layout(entries: tuple[Entry, ...], room: int) -> None:
+def _validate_layout(entries: tuple[Entry, ...], room: int, sizes: Mapping[str, int]) -> None:
     """Each tensor begins where the one before it ends, and the last ends with the file."""
     position = 0
     for entry in entries:
         if entry.begin != position:
             raise _refuse(f"the tensor {entry.name!r:.80} overlaps another or leaves a gap")
-        if entry.end - entry.begin != math.prod(entry.shape) * DTYPE_BYTES[entry.dtype]:
+        if entry.end - entry.begin != math.prod(entry.shape) * sizes[entry.dtype]:
             raise _refuse(f"the tensor {entry.name!r:.80} has not the bytes its shape needs")
         position = entry.end
     if position != room:

@@ -11,7 +11,15 @@ from typing import Annotated
 from ledger.codec import Tagged
 from ledger.errors import Invalid, Reason
 from ledger.types import Size
-from models.types import MAX_INPUT_BYTES, MAX_PREFIX_BYTES, Finish, ModelCard, Sampling, Tensor
+from models.types import (
+    MAX_INPUT_BYTES,
+    MAX_PREFIX_BYTES,
+    Finish,
+    Kind,
+    ModelCard,
+    Sampling,
+    Tensor,
+)
 
 MAX_FRAME_BYTES = 2 * MAX_INPUT_BYTES + MAX_PREFIX_BYTES
 LENGTH_BYTES = 4
@@ -23,9 +31,11 @@ MAX_DETAIL_BYTES = 1000
 
 @dataclass(frozen=True)
 class Submit:
-    """Run one job. `input` is UTF-8 text, or the tensor's buffer when `tensor` holds its shape."""
+    """Run one job. `input` is UTF-8 text, packed Choices or Passages, or the buffer of the tensor
+    whose shape `tensor` holds, as the kind says."""
 
     job: int
+    kind: Kind
     input: Annotated[bytes, Size(MAX_INPUT_BYTES)]
     tensor: Annotated[tuple[Tensor, ...], Size(1)]
     sampling: Sampling

@@ -1,5 +1,6 @@
 """The wire records of asking a model: card, query, and the receipt that a server signs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
@@ -23,6 +24,13 @@ MAX_INPUT_BYTES = 8 * 2**20
 MAX_PREFIX_BYTES = 4 * 65_536
 """Tokens already out that a resumed query may carry: 65,536 of 4 bytes."""
 MAX_NEW_TOKENS = 65_536
+MAX_PASSAGE_BYTES = 4096
+"""One text of a query that a model reads without writing any."""
+MAX_CHOICES = 16
+MAX_PASSAGES = 32
+MAX_READING_BYTES = 2**15
+"""Choices or Passages, encoded: to cut more into tokens at once would hold up what the model
+writes (20 ms for 4 KiB of letters in no language)."""
 TEMPERATURE_UNIT = 1000
 """Temperatures travel as integers: 700 is 0.7, 0 is greedy."""
 
@@ -31,7 +39,20 @@ class Kind(StrEnum):
     """What goes in and what comes out."""
 
     TEXT = "text-generation"
+    """A prompt in, text out."""
+    CHOICE = "choice"
+    """Choices in, the probability of each out: one float32 tensor (m,)."""
+    EMBEDDING = "embedding"
+    """Passages in, a vector of length 1 for each out: one float32 tensor (n, d)."""
     TENSOR = "tensor"
+    """A tensor in, a tensor out."""
+
+
+ANSWERS: Mapping[str, tuple[Kind, ...]] = {
+    Kind.TEXT: (Kind.TEXT, Kind.CHOICE, Kind.EMBEDDING),
+    Kind.TENSOR: (Kind.TENSOR,),
+}
+"""The kinds of query that a model of a kind answers; no model is of another kind."""
 
 
 class Finish(StrEnum):
@@ -83,6 +104,25 @@ class Tensor:
 
     dtype: Annotated[str, Size(16)]
     shape: Annotated[tuple[int, ...], Size(8)]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Which of some continuations follows a prefix? Of a long prefix the end counts."""
+
+    prefix: Annotated[str, Size(MAX_PASSAGE_BYTES, least=1)]
+    continuations: Annotated[
+        tuple[Annotated[str, Size(MAX_PASSAGE_BYTES, least=1)], ...], Size(MAX_CHOICES, least=2)
+    ]
+
+
+@dataclass(frozen=True)
+class Passages:
+    """Texts to be embedded. Of a text over the model's context the beginning counts."""
+
+    texts: Annotated[
+        tuple[Annotated[str, Size(MAX_PASSAGE_BYTES, least=1)], ...], Size(MAX_PASSAGES, least=1)
+    ]
 
 
 @dataclass(frozen=True)

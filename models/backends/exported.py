@@ -20,7 +20,7 @@ from models.backends import Reply, line_of
 from models.catalog import CONFIG, PROGRAM, Model
 from models.config import MAX_DIMENSIONS, TensorConfig, config_bytes
 from models.pipe import Done, Failed, Part, Submit
-from models.types import MAX_INPUT_BYTES, Finish, Tensor
+from models.types import MAX_INPUT_BYTES, Finish, Kind, Tensor
 
 MAX_WAITING = 256
 """Jobs that wait for a forward: sixteen clients with sixteen requests each in the pipeline."""
@@ -122,7 +122,7 @@ class ExportedBackend:
 
 def input_array(config: TensorConfig, frame: Submit) -> Array:
     """The tensor of a job, as the config takes it. Raises Invalid BAD_REQUEST."""
-    if not frame.tensor:
+    if frame.kind is not Kind.TENSOR or not frame.tensor:
         raise Invalid(Reason.BAD_REQUEST, "this model takes a tensor, not text")
     dtype, shape = frame.tensor[0].dtype, frame.tensor[0].shape
     if dtype != config.dtype:

@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch.nn import functional
 
 from models.backends.text import TextBackend
 from models.catalog import TOKENIZER, WEIGHTS, Model
 from models.config import GptConfig
 from models.engine import Logits
 from models.gpt import Gpt, KeyValueCache, Place, load_gpt
+from models.reading import Numbers, Row
 from models.tokenizer import load_tokenizer
 
 
@@ -37,6 +41,34 @@ class GptTokens:
         states = self._gpt(torch.tensor(tokens)[:, None], place)  # (n, 1, C)
         logits: Logits = self._gpt.logits(states[:, 0]).numpy()
         return logits
+
+    @torch.inference_mode()
+    def likelihoods(self, rows: Sequence[Row]) -> NDArray[np.float64]:
+        """The logarithm of each row's likelihood from its start on: (n,)."""
+        states = self._states(rows)
+        sums = []
+        for row, state in zip(rows, states, strict=True):
+            # One row at a time: all its logits are as wide as the vocabulary.
+            logits = self._gpt.logits(state[row.start - 1 : len(row.tokens) - 1])  # (t, V)
+            due = torch.tensor(row.tokens[row.start :])
+            sums.append(-functional.cross_entropy(logits, due, reduction="sum").item())
+        return np.array(sums)
+
+    @torch.inference_mode()
+    def mean_states(self, rows: Sequence[Row]) -> Numbers:
+        """The mean final state of each row from its start on: (n, d)."""
+        states = zip(rows, self._states(rows), strict=True)
+        means: Numbers = torch.stack(
+            [state[row.start : len(row.tokens)].mean(0) for row, state in states]
+        ).numpy()
+        return means
+
+    def _states(self, rows: Sequence[Row]) -> torch.Tensor:
+        """Final states (n, T, C) of rows, none of which sees what the shorter are filled with."""
+        longest = max(len(row.tokens) for row in rows)
+        filled = [[*row.tokens, *[self.end_of_text] * (longest - len(row.tokens))] for row in rows]
+        states: torch.Tensor = self._gpt(torch.tensor(filled))
+        return states
 
 
 def open_gpt(model: Model, config: GptConfig, slots: int) -> TextBackend:

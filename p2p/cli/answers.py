@@ -23,6 +23,8 @@ class Question:
     model: str
     prompt: str | None
     tensor: Mapping[str, Any] | None = None
+    choose: tuple[str, ...] = ()
+    """What may follow the prompt: not text is wanted but how probable each is."""
     peer: str | None = None
     ask: int | None = None
     """How many nodes have to answer; None: one, and its answer is not numbered."""

@@ -11,7 +11,7 @@ from p2p.cli import receipts, tensors
 from p2p.cli.answers import Answers, Question, ask, heading, print_statistics, write_now
 from p2p.cli.command import Command, current_client, json_option, note
 from p2p.cli.failure import Failure
-from p2p.cli.show import print_json
+from p2p.cli.show import print_json, printable
 
 
 def _check_temperature(context: click.Context, parameter: click.Parameter, value: float) -> float:
@@ -24,6 +24,12 @@ def _check_temperature(context: click.Context, parameter: click.Parameter, value
 @click.command(cls=Command)
 @click.argument("model")
 @click.argument("prompt", required=False)
+@click.option(
+    "--choose",
+    metavar="TEXT",
+    multiple=True,
+    help="What may follow the PROMPT; given twice or more, says how probable each is.",
+)
 @click.option("--peer", metavar="ID", help="Ask this node and no other.")
 @click.option("--ask", metavar="K", type=click.IntRange(1, 16), help="Take answers of K nodes.")
 @click.option(
@@ -75,6 +81,7 @@ def _check_temperature(context: click.Context, parameter: click.Parameter, value
 def run(
     model: str,
     prompt: str | None,
+    choose: tuple[str, ...],
     receipt: Path | None,
     input_file: Path | None,
     output_file: Path | None,
@@ -88,17 +95,19 @@ def run(
     _check_files(receipt, input_file, output_file)
     if input_file is not None and prompt is not None:
         raise click.UsageError("a prompt and --input cannot go together")
+    if choose and (input_file is not None or len(choose) < 2):
+        raise click.UsageError("--choose is given at least twice, and with a prompt")
     text = _prompt(prompt) if input_file is None else None
     tensor = None if input_file is None else tensors.read_tensor(input_file)
-    question = Question(model, text, tensor, **limits)
+    question = Question(model, text, tensor, _following(text or "", choose), **limits)
     answers = ask(current_client(), question, live=not as_json)
     if receipt is not None:
         receipts.save(receipt, [item for one in answers.done for item in one["receipts"]])
     if output_file is not None:
         tensors.write_tensor(output_file, _only_tensor(answers))
     if as_json:
-        return print_json(_as_json(answers))
-    _print_rest(answers, tensors_too=output_file is None)
+        return print_json(_as_json(answers, choose))
+    _print_rest(answers, choose, tensors_too=output_file is None)
     print_statistics(answers)
     if question.ask is not None and len(answers.done) < question.ask:
         note(f"{len(answers.done)} of {question.ask} nodes answered")
@@ -145,15 +154,32 @@ def _standard_input() -> str:
         raise click.UsageError("the prompt is not UTF-8 text") from None
 
 
-def _print_rest(answers: Answers, tensors_too: bool) -> None:
+def _following(prompt: str, choices: tuple[str, ...]) -> tuple[str, ...]:
+    """The choices as they go on after the prompt: the next word comes after a space."""
+    spaced = prompt[-1:].isspace()
+    return tuple(
+        text if spaced or text[:1].isspace() or not text else " " + text for text in choices
+    )
+
+
+def _print_rest(answers: Answers, choices: tuple[str, ...], tensors_too: bool) -> None:
     """Print what was not printed as it came."""
     for index, done in answers.ended():
         if len(answers.ended()) > 1 and index != answers.live:
             click.echo(heading(done["server"]))
         if (text := answers.text(index)) and index != answers.live:
             write_now(text if text.endswith("\n") else text + "\n")
-        if tensors_too and index in answers.tensors:
+        if choices:
+            for text, share in _ranked(choices, answers.tensors[index]):
+                click.echo(f"{100 * share:5.1f} %  {printable(text)}")
+        elif tensors_too and index in answers.tensors:
             click.echo(tensors.json_text(answers.tensors[index]))
+
+
+def _ranked(choices: tuple[str, ...], tensor: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """The choices with their probabilities, the best first."""
+    shares = tensors.array_of(tensor).tolist()
+    return sorted(zip(choices, shares, strict=True), key=lambda pair: -pair[1])
 
 
 def _only_tensor(answers: Answers) -> Mapping[str, Any]:
@@ -164,12 +190,16 @@ def _only_tensor(answers: Answers) -> Mapping[str, Any]:
     return next(iter(answers.tensors.values()))
 
 
-def _as_json(answers: Answers) -> dict[str, Any]:
+def _as_json(answers: Answers, choices: tuple[str, ...]) -> dict[str, Any]:
     """The one object of `run --json`."""
-    whole = [
-        {"text": answers.text(index), "tensor": answers.tensors.get(index), **done}
-        for index, done in answers.ended()
-    ]
+    whole = []
+    for index, done in answers.ended():
+        tensor = answers.tensors.get(index)
+        whole.append({"text": answers.text(index), "tensor": tensor, **done})
+        if choices and tensor is not None:
+            whole[-1]["choices"] = [
+                {"text": text, "probability": share} for text, share in _ranked(choices, tensor)
+            ]
     return {"answers": whole, "resumed": answers.resumed}
 
 

@@ -5,13 +5,25 @@ import binascii
 import os
 from codecs import IncrementalDecoder, getincrementaldecoder
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import trio
 
 from ledger.codec import pack, unpack
 from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId
-from models.types import MAX_INPUT_BYTES, MAX_NEW_TOKENS, TEMPERATURE_UNIT, Sampling, Tensor
+from models.answers import choices_of
+from models.types import (
+    MAX_CHOICES,
+    MAX_INPUT_BYTES,
+    MAX_NEW_TOKENS,
+    MAX_READING_BYTES,
+    TEMPERATURE_UNIT,
+    Choices,
+    Kind,
+    Sampling,
+    Tensor,
+)
 from p2p.config import is_peer_id
 from p2p.http.api import Line, Refused, Say, integer_of, text_of
 from p2p.node.router import Answer, Asked, Evidence, NoServer, Request, Resumed, Router, Told
@@ -115,13 +127,14 @@ def evidence_line(evidence: Evidence) -> Line:
 
 def request_of(body: Line) -> Request:
     """The request that a client's JSON describes. Raises Refused."""
-    data, tensor = _input_of(body)
+    kind, data, tensor = _input_of(body)
     peer = body.get("peer")
     if peer is not None and not (isinstance(peer, str) and is_peer_id(peer)):
         raise Refused(f"{peer!r:.80} is not a peer id", "they look like 12D3KooW...")
     return Request(
         model=text_of(body, "model"),
         data=data,
+        kind=kind,
         tensor=tensor,
         sampling=_sampling_of(body),
         time_limit_ms=1000 * integer_of(body, "time_limit_s", 120, 1, MAX_TIME_S),
@@ -142,18 +155,33 @@ def _sampling_of(body: Line) -> Sampling:
     )
 
 
-def _input_of(body: Line) -> tuple[bytes, tuple[Tensor, ...]]:
+def _input_of(body: Line) -> tuple[Kind, bytes, tuple[Tensor, ...]]:
     tensor = body.get("tensor")
-    if tensor is None:
-        data = text_of(body, "prompt").encode(errors="replace")
+    shape: tuple[Tensor, ...] = ()
+    if tensor is not None:
+        kind, (data, shape) = Kind.TENSOR, _tensor_of(tensor)
+    else:
+        kind, data = Kind.TEXT, text_of(body, "prompt").encode(errors="replace")
         if not data.strip():
             raise Refused("the prompt is empty")
-        shape: tuple[Tensor, ...] = ()
-    else:
-        data, shape = _tensor_of(tensor)
+        if body.get("choose"):
+            kind, data = Kind.CHOICE, _choices_of(data.decode(), body["choose"])
     if len(data) > MAX_INPUT_BYTES:
         raise Refused(f"the input has {len(data)} bytes, at most {MAX_INPUT_BYTES} go", status=413)
-    return data, shape
+    return kind, data, shape
+
+
+def _choices_of(prefix: str, choose: Any) -> bytes:
+    if not isinstance(choose, list) or not all(isinstance(text, str) for text in choose):
+        raise Refused("choose is not a list of texts")
+    texts = tuple(text.encode(errors="replace").decode() for text in choose)
+    data = pack(Choices(prefix, texts))
+    try:
+        choices_of(data)
+    except Invalid as error:
+        hint = f"2 to {MAX_CHOICES} texts, all short: {MAX_READING_BYTES} bytes together at most"
+        raise Refused(f"the choices cannot be asked: {error.detail}", hint) from None
+    return data
 
 
 def _tensor_of(tensor: Line) -> tuple[bytes, tuple[Tensor, ...]]:

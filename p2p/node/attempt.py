@@ -2,7 +2,8 @@
 
 * Text is told as it comes; a tensor only when the receipt has been checked.
 * What a server says more than was asked for, or says of nothing, breaks the attempt.
-* The receipt must be this server's, for this query, these bytes and this many tokens.
+* The receipt must be this server's, for this query, these bytes and this many tokens; and the bytes
+  must be an answer to it, as far as anyone can see.
 """
 
 from collections.abc import Awaitable, Callable
@@ -13,8 +14,9 @@ import trio
 
 from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId, public_key_of
+from models.answers import validate_answer
 from models.pipe import Part
-from models.types import Query, Receipt, Tensor, verify_receipt
+from models.types import Kind, Query, Receipt, Tensor, verify_receipt
 from p2p.net.links import Answers, Event
 from p2p.net.protocols import End, More, Piece, Refusal
 
@@ -86,11 +88,13 @@ async def listen(
         if (isinstance(event, Piece) and chunks) or (isinstance(event, More) and not chunks):
             raise Broken("it sent chunks that make no tensor")
         if isinstance(event, Piece) and not event.tensor:
-            part = _text_of(event)
+            part = _text_of(event, query)
             progress.add(part)
             if len(progress.tokens) > TOKEN_BYTES * query.sampling.max_tokens:
                 raise Broken("it sends more than was asked for")
             await tell(part)
+        elif query.kind is Kind.TEXT:
+            raise Broken("it sent a tensor and no text")
         else:
             chunks.append(event)
         timeout = NEXT_TIMEOUT_S
@@ -107,7 +111,9 @@ async def _next(events: Answers, timeout: float) -> Event:
         raise Broken("its stream ended before the answer did") from None
 
 
-def _text_of(piece: Piece) -> Part:
+def _text_of(piece: Piece, query: Query) -> Part:
+    if query.kind is not Kind.TEXT:
+        raise Broken("it sent text and no tensor")
     if len(piece.tokens) % TOKEN_BYTES or not piece.tokens:
         raise Broken("it sent a part without tokens")
     return Part(0, piece.tokens, piece.data, ())
@@ -131,8 +137,9 @@ def refused(reason: Reason, detail: str, query: Query) -> Exception:
     return Broken(f"{reason}: {detail}" if detail else str(reason))
 
 
-def check(peer: PeerId, receipt: Receipt, query: Query, progress: Progress) -> None:
-    """Return if the receipt is the peer's, for this query and what came. Raises Lied."""
+def check(peer: PeerId, receipt: Receipt, query: Query, data: bytes, progress: Progress) -> None:
+    """Return if the receipt is the peer's, for this query and what came, and if that can be an
+    answer to it. Raises Lied, Broken."""
     body = receipt.body
     try:
         if body.server != public_key_of(peer):
@@ -142,3 +149,7 @@ def check(peer: PeerId, receipt: Receipt, query: Query, progress: Progress) -> N
             raise Invalid(Reason.WRONG_OUTPUT, "another number of tokens, or another shape")
     except Invalid as error:
         raise Lied(f"{peer} signed something else than it sent ({error})") from None
+    try:
+        validate_answer(query, data, progress.tensor, bytes(progress.output))
+    except Invalid as error:
+        raise Broken(f"{error.reason}: {error.detail}") from None

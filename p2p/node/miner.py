@@ -19,6 +19,7 @@ from models import catalog
 from models.pipe import Done, Failed, Part
 from models.types import (
     MAX_NEW_TOKENS,
+    Kind,
     ModelCard,
     Query,
     Receipt,
@@ -212,8 +213,9 @@ class Miner:
 
     def _receipt(self, worker: Worker, query: Query, made: _Made) -> Receipt:
         now = trio.current_time()
-        done, alone = made.done, bool(query.tensor) or made.done.output_tokens == 1
-        worker.measured(done.output_tokens or 1, now - (made.began if alone else made.first))
+        done = made.done
+        alone = query.kind is Kind.TENSOR or done.output_tokens == 1
+        worker.measured(_amount(query, done), now - (made.began if alone else made.first))
         body = ReceiptBody(
             chain=self.chain,
             server=self.pair.public,
@@ -231,6 +233,12 @@ class Miner:
             engine=worker.card.engine,
         )
         return sign_receipt(body, self.pair)
+
+
+def _amount(query: Query, done: Done) -> int:
+    """What a speed is measured in: tokens, or tensors. What a text model only reads says nothing
+    of how fast it writes."""
+    return 1 if query.kind is Kind.TENSOR else done.output_tokens
 
 
 def _at_once(job: Job) -> Part | Done | Failed | None:

@@ -23,6 +23,7 @@ from ledger.keys import KeyPair, PeerId
 from ledger.types import ChainId
 from models.pipe import Part
 from models.types import (
+    ANSWERS,
     Kind,
     Query,
     Receipt,
@@ -63,6 +64,7 @@ class Request:
 
     model: str
     data: bytes
+    kind: Kind = Kind.TEXT
     tensor: tuple[Tensor, ...] = ()
     sampling: Sampling = Sampling()  # noqa: RUF009 - frozen
     time_limit_ms: int = 120_000
@@ -192,7 +194,7 @@ class Router:
         began = trio.current_time()
         try:
             receipt, waiting = await self._from(server.peer, query, data, progress, tell)
-            check(server.peer, receipt, query, progress)
+            check(server.peer, receipt, query, data, progress)
         except Broken:
             measured.failed_at = trio.current_time()
             raise
@@ -207,7 +209,8 @@ class Router:
         for part in waiting:
             await tell(part)
         seconds = trio.current_time() - began
-        self.directory.measure(server.peer, query.model, progress.made or 1, seconds)
+        amount = 1 if query.kind is Kind.TENSOR else progress.made
+        self.directory.measure(server.peer, query.model, amount, seconds)
         return receipt
 
     # --- the two ways to a server
@@ -283,8 +286,7 @@ class Router:
         return self.directory.of(digest.hex()) or servers
 
     def _query(self, request: Request, server: Server) -> Query:
-        kind = Kind.TENSOR if request.tensor else Kind.TEXT
-        if server.served.kind != kind:
+        if request.kind not in ANSWERS.get(server.served.kind, ()):
             raise Invalid(
                 Reason.BAD_REQUEST, f"{server.served.name} is a {server.served.kind} model"
             )
@@ -293,7 +295,7 @@ class Router:
             asker=self.pair.public,
             nonce=bytes(16),
             model=server.served.digest,
-            kind=kind,
+            kind=request.kind,
             input_hash=input_hash(request.data),
             input_size=len(request.data),
             tensor=request.tensor,

@@ -232,7 +232,13 @@ class Worker:
         try:
             await self._write(
                 Submit(
-                    number, data, query.tensor, query.sampling, query.prefix, query.time_limit_ms
+                    number,
+                    query.kind,
+                    data,
+                    query.tensor,
+                    query.sampling,
+                    query.prefix,
+                    query.time_limit_ms,
                 )
             )
             yield receive

@@ -34,7 +34,7 @@ from libp2p.peer.peerinfo import info_from_p2p_addr
 from multiaddr import Multiaddr
 
 from ledger.keys import KeyPair
-from models.types import Sampling, Tensor
+from models.types import Kind, Sampling, Tensor
 from p2p.cli.client import Client
 from p2p.config import Home, Settings
 from p2p.node.node import Node
@@ -187,7 +187,7 @@ async def no_news(_told: Told) -> None:
 
 def our_client(node: Node) -> Ask:
     """Asks the swarm for the model."""
-    request = Request(MODEL, input_bytes(), SHAPE)
+    request = Request(MODEL, input_bytes(), Kind.TENSOR, SHAPE)
 
     async def ask() -> bytes:
         return (await node.router.ask(request, no_news)).evidence.output

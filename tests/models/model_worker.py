@@ -25,7 +25,7 @@ from models.pipe import (
     frame_bytes,
 )
 from models.tokenizer import Tokenizer
-from models.types import Sampling, Tensor
+from models.types import Kind, Sampling, Tensor
 
 ROOT = Path(__file__).parents[2]
 TINY = GptConfig(name="tiny", vocabulary=257, context=64, layers=2, heads=2, width=32)
@@ -114,10 +114,10 @@ def text_job(job: int, prompt: str, **fields: int | bytes) -> Submit:
     prefix = fields.pop("prefix", b"")
     limit = fields.pop("time_limit_ms", 60_000)
     sampling = Sampling(**fields)  # type: ignore[arg-type]
-    return Submit(job, prompt.encode(), (), sampling, prefix, limit)  # type: ignore[arg-type]
+    return Submit(job, Kind.TEXT, prompt.encode(), (), sampling, prefix, limit)  # type: ignore[arg-type]
 
 
 def tensor_job(job: int, tensor: torch.Tensor) -> Submit:
     """A tensor job."""
     shape = Tensor(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
-    return Submit(job, tensor.numpy().tobytes(), (shape,), Sampling(), b"", 60_000)
+    return Submit(job, Kind.TENSOR, tensor.numpy().tobytes(), (shape,), Sampling(), b"", 60_000)

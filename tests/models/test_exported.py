@@ -17,7 +17,7 @@ from models.backends.exported import (
 from models.catalog import open_model
 from models.config import TensorConfig
 from models.pipe import Done, Failed, Part, Submit
-from models.types import Finish, Sampling, Tensor
+from models.types import Finish, Kind, Sampling, Tensor
 from tests.models.model_worker import tensor_job
 
 CONFIG = TensorConfig("doubler", 0, "float32", (None, None))
@@ -167,7 +167,7 @@ def test_refuses_a_tensor(doubler: Doubler, tensor: tuple, data: bytes, detail: 
     backend = ExportedBackend(doubler, FIXED, slots=4)
     shape = (Tensor(*tensor),) if tensor else ()
     with pytest.raises(Invalid) as refusal:
-        backend.submit(Submit(1, data, shape, Sampling(), b"", 1000), 0.0)
+        backend.submit(Submit(1, Kind.TENSOR, data, shape, Sampling(), b"", 1000), 0.0)
     assert (refusal.value.reason, refusal.value.detail) == (Reason.BAD_REQUEST, detail)
     assert not backend.busy
 

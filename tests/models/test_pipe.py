@@ -22,8 +22,8 @@ from models.types import Finish, Kind, ModelCard, Sampling, Tensor
 
 CARD = ModelCard("m", Kind.TEXT, bytes(32), 1, "float32", 512, "gpt", 0)
 FRAMES: list[Frame] = [
-    Submit(1, b"hello", (), Sampling(700, 40, 3, 9), b"\x01\x00\x00\x00", 1000),
-    Submit(2, bytes(300_000), (Tensor("float32", (3, 25_000)),), Sampling(), b"", 1000),
+    Submit(1, Kind.TEXT, b"hello", (), Sampling(700, 40, 3, 9), b"\x01\x00\x00\x00", 1000),
+    Submit(2, Kind.TENSOR, bytes(300_000), (Tensor("float32", (3, 25_000)),), Sampling(), b"", 1),
     Cancel(1),
     Ready(CARD, 8, 123),
     Refused(Reason.NO_MEMORY, "needs 9 MB, 8 MB are free"),

@@ -114,7 +114,7 @@ def test_the_time_limit_ends_a_job(worker: Worker) -> None:
         ),
         (text_job(1, ""), "the prompt is empty"),
         (text_job(1, "hello", prefix=b"abc"), "the prefix is not whole tokens of 4 bytes"),
-        (Submit(1, b"\xff", (), Sampling(), b"", 1000), "the prompt is not UTF-8 text"),
+        (Submit(1, Kind.TEXT, b"\xff", (), Sampling(), b"", 9), "the prompt is not UTF-8 text"),
         (tensor_job(1, torch.ones(1)), "this model takes text, not a tensor"),
     ],
 )
