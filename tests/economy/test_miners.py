@@ -123,6 +123,7 @@ def paid() -> dict[str, float]:
         "tester": split(ABLE, silent),
         "careless": split(ABLE, reader(look=30)),
         "bluffer": reader(boldness=1.5),
+        "timid": reader(boldness=0.05),
         "relay": relay(ABLE, 400),
         "late": relay(reader(time=3_000), 2_500),
     })  # fmt: skip
@@ -146,8 +147,12 @@ def test_who_is_careless_with_strangers_earns_by_what_they_get() -> None:
     assert 0 < paid()["careless"] < 0.8 * paid()["able"]
 
 
-def test_who_is_surer_than_right_earns_less() -> None:
+def test_who_is_much_surer_or_much_less_sure_than_right_earns_less() -> None:
+    """A little less sure costs nothing: of two averages of few visits the lower one counts, and it
+    is higher where rewards differ less, though their mean is not.
+    """
     assert paid()["bluffer"] < 0.3 * paid()["able"]
+    assert 0 < paid()["timid"] < 0.8 * paid()["able"]
 
 
 def test_a_relay_earns_what_its_source_does_unless_it_makes_answers_late() -> None:
