@@ -24,10 +24,10 @@ def judge(economy: Economy) -> Row:
     return {name: QUALITY.get(name, len(MINERS)) for name in (*MINERS, "new")}
 
 
-def full(little: int) -> Economy:
-    """A full subnet in which a fourth validator, `wee`, has `little` rao."""
+def full(little: int, new: int = STAKE) -> Economy:
+    """A full subnet in which a fourth validator, `wee`, has `little` rao, and a newcomer `new`."""
     stakes = dict.fromkeys(RICH, STAKE) | {"wee": little}
-    bond = Bond(public("new"), pool("new"), STAKE)
+    bond = Bond(public("new"), pool("new"), new)
     economy = Economy(stakes, MINERS, [bond], max_uids=64)
     return economy.play(4, dict.fromkeys(stakes, judge))
 
@@ -89,3 +89,13 @@ def test_a_newcomer_with_stake_has_nothing_of_the_validator_before_it() -> None:
     assert economy.validating["new"] == 0
     economy.play(1, dict.fromkeys((*RICH, "new"), judge))
     assert economy.validating["new"] > 0  # by the row that it has shown since
+
+
+def test_a_newcomer_with_most_of_the_stake_has_no_say_in_its_first_epoch() -> None:
+    """Were the permit of the uid its own, half of the stake would be silent, and nobody agree."""
+    economy = full(TOKEN, new=4 * STAKE)
+    before = economy.consensus
+    economy.join("new")
+    economy.play(1, dict.fromkeys(RICH, judge))
+    miners = {name: economy.consensus[name] for name in MINERS}
+    assert miners == {name: before[name] for name in MINERS}
