@@ -173,7 +173,7 @@ def running(home: Path, *flags: str) -> Iterator[Daemon]:
         daemon.stop()
 
 
-def wait_until(done: Callable[[], Any], limit_s: float = 30.0) -> None:
+def wait_until(done: Callable[[], Any], limit_s: float = 60.0) -> None:
     deadline = time.monotonic() + limit_s
     while not done():
         assert time.monotonic() < deadline

@@ -57,7 +57,7 @@ async def asking() -> AsyncIterator[tuple[Pondering, list[Frames]]]:
 
 
 async def until(condition) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while not condition():
             await trio.sleep(0.01)
 
