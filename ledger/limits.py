@@ -88,5 +88,7 @@ def check_params(params: Params) -> None:
         raise Invalid(Reason.BAD_GENESIS, "params.min_lock is below a rao for each lock_interval")
     if params.heartbeat_interval > params.epoch:  # a voter is there if it said so in two epochs
         raise Invalid(Reason.BAD_GENESIS, "params.heartbeat_interval is above epoch")
+    if params.drift_ms >= 2 * params.epoch * params.block_ms:  # a joiner's own start would be ahead
+        raise Invalid(Reason.BAD_GENESIS, "params.drift_ms is not below two epochs of blocks")
     if params.unbond <= 2 * params.epoch:  # stake votes for two epochs after it was counted
         raise Invalid(Reason.BAD_GENESIS, "params.unbond is not above two epochs")

@@ -178,6 +178,9 @@ WRONG = {
     "params.heartbeat_interval is above epoch": replace(
         SMALL, params=replace(DEVNET, heartbeat_interval=DEVNET.epoch + 1)
     ),
+    "params.drift_ms is not below two epochs of blocks": replace(
+        SMALL, params=replace(DEVNET, drift_ms=2 * DEVNET.epoch * DEVNET.block_ms)
+    ),
     "params.unbond is not above two epochs": replace(
         SMALL, params=replace(DEVNET, unbond=2 * DEVNET.epoch)
     ),
