@@ -94,6 +94,9 @@ def test_the_top_level_is_as_designed() -> None:
         ("p2p.cli", "libp2p"),
         ("p2p.cli", "starlette"),
         ("models.catalog", "torch"),
+        ("models.tasks.text", "torch"),
+        ("models.tasks.embedding", "torch"),
+        ("models.tasks.tensor", "torch"),
     ],
 )
 def test_what_a_process_does_not_load(module: str, unwanted: str) -> None:

@@ -126,9 +126,9 @@ def write_now(text: str) -> None:
 def print_statistics(answers: Answers) -> None:
     """Say on stderr who answered, how much and how fast."""
     for one in answers.done:
+        speed = f", {one['tokens_per_s']:.1f} tokens/s" if one["output_tokens"] else ""
         note(
             f"{one['server']}: {one['finish']}, "
             f"{one['prompt_tokens']} + {one['output_tokens']} tokens, "
-            f"first after {one['first_ms']:.0f} ms, all after {one['total_ms']:.0f} ms, "
-            f"{one['tokens_per_s']:.1f} tokens/s"
+            f"first after {one['first_ms']:.0f} ms, all after {one['total_ms']:.0f} ms{speed}"
         )

@@ -17,6 +17,7 @@ from models.types import (
     MAX_CHOICES,
     MAX_INPUT_BYTES,
     MAX_NEW_TOKENS,
+    MAX_PASSAGE_BYTES,
     MAX_READING_BYTES,
     TEMPERATURE_UNIT,
     Choices,
@@ -168,9 +169,10 @@ def _choices_of(prefix: str, choose: Any) -> bytes:
     data = pack(Choices(prefix, texts))
     try:
         choices_of(data)
-    except Invalid as error:
-        hint = f"2 to {MAX_CHOICES} texts, all short: {MAX_READING_BYTES} bytes together at most"
-        raise Refused(f"the choices cannot be asked: {error.detail}", hint) from None
+    except Invalid:
+        hint = f"2 to {MAX_CHOICES} of them; each of 1 to {MAX_PASSAGE_BYTES} bytes, as the prompt"
+        detail = f"{hint}; {MAX_READING_BYTES} bytes together"
+        raise Refused("the choices cannot be asked", detail) from None
     return data
 
 

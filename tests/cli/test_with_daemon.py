@@ -167,6 +167,47 @@ def test_run_keeps_a_receipt(swarm: Swarm, tmp_path: Path) -> None:
     assert swarm.asker("receipts", "verify", str(file)).code == 1
 
 
+CHOOSE = ("--choose", "of the characters in the string", "--choose", "loop, skipping the rest")
+
+
+def test_run_chooses(swarm: Swarm, tmp_path: Path) -> None:
+    """The best first, with its probability; the receipt holds for these numbers."""
+    file = tmp_path / "receipts.json"
+    prompt = "The break statement terminates the nearest enclosing"
+    asked = ("run", "docs-gpt", prompt, *CHOOSE)
+    outcome = swarm.asker(*asked, "--receipt", str(file))
+    best, other = outcome.out.splitlines()
+    assert best.endswith(" %  loop, skipping the rest")
+    assert other.endswith(" %  of the characters in the string")
+    shares = [float(line.split()[0]) for line in (best, other)]
+    assert shares[0] > shares[1]
+    assert sum(shares) == pytest.approx(100, abs=0.11)
+    (answer,) = swarm.asker.json(*asked)["answers"]
+    assert [one["text"] for one in answer["choices"]] == [CHOOSE[3], CHOOSE[1]]
+    assert 100 * answer["choices"][0]["probability"] == pytest.approx(shares[0], abs=0.1)
+    (said,) = swarm.asker.json("receipts", "verify", str(file))["receipts"]
+    assert (said["valid"], said["kind"], said["output_bytes"]) == (True, "choice", 8)
+    assert (said["prompt_tokens"] > 20, said["output_tokens"]) == (True, 0)
+    assert swarm.asker(*asked, "--ask", "2").out == outcome.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "code"),
+    [
+        ((PROMPT, "--choose", "one"), "--choose is given at least twice, and with a prompt", 2),
+        ((PROMPT, *CHOOSE, "--input", __file__), "a prompt", 2),
+        ((PROMPT, *(17 * CHOOSE)), "the choices cannot be asked", 1),
+        ((PROMPT, *CHOOSE, "--choose", ""), "the choices cannot be asked", 1),
+        ((PROMPT, *CHOOSE, "--choose", "x" * 3000), "a continuation has over 510 tokens", 1),
+        ((PROMPT * 300, *CHOOSE), "each of 1 to 4096 bytes, as the prompt", 1),
+    ],
+)
+def test_run_cannot_choose(swarm: Swarm, arguments: tuple[str, ...], words: str, code: int) -> None:
+    outcome = swarm.asker("run", "docs-gpt", *arguments)
+    assert (outcome.code, outcome.out) == (code, "")
+    assert words in outcome.err
+
+
 def test_run_at_a_peer(swarm: Swarm) -> None:
     asked = ("run", "docs-gpt", PROMPT, "--max-tokens", "3", "--peer")
     assert swarm.asker(*asked, id_of(swarm.server)).code == 0

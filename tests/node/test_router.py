@@ -1,5 +1,6 @@
 """The router against servers that lie, break or dawdle: on real sockets, with a made-up model."""
 
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -9,12 +10,15 @@ import pytest
 import trio
 
 from gossip.topics import Served
+from ledger.codec import pack
 from ledger.errors import Invalid, Reason
 from ledger.keys import KeyPair
 from ledger.types import Hash
 from models.pipe import Part
 from models.types import (
+    Choices,
     Finish,
+    Kind,
     Query,
     Receipt,
     ReceiptBody,
@@ -371,3 +375,73 @@ async def test_nobody_serves_it(tmp_path, monkeypatch) -> None:
     async with asker(tmp_path) as node:
         with pytest.raises(NoServer, match="nobody in the swarm serves"):
             await ask(node)
+
+
+# --- answers in numbers
+
+CHOICES = pack(Choices("one two", (" three", " four")))
+CHOOSE = Request("words", CHOICES, Kind.CHOICE, time_limit_ms=5000)
+TWO = Tensor("float32", (2,))
+
+
+def states(numbers: bytes, *tensor: Tensor) -> Serve:
+    """A server that answers with a tensor, and signs what it sent."""
+
+    async def serve(server: Server, ask: Ask) -> None:
+        receipt = server.receipt(ask.query, numbers, output_tensor=tensor, output_tokens=0)
+        piece = Piece(ask.id, b"", numbers, tensor)
+        await server.frames.send(*([piece] if tensor else []), End(ask.id, receipt))
+
+    return serve
+
+
+EVEN = struct.pack("<2f", 0.5, 0.5)
+
+
+async def test_a_choice_is_answered_by_a_text_model(tmp_path) -> None:
+    async with asker(tmp_path, Server(states(EVEN, TWO))) as node:
+        answer, told = await ask(node, CHOOSE)
+        assert [one.data for one in told if isinstance(one, Part)] == [EVEN]
+        assert (answer.tokens, answer.evidence.query.kind) == (0, Kind.CHOICE)
+        evidence = answer.evidence
+        verify_receipt(evidence.receipt, evidence.query, evidence.output)
+        assert not node.directory.of_server(answer.server, MODEL).speed
+
+
+@pytest.mark.parametrize(
+    "serve",
+    [
+        honest,
+        states(b""),
+        states(EVEN, Tensor("float32", (1, 2))),
+        states(struct.pack("<2f", 0.9, 0.9), TWO),
+        states(struct.pack("<2f", float("nan"), 0.5), TWO),
+        states(bytes(3_000_000), Tensor("float32", (750_000,))),
+    ],
+    ids=["text", "nothing", "another shape", "no probabilities", "no numbers", "much"],
+)
+async def test_what_is_no_answer_to_a_choice_is_asked_elsewhere(tmp_path, serve: Serve) -> None:
+    bad, good = Server(serve), Server(states(EVEN, TWO))
+    async with asker(tmp_path, bad, good) as node:
+        answer, told = await ask(node, CHOOSE)
+        assert answer.server == good.host.peer_id
+        assert [one.data for one in told if isinstance(one, Part)] == [EVEN]
+    async with asker(tmp_path, Server(serve)) as node:
+        with pytest.raises(NoServer):
+            await ask(node, CHOOSE)
+
+
+async def test_a_tensor_is_no_answer_to_a_prompt(tmp_path) -> None:
+    async with asker(tmp_path, Server(states(EVEN, TWO)), Server(honest)) as node:
+        _, told = await ask(node)
+        assert text(told) == b"one two three four "
+
+
+async def test_a_tensor_model_is_not_asked_for_a_choice(tmp_path) -> None:
+    server = Server(states(EVEN, TWO))
+    async with asker(tmp_path, server) as node:
+        node.directory.offered(server.host.peer_id, replace(SERVED, kind="tensor"))
+        with pytest.raises(Invalid) as refusal:
+            await ask(node, CHOOSE)
+        assert refusal.value.reason == Reason.BAD_REQUEST
+        assert server.queries == []

@@ -66,7 +66,7 @@ def test_knowing_earns_1_and_not_knowing_nothing(count: int) -> None:
     right = [1.0] + [0.0] * (count - 1)
     assert reward(right, 0) == pytest.approx(1)
     assert reward([1 / count] * count, 0) == pytest.approx(UNKNOWING)
-    assert -6 < reward(right, 1) < -0.6
+    assert -7 < reward(right, 1) < -0.6
 
 
 def test_bluffing_does_not_pay() -> None:
