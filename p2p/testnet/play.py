@@ -56,10 +56,10 @@ def play(directory: Path, scenario: Scenario, netns: bool) -> Report:
     note("the nodes have stopped; looking at their ledgers")
     started = [daemon for daemon in course.testnet.daemons if daemon.runs]
     acknowledged = course.payers.acknowledged if course.payers else ()
-    checks, judgement = judge(plan.genesis, started, acknowledged), None
+    checks, metagraph = judge(plan.genesis, started, acknowledged), None
     if roles is not None:
         up = [daemon.name for daemon in course.testnet.stopped]
-        judgement, more = judge_subnet(plan, roles, started, up)
+        metagraph, more = judge_subnet(plan, roles, started, up)
         checks += more
     return Report(
         scenario.name,
@@ -68,7 +68,7 @@ def play(directory: Path, scenario: Scenario, netns: bool) -> Report:
         tuple(course.events.records),
         tuple(checks),
         tuple(course.faults),
-        judgement,
+        metagraph,
     )
 
 
