@@ -17,8 +17,9 @@ from models.tasks.parameters import Parameters, deadline_of, per_tempo_of
 from models.tasks.scoring import reward, softmax
 from models.types import MAX_CHOICES, Kind, Passages, Tensor
 
-SHARPNESS = 20.0
-"""What a cosine is multiplied with before the softmax: cosines from -1 to 1 can state any odds."""
+SHARPNESS = 10.0
+"""What a cosine is multiplied with before the softmax. Cosines from -1 to 1 can state odds of up to
+e**20, which is more than the score takes; those of the shipped model score best about here."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""A chain in memory: two nodes that take the same blocks, people who send transactions, an audit.
+"""A chain in memory: nodes that take the same blocks, people who send transactions, an audit.
 
-The leader of view 0 proposes each block on one node, the other takes it from its bytes, and all
-voters sign it; after every block both must have the same rows, and every rao must be somewhere.
+The leader of view 0 proposes each block on the first node, all take it from its bytes, and all
+voters sign it; after every block all must have the same rows, and every rao must be somewhere.
 """
 
 from collections import defaultdict
@@ -89,10 +89,10 @@ class Node:
 
 
 class Chain:
-    """Two nodes, and transactions that wait for the next block."""
+    """Some nodes, and transactions that wait for the next block."""
 
-    def __init__(self, genesis: Genesis) -> None:
-        self.nodes = (Node(genesis), Node(genesis))
+    def __init__(self, genesis: Genesis, nodes: int = 2) -> None:
+        self.nodes = tuple(Node(genesis) for _ in range(nodes))
         self.certificate = NO_CERTIFICATE
         self.away: Container[PublicKey] = ()
         self.waiting: list[bytes] = []
@@ -138,20 +138,20 @@ class Chain:
         return build_block(self.tip, header, self.certificate, self.waiting)
 
     def step(self, view: int = 0) -> Block:
-        """Propose the next block and let both nodes take it; all that waited must be in it."""
+        """Propose the next block and let all nodes take it; all that waited must be in it."""
         block = self.propose(view)
         assert list(block.transactions) == self.waiting
         self.take(block)
         return block
 
     def take(self, block: Block) -> None:
-        """Let both nodes take a block from its bytes, and forget what still waits."""
+        """Let all nodes take a block from its bytes, and forget what still waits."""
         self.waiting, self.sent = [], defaultdict(int)
         data = pack(block)
         for node in self.nodes:
             node.take(unpack_block(data))
-        first, second = (list(node.rows.scan(b"")) for node in self.nodes)
-        assert first == second
+        for node in self.nodes[1:]:
+            assert list(node.rows.scan(b"")) == list(self.nodes[0].rows.scan(b""))
         self.certificate = self.certify(block.header)
         audit(self.state)
 

@@ -55,6 +55,20 @@ def consent(hotkey: str, coldkey: str, chain: ChainId = CHAIN) -> Signature:
     return key(hotkey).sign(binding_digest(chain, public(hotkey), public(coldkey)))
 
 
+def total(state: State) -> int:
+    """Every rao in a state, wherever it rests, burned ones included."""
+    pots, supply = state.get(POTS), state.get(SUPPLY)
+    return (
+        sum(row.balance for _, row in state.rows(ACCOUNTS))
+        + sum(row.stake for _, row in state.rows(POOLS))
+        + sum(row.amount for _, row in state.rows(UNBONDING))
+        + sum(row.locked for _, row in state.rows(SUBNETS))
+        + sum(row.amount - row.claimed for _, row in state.rows(CHANNELS))
+        + (sum(pots.amounts) if pots else 0)
+        + (supply.burned if supply else 0)
+    )
+
+
 class World:
     """A state, a height, and people with keys who send transactions."""
 
@@ -137,17 +151,7 @@ class World:
 
     def total(self) -> int:
         """Every rao there is, wherever it rests, burned ones included."""
-        state = self.state
-        pots = state.get(POTS)
-        return (
-            sum(row.balance for _, row in state.rows(ACCOUNTS))
-            + sum(row.stake for _, row in state.rows(POOLS))
-            + sum(row.amount for _, row in state.rows(UNBONDING))
-            + sum(row.locked for _, row in state.rows(SUBNETS))
-            + sum(row.amount - row.claimed for _, row in state.rows(CHANNELS))
-            + (sum(pots.amounts) if pots else 0)
-            + self.supply.burned
-        )
+        return total(self.state)
 
     def audit(self) -> None:
         """Assert that nothing was lost or made."""

@@ -1,0 +1,473 @@
+"""Tasks: what they draw, what they refuse, and what a model that knows something earns."""
+
+import hashlib
+import struct
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from ledger.codec import pack
+from ledger.errors import Invalid, Reason
+from models.answers import choices_of, passages_of, validate_answer
+from models.backends.exported import export_tensor_model, open_exported
+from models.backends.gpt import GptTokens, open_gpt
+from models.backends.text import TextBackend
+from models.catalog import TOKENIZER, open_model, shipped_directory
+from models.config import GptConfig, TensorConfig
+from models.gpt import Gpt
+from models.pipe import Part, Submit
+from models.tasks import OWN, Challenge, Task, open_task
+from models.tasks.corpus import MAX_BYTES
+from models.tasks.tensor import FILE
+from models.tokenizer import load_tokenizer
+from models.types import (
+    MAX_CHOICES,
+    MAX_READING_BYTES,
+    Choices,
+    Kind,
+    Query,
+    Sampling,
+    Tensor,
+    input_hash,
+)
+
+CHALLENGES = 60
+SHIPPED = shipped_directory("docs-gpt")
+
+
+def seed(number: int) -> bytes:
+    return hashlib.blake2b(b"%d" % number, digest_size=32).digest()
+
+
+def refused(name: str, parameters: str, corpus: Path | None = None) -> str:
+    with pytest.raises(Invalid) as refusal:
+        open_task(name, parameters, corpus)
+    assert refusal.value.reason is Reason.BAD_TASK
+    return refusal.value.detail
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Points of which the sign of the first number is the label."""
+    folder = tmp_path_factory.mktemp("labelled")
+    inputs = np.random.default_rng(1).normal(size=(200, 3)).astype(np.float32)
+    save_file({"inputs": inputs, "labels": (inputs[:, 0] > 0).astype(np.int64)}, folder / FILE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tasks(labelled: Path) -> dict[str, Task]:
+    return {name: open_task(name, "", labelled if name == "tensor" else None) for name in OWN}
+
+
+# --- opening
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "words"),
+    [
+        ("chess", "", "no task 'chess' is installed here, only embedding, tensor, text"),
+        ("text", "{", "not JSON"),
+        ("text", "[" * 1000, "not JSON"),
+        ("text", '{"choices":4,"choices":5}', "name one twice"),
+        ("text", "[4]", "not a JSON object"),
+        ("text", '{"prefix":240' + " " * 1024 + "}", "over 1024 bytes"),
+        ("text", '{"choices":17}', "choices is not a whole number from 2 to 16"),
+        ("text", '{"choices":true}', "choices is not a whole number"),
+        ("text", '{"choices":4.0}', "choices is not a whole number"),
+        ("text", '{"prefix":15}', "prefix is not a whole number from 16 to 1000"),
+        ("text", '{"continuation":401}', "continuation is not a whole number from 4 to 400"),
+        ("text", '{"deadline_ms":0}', "deadline_ms is not a whole number"),
+        ("text", '{"per_tempo":1}', "per_tempo is not a whole number from 2 to 256"),
+        ("text", '{"colour":1}', "it has no parameters 'colour'"),
+        ("embedding", '{"prefix":100}', "it has no parameters 'prefix'"),
+        ("embedding", '{"passage":1000}', "passage is not a whole number from 16 to 400"),
+        ("tensor", '{"output":"words"}', "output is not one of logits, probabilities"),
+        ("tensor", '{"output":["logits"]}', "output is not one of logits, probabilities"),
+        ("tensor", "", "it needs a folder with labelled.safetensors"),
+    ],
+)
+def test_what_an_owner_cannot_set(name: str, parameters: str, words: str) -> None:
+    assert words in refused(name, parameters)
+
+
+def test_what_an_owner_can_set() -> None:
+    task = open_task("text", '{"choices":3,"prefix":50,"continuation":20,"per_tempo":12}', None)
+    assert (task.per_tempo, task.deadline_ms) == (12, 5000)
+    choices = choices_of(task.draw(seed(1)).data)
+    assert [len(text) for text in (choices.prefix, *choices.continuations)] == [50, 20, 20, 20]
+
+
+def test_a_task_of_ones_own_is_an_installed_entry_point(tmp_path: Path, monkeypatch) -> None:
+    """Given a package with a task that asks for parity; then a subnet can be about it."""
+    (tmp_path / "parity.py").write_text(PARITY)
+    described = tmp_path / "parity-1.dist-info"
+    described.mkdir()
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: parity\nVersion: 1\n")
+    points = (
+        "[yuma.tasks]\nparity=parity:open_parity\nnothing=parity:nothing\ntext=parity:nothing\n"
+    )
+    (described / "entry_points.txt").write_text(points)
+    monkeypatch.syspath_prepend(tmp_path)
+    task = open_task("parity", '{"rounds":3}', None)
+    assert (task.per_tempo, task.draw(b"\x07").truth) == (3, 1)
+    assert "cannot be opened: 'rounds'" in refused("parity", "")
+    assert "is no task" in refused("nothing", "")
+    assert open_task("text", "", None).deadline_ms == 5000
+    assert "only embedding, nothing, parity, tensor, text" in refused("chess", "")
+
+
+PARITY = """
+from models.tasks import Challenge
+from models.types import Kind
+
+
+class Parity:
+    deadline_ms = 1000
+
+    def __init__(self, rounds):
+        self.per_tempo = rounds
+
+    def draw(self, seed):
+        return Challenge(Kind.TEXT, seed, (), seed[0] % 2)
+
+    def score(self, challenge, tensor, output):
+        return float(output == b"%d" % challenge.truth)
+
+
+def open_parity(parameters, corpus):
+    return Parity(parameters["rounds"])
+
+
+def nothing(parameters, corpus):
+    return None
+"""
+
+
+# --- a corpus
+
+
+def folder_of(tmp_path: Path, **texts: str | bytes) -> Path:
+    for name, text in texts.items():
+        path = tmp_path / name.replace("_", ".")
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return tmp_path
+
+
+def words(count: int, start: int = 0) -> str:
+    return " ".join(f"word{number}" for number in range(start, start + count))
+
+
+def test_a_corpus_is_the_text_files_of_a_folder(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, a_txt=words(900), b_md=words(900, 5000), c_bin=b"\xff" * 9000)
+    task = open_task("text", "", folder)
+    parts = [
+        part
+        for number in range(40)
+        for part in choices_of(task.draw(seed(number)).data).continuations
+    ]
+    assert all(part in words(900) or part in words(900, 5000) for part in parts)
+    assert {part in words(900) for part in parts} == {True, False}
+    (tmp_path / "more").mkdir()
+    (tmp_path / "a.txt").rename(tmp_path / "more" / "a.txt")
+    (tmp_path / "b.md").rename(tmp_path / "z.md")
+    assert open_task("text", "", folder).draw(seed(1)) == task.draw(seed(1))
+
+
+def test_a_corpus_that_cannot_be_asked(tmp_path: Path) -> None:
+    assert refused("text", "", tmp_path / "none") == f"there is no folder {tmp_path / 'none'}"
+    assert "has no files .txt, .md, .rst, .py" in refused("text", "", tmp_path)
+    folder_of(tmp_path, a_txt=words(20))
+    assert "is too small: 4800 characters are due, in texts of over 300" in refused(
+        "text", "", tmp_path
+    )
+    folder_of(tmp_path, a_txt="the same again. " * 5000)
+    assert "repeats itself" in refused("text", "", tmp_path)
+    folder_of(tmp_path, a_txt=words(5000), b_txt=b"\x7fELF\xff\xfe" * 100)
+    assert refused("embedding", "", tmp_path) == f"{tmp_path / 'b.txt'} is not UTF-8 text"
+
+
+def test_a_corpus_over_all_bounds_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "a.txt").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    assert "holds over" in refused("text", "", tmp_path)
+
+
+# --- drawing
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_seed_draws_one_challenge(tasks: dict[str, Task], labelled: Path, name: str) -> None:
+    drawn = [tasks[name].draw(seed(number)) for number in range(30)]
+    again = open_task(name, "", labelled if name == "tensor" else None)
+    assert [again.draw(seed(number)) for number in range(30)] == drawn
+    assert len({challenge.data for challenge in drawn}) > 20
+
+
+@pytest.mark.parametrize("name", ["text", "embedding"])
+def test_the_order_does_not_tell_the_truth(tasks: dict[str, Task], name: str) -> None:
+    """The truth stands in each of four places a quarter of the time (chi-squared, 1 in 1000)."""
+    places = Counter(tasks[name].draw(seed(number)).truth for number in range(2000))
+    assert sum((places[place] - 500) ** 2 / 500 for place in range(4)) < 16.3
+
+
+def test_nothing_but_what_it_says_tells_a_right_passage(tasks: dict[str, Task]) -> None:
+    """Right and wrong ones begin at a word, and are as long; all differ."""
+    begins: dict[bool, list[bool]] = {True: [], False: []}
+    for number in range(300):
+        challenge = tasks["text"].draw(seed(number))
+        parts = choices_of(challenge.data).continuations
+        assert {len(part) for part in parts} == {60}
+        assert len(set(parts)) == 4
+        for place, part in enumerate(parts):
+            begins[place == challenge.truth].append(part[0].isspace() and not part[1].isspace())
+    assert all(sum(marks) > 0.95 * len(marks) for marks in begins.values())
+
+
+def test_the_truth_is_what_stands_there(tmp_path: Path) -> None:
+    text = words(3000)
+    for name in ("text", "embedding"):
+        task = open_task(name, "", folder_of(tmp_path, a_txt=text))
+        for number in range(50):
+            challenge = task.draw(seed(number))
+            if name == "text":
+                before, *parts = (asked := choices_of(challenge.data)).prefix, *asked.continuations
+            else:
+                before, *parts = passages_of(challenge.data).texts
+            follows = [before + part in text for part in parts]
+            assert follows == [place == challenge.truth for place in range(4)]
+
+
+def test_the_widest_challenge_fits_in_a_query(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    wide = "".join(chr(0x10000 + int(number)) for number in rng.integers(0, 60_000, 60_000))
+    folder = folder_of(tmp_path, a_txt=wide)
+    most = open_task("text", '{"choices":16,"prefix":1000,"continuation":400}', folder)
+    choices = choices_of(most.draw(seed(1)).data)
+    assert (len(choices.prefix), len(choices.continuations)) == (1000, MAX_CHOICES)
+    most = open_task("embedding", '{"choices":16,"passage":400}', folder)
+    assert len(passages_of(most.draw(seed(1)).data).texts) == 17
+    assert len(most.draw(seed(1)).data) <= MAX_READING_BYTES
+
+
+# --- answering
+
+
+def ask(backend: TextBackend, challenge: Challenge) -> Part:
+    """The answer of a backend to a challenge."""
+    job = Submit(1, challenge.kind, challenge.data, challenge.tensor, Sampling(), b"", 60_000)
+    backend.submit(job, 0.0)
+    replies = []
+    while backend.busy:
+        replies += backend.step(0.0)
+    assert isinstance(replies[0], Part)
+    return replies[0]
+
+
+def rewards(task: Task, backend: TextBackend) -> list[float]:
+    challenges = [task.draw(seed(number)) for number in range(CHALLENGES)]
+    parts = [ask(backend, challenge) for challenge in challenges]
+    return [
+        task.score(challenge, part.tensor[0], part.data)
+        for challenge, part in zip(challenges, parts, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def shipped() -> TextBackend:
+    model = open_model(SHIPPED)
+    assert isinstance(model.config, GptConfig)
+    return open_gpt(model, model.config, slots=1)
+
+
+@pytest.fixture(scope="module")
+def untrained() -> TextBackend:
+    """The shipped model before it learnt anything."""
+    model = open_model(SHIPPED)
+    assert isinstance(model.config, GptConfig)
+    torch.manual_seed(1)
+    gpt = Gpt(model.config)
+    gpt.initialise()
+    tokenizer = load_tokenizer((SHIPPED / TOKENIZER).read_bytes())
+    return TextBackend(GptTokens(gpt.eval(), rows=1), tokenizer, "untrained")
+
+
+def test_the_shipped_model_knows_what_follows(tasks, shipped: TextBackend) -> None:
+    """Of 300 challenges it has 0.43 and picks the truth in 68 of 100; chance is 0 and 25."""
+    task = tasks["text"]
+    earned = rewards(task, shipped)
+    assert sum(earned) / CHALLENGES > 0.25
+    assert sum(reward > 0 for reward in earned) > 0.6 * CHALLENGES
+
+
+def test_the_shipped_model_has_a_sense_of_what_belongs_together(tasks, shipped) -> None:
+    """Of 300 challenges it has 0.41."""
+    assert sum(rewards(tasks["embedding"], shipped)) / CHALLENGES > 0.2
+
+
+@pytest.mark.parametrize("name", ["text", "embedding"])
+def test_a_model_that_learnt_nothing_earns_nothing(tasks, untrained, shipped, name: str) -> None:
+    nothing = sum(rewards(tasks[name], untrained)) / CHALLENGES
+    assert abs(nothing) < 0.15 if name == "text" else nothing < 0.2
+    assert nothing < sum(rewards(tasks[name], shipped)) / CHALLENGES - 0.1
+
+
+def test_a_tensor_model_is_judged_by_labels_it_never_saw(labelled: Path, tmp_path: Path) -> None:
+    """Given a model whose logits grow with the first number; then it earns nearly all there is."""
+    task = open_task("tensor", "", labelled)
+    right = torch.nn.Linear(3, 2, bias=False)
+    with torch.no_grad():
+        right.weight[:] = torch.tensor([[-40.0, 0, 0], [40.0, 0, 0]])
+    export_tensor_model(right, torch.zeros(2, 3), tmp_path, "sign")
+    model = open_model(tmp_path)
+    assert isinstance(model.config, TensorConfig)
+    backend = open_exported(model, model.config, slots=1)
+    earned = rewards(task, backend)  # type: ignore[arg-type]
+    assert sum(earned) / CHALLENGES > 0.9
+
+
+# --- answers that are none
+
+
+def floats(*numbers: float) -> bytes:
+    return struct.pack(f"<{len(numbers)}f", *numbers)
+
+
+NAN, INF = float("nan"), float("inf")
+GARBAGE = {
+    "three numbers": ("float32", (3,), floats(0.5, 0.25, 0.25)),
+    "two dimensions": ("float32", (1, 4), floats(0.25, 0.25, 0.25, 0.25)),
+    "integers": ("int32", (4,), struct.pack("<4i", 1, 0, 0, 0)),
+    "no dtype": ("object", (4,), bytes(32)),
+    "short": ("float32", (4,), floats(0.5, 0.5)),
+    "long": ("float32", (4,), floats(0.25, 0.25, 0.25, 0.25, 0.0)),
+    "not a number": ("float32", (4,), floats(NAN, 0.5, 0.25, 0.25)),
+    "infinite": ("float32", (4,), floats(INF, 0.0, 0.0, 0.0)),
+    "negative": ("float32", (4,), floats(1.2, -0.2, 0.0, 0.0)),
+    "too much": ("float32", (4,), floats(0.5, 0.5, 0.5, 0.5)),
+    "too little": ("float32", (4,), floats(0.1, 0.1, 0.1, 0.1)),
+    "nothing": ("float32", (4,), b""),
+    "huge shape": ("float32", (2**62, 4), floats(0.25, 0.25, 0.25, 0.25)),
+}
+
+
+@pytest.mark.parametrize("answer", GARBAGE.values(), ids=GARBAGE)
+def test_an_answer_that_is_none(tasks: dict[str, Task], answer: tuple) -> None:
+    dtype, shape, output = answer
+    task = tasks["text"]
+    challenge = task.draw(seed(1))
+    with pytest.raises(Invalid) as refusal:
+        task.score(challenge, Tensor(dtype, shape), output)
+    assert refusal.value.reason is Reason.BAD_ANSWER
+    assert refusal.value.detail
+
+
+@pytest.mark.parametrize(
+    ("shape", "numbers"),
+    [
+        ((5, 2), (0.6, 0.8) * 4 + (0.5, 0.5)),
+        ((4, 2), (0.6, 0.8) * 4),
+        ((5, 0), ()),
+        ((10,), (1.0,) * 10),
+        ((5, 1), (1, 1, 1, 1, NAN)),
+    ],
+)
+def test_vectors_that_are_none(tasks: dict[str, Task], shape: tuple, numbers: tuple) -> None:
+    task = tasks["embedding"]
+    with pytest.raises(Invalid) as refusal:
+        task.score(task.draw(seed(1)), Tensor("float32", shape), floats(*numbers))
+    assert refusal.value.reason is Reason.BAD_ANSWER
+
+
+def test_vectors_state_probabilities(tasks: dict[str, Task]) -> None:
+    """Candidates opposite to the anchor are ruled out; all alike state nothing."""
+    task = tasks["embedding"]
+    challenge = task.draw(seed(1))
+    vectors = [1.0, *(1.0 if place == challenge.truth else -1.0 for place in range(4))]
+    shape = Tensor("float32", (5, 1))
+    assert task.score(challenge, shape, floats(*vectors)) == pytest.approx(1, abs=1e-6)
+    assert task.score(challenge, shape, floats(1, 1, 1, 1, 1)) == pytest.approx(0)
+
+
+def test_a_tensor_task_takes_logits_or_probabilities(labelled: Path) -> None:
+    logits = open_task("tensor", '{"classes":2}', labelled)
+    shares = open_task("tensor", '{"output":"probabilities"}', labelled)
+    challenge = logits.draw(seed(1))
+    assert challenge == shares.draw(seed(1))
+    right = [9.0, -9.0] if challenge.truth == 0 else [-9.0, 9.0]
+    row = Tensor("float32", (1, 2))
+    assert logits.score(challenge, row, floats(*right)) == pytest.approx(1, abs=1e-3)
+    assert shares.score(challenge, row, floats(0.5, 0.5)) == pytest.approx(0)
+    half = np.array([[0.5, 0.5]], dtype="<f2").tobytes()
+    assert shares.score(challenge, Tensor("float16", (1, 2)), half) == pytest.approx(0)
+    for task, answer in ((shares, floats(*right)), (logits, floats(NAN, 0)), (logits, b"")):
+        with pytest.raises(Invalid) as refusal:
+            task.score(challenge, row, answer)
+        assert refusal.value.reason is Reason.BAD_ANSWER
+
+
+@pytest.mark.parametrize(
+    ("arrays", "parameters", "words"),
+    [
+        ({"inputs": np.zeros((4, 2), "f4")}, "", "has not exactly the tensors inputs and labels"),
+        ({"inputs": np.zeros((4, 2), "f4"), "labels": np.zeros(3, "i8")}, "", "labels (n,)"),
+        ({"inputs": np.zeros((4, 2), "f4"), "labels": np.zeros((4, 1), "i8")}, "", "labels (n,)"),
+        ({"inputs": np.zeros(4, "f4"), "labels": np.zeros(4, "i8")}, "", "labels (n,)"),
+        ({"inputs": np.zeros((0, 2), "f4"), "labels": np.zeros(0, "i8")}, "", "labels (n,)"),
+        ({"inputs": np.zeros((4, 2), "f4"), "labels": np.zeros(4, "f4")}, "", "not integers"),
+        ({"inputs": np.zeros((4, 2), "f4"), "labels": np.zeros(4, "i8")}, "", "are not of 2 to"),
+        ({"inputs": np.zeros((4, 2), "f4"), "labels": np.array([0, 1, -1, 1])}, "", "not of 2"),
+        (
+            {"inputs": np.zeros((4, 2), "f4"), "labels": np.array([0, 1, 2, 1])},
+            '{"classes":2}',
+            "are not of 2 to",
+        ),
+        ({"inputs": np.zeros((4, 0), "f4"), "labels": np.arange(4)}, "", "an input is empty"),
+        ({"inputs": np.zeros((2, 2**22), "f4"), "labels": np.arange(2)}, "", "or over 8388608"),
+        ({"inputs": np.zeros((4, 2), "u4"), "labels": np.arange(4)}, "", "the dtype 'U32' is not"),
+    ],
+)  # fmt: skip
+def test_what_is_no_labelled_set(tmp_path: Path, arrays, parameters: str, words: str) -> None:
+    save_file(arrays, tmp_path / FILE)
+    assert words in refused("tensor", parameters, tmp_path)
+
+
+def test_a_file_that_lies_about_itself(tmp_path: Path) -> None:
+    assert "No such file" in refused("tensor", "", tmp_path)
+    (tmp_path / FILE).write_bytes(b"\xff" * 100)
+    assert "is over its limit" in refused("tensor", "", tmp_path)
+    save_file({"inputs": np.zeros((4, 2), "f4"), "labels": np.arange(4)}, tmp_path / FILE)
+    whole = (tmp_path / FILE).read_bytes()
+    (tmp_path / FILE).write_bytes(whole[:-1])
+    assert "the tensors take" in refused("tensor", "", tmp_path)
+
+
+# --- the same check at the door of an asker
+
+
+def query_of(kind: Kind, data: bytes) -> Query:
+    return Query(
+        bytes(16), bytes(32), bytes(16), bytes(32), kind, input_hash(data), len(data), (),
+        Sampling(), b"", 1000,
+    )  # fmt: skip
+
+
+def test_an_asker_takes_only_what_can_be_an_answer(tasks: dict[str, Task]) -> None:
+    data = pack(Choices("x", ("a", "b")))
+    query = query_of(Kind.CHOICE, data)
+    two = Tensor("float32", (2,))
+    validate_answer(query, data, (two,), floats(0.5, 0.5))
+    for tensor, output in (((two,), floats(2, -1)), ((), b""), ((two, two), floats(0.5, 0.5))):
+        with pytest.raises(Invalid) as refusal:
+            validate_answer(query, data, tensor, output)
+        assert refusal.value.reason is Reason.BAD_ANSWER
+    asked = tasks["embedding"].draw(seed(1)).data
+    five = (Tensor("float32", (5, 1)),)
+    validate_answer(query_of(Kind.EMBEDDING, asked), asked, five, floats(1, 1, 1, 1, 1))
+    with pytest.raises(Invalid):
+        validate_answer(query_of(Kind.EMBEDDING, asked), asked, five, floats(1, 1, 1, 1, 2))
+    validate_answer(query_of(Kind.TENSOR, b""), b"", five, b"anything")
