@@ -1,7 +1,8 @@
 """What a validator remembers of its subnet's miners, and the weights that come of it.
 
 * A miner has two averages, one for each door: what it earned asked by the validator, and asked by a
-  stranger. The lower one counts, so that serving only tests earns nothing.
+  stranger. Their mean counts, but no more than twice the stranger's: serving only tests earns
+  nothing. The lower of both would let luck decide, and pay for saying less than one believes.
 * Within a tempo rewards are collected; at its end their mean moves the average halfway to it. The
   first tempo sets it; a tempo without a visit leaves it.
 """
@@ -10,7 +11,7 @@ import json
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from ledger.errors import Invalid, Reason
 from ledger.types import Height, PublicKey
@@ -50,6 +51,9 @@ class _Door:
         self.count, self.total = 0, 0.0
 
 
+_UNKNOWN: Final = (_Door(), _Door())
+
+
 class Averages:
     """The averages of a subnet's miners. Empty at first."""
 
@@ -73,9 +77,12 @@ class Averages:
                 door.turn()
 
     def score(self, miner: Miner) -> float:
-        """The lower of both averages, 0 at least; unknown at a door is 0 there."""
-        doors = self._doors.get(miner, (_Door(), _Door()))
-        return max(0.0, min(door.average or 0.0 for door in doors))
+        """The mean of both averages, or twice the stranger's if that is less; 0 at least.
+
+        Unknown at a door is 0 there.
+        """
+        known, stranger = (door.average or 0.0 for door in self._doors.get(miner, _UNKNOWN))
+        return max(0.0, min((known + stranger) / 2, 2 * stranger))
 
     def weights(self, miners: Mapping[int, Miner]) -> list[tuple[int, int]]:
         """Each uid with the weight of its miner: the best has 65535, who has earned nothing 0."""

@@ -13,8 +13,9 @@ from models.tasks.dice import Dice
 
 MOMENTS = 65_536
 """Of a tempo."""
-STRANGER_EVERY = 4
-"""Of so many visits to a miner one, at least one, is made under a key that nobody knows."""
+STRANGER_EVERY = 2
+"""Of so many visits to a miner one, at least one, is made under a key that nobody knows: what
+these come to decides as much as all others."""
 DUPLICATE_EVERY = 8
 """Of so many visits one repeats what a user asked, if anybody did."""
 

@@ -1,13 +1,15 @@
 """What the last epochs decided of a subnet's neurons, and why: metagraph, explain."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from p2p.cli.command import Command, current_client, json_option
 from p2p.cli.show import Cell, print_json, print_pairs, print_table
-from p2p.cli.submit import Row, tokens
+from p2p.cli.submit import Row, node_key, tokens
+from p2p.cli.visits import show_visits
 
 HEADS = (
     *("UID", "NODE", "STAKE", "PERMIT", "CONSENSUS", "INCENTIVE", "DIVIDENDS", "TRUST"),
@@ -50,14 +52,22 @@ def metagraph(netuid: int | None, at: int | None, as_json: bool) -> None:
 @click.command(cls=Command)
 @click.argument("uid", type=click.IntRange(0, 65_535))
 @_epoch_options
+@click.option(
+    "--receipts",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Save the receipts that this node's own weights rest on, and sum them up.",
+)
 @json_option
-def explain(uid: int, netuid: int | None, at: int | None, as_json: bool) -> None:
+def explain(
+    uid: int, netuid: int | None, at: int | None, receipts: Path | None, as_json: bool
+) -> None:
     """Say what a neuron earned in an epoch, and why.
 
     By whom it was weighted and with how much stake, what of that a majority supports, and so on;
-    from the ledger alone, so that every node says the same.
+    from the ledger alone, so that every node says the same. What --receipts adds is of this node.
     """
-    answer = current_client().get("/v0/explain", uid=uid, **_query(netuid, at))
+    client = current_client()
+    answer = client.get("/v0/explain", uid=uid, **_query(netuid, at))
     if as_json:
         return print_json(answer)
     _print_epoch(answer)
@@ -72,6 +82,11 @@ def explain(uid: int, netuid: int | None, at: int | None, as_json: bool) -> None
     )
     _print_miner(answer["miner"], answer["miners"])
     _print_validator(answer["validator"], answer["validators"])
+    if receipts is not None:
+        from ledger.keys import peer_id_of
+
+        settings = client.get("/v0/subnets/one", netuid=answer["netuid"])["settings"]
+        show_visits(answer, settings, peer_id_of(node_key(None)), receipts)
 
 
 def _query(netuid: int | None, at: int | None) -> dict[str, int]:

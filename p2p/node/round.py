@@ -11,7 +11,7 @@ from typing import Final
 from consensus import vrf
 from ledger.errors import Invalid, Reason
 from ledger.keys import KeyPair
-from ledger.neurons import neurons
+from ledger.neurons import neurons, permit
 from ledger.pools import pool_at
 from ledger.stakes import pool_of
 from ledger.state import State
@@ -42,6 +42,8 @@ class Plan:
     """This validator's uid."""
     miners: Mapping[int, Miner]
     """All others, by uid."""
+    permits: frozenset[int]
+    """Those of them who are validators, and may have no model."""
     proof: bytes
     """Of the VRF, from which all visits are drawn."""
 
@@ -81,6 +83,9 @@ def plan_of(state: State, chain: ChainId, netuid: int, height: int, pair: KeyPai
             for uid, row in enumerate(neurons(state, netuid))
             if uid != own
         },
+        permits=frozenset(
+            uid for uid, row in enumerate(neurons(state, netuid)) if permit(state, netuid, uid, row)
+        ),
         proof=vrf.prove(pair.seed, alpha_of(state, chain, netuid, end)),
     )
 

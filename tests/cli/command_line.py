@@ -4,8 +4,6 @@ import json
 import os
 import re
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +16,7 @@ from unittest.mock import patch
 
 from p2p.cli import failure
 from p2p.cli import yuma as commands
+from tests.forks import Fork, call
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -44,15 +43,10 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, **more}
 
 
-def run_yuma(home: Path, *arguments: str, stdin: bytes | None = b"", **env: str) -> Outcome:
+def run_yuma(home: Path, *arguments: str, stdin: bytes = b"", **env: str) -> Outcome:
     """The command line in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "p2p", *arguments],
-        input=stdin,
-        capture_output=True,
-        cwd=ROOT,
-        env=environment(YUMA_HOME=str(home), **env),
-        timeout=60,
+    done = call(
+        arguments, stdin=stdin, cwd=ROOT, env=environment(YUMA_HOME=str(home), **env), timeout=60
     )
     outcome = Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
     assert "Traceback" not in outcome.err, outcome.err
@@ -119,7 +113,7 @@ class Daemon:
     """A real daemon."""
 
     home: Path
-    process: subprocess.Popen[bytes]
+    process: Fork
     log: Path
     run: Yuma = run_yuma
 
@@ -149,17 +143,13 @@ class Daemon:
 def start_daemon(home: Path, *flags: str) -> Daemon:
     """Start a daemon; does not wait until it is ready."""
     log = home.with_suffix(".log")
-    command = [sys.executable, "-m", "p2p", "daemon", "--listen", LOOPBACK, *flags]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=ROOT,
-            env=environment(YUMA_HOME=str(home)),
-            start_new_session=True,
-        )
+    process = Fork(
+        ["daemon", "--listen", LOOPBACK, *flags],
+        stdout=log,
+        stderr=log,
+        cwd=ROOT,
+        env=environment(YUMA_HOME=str(home)),
+    )
     return Daemon(home, process, log)
 
 
@@ -173,7 +163,7 @@ def running(home: Path, *flags: str) -> Iterator[Daemon]:
         daemon.stop()
 
 
-def wait_until(done: Callable[[], Any], limit_s: float = 30.0) -> None:
+def wait_until(done: Callable[[], Any], limit_s: float = 60.0) -> None:
     deadline = time.monotonic() + limit_s
     while not done():
         assert time.monotonic() < deadline

@@ -48,7 +48,7 @@ class Swarm:
     asker: Daemon
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
     place = tmp_path_factory.mktemp("s")
     started = [start_daemon(place / "first")]
@@ -66,7 +66,7 @@ def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
             daemon.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A daemon that is a whole network: the only voter of a chain with quick blocks."""
     home = tmp_path_factory.mktemp("n") / "home"

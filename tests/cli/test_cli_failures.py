@@ -210,10 +210,10 @@ def test_interrupted(home: Path, fake: FakeDaemon) -> None:
     command = [sys.executable, "-m", "p2p", "run", "docs-gpt", "x"]
     env = environment(YUMA_HOME=str(home))
     with subprocess.Popen(command, stderr=subprocess.PIPE, cwd=ROOT, env=env) as process:
-        assert fake.called.wait(20)
+        assert fake.called.wait(60)
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        assert process.wait(30) == 130
         assert process.stderr is not None
         assert b"Traceback" not in process.stderr.read()
 

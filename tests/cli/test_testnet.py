@@ -67,7 +67,7 @@ def test_it_runs_until_it_is_interrupted(tmp_path: Path) -> None:
         wait_until(lambda: json.loads(run_yuma(first, "chain", "head", "--json").out)["height"])
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
-        assert process.wait(30) == 0, rest
+        assert process.wait(60) == 0, rest
     assert rest.endswith("all nodes have stopped\n")
     assert list(tmp_path.iterdir()) == []
     assert processes_of(tmp_path) == []

@@ -148,9 +148,6 @@ def test_who_is_careless_with_strangers_earns_by_what_they_get() -> None:
 
 
 def test_who_is_much_surer_or_much_less_sure_than_right_earns_less() -> None:
-    """A little less sure costs nothing: of two averages of few visits the lower one counts, and it
-    is higher where rewards differ less, though their mean is not.
-    """
     assert paid()["bluffer"] < 0.3 * paid()["able"]
     assert 0 < paid()["timid"] < 0.8 * paid()["able"]
 

@@ -147,7 +147,7 @@ def test_a_daemon_that_vanishes_ends_the_worker(directory: Path) -> None:
         worker.first()
         worker.send(text_job(1, "hello", max_tokens=4000))
         worker.socket.close()
-        assert worker.process.wait(10) == 0
+        assert worker.process.wait(30) == 0
 
 
 def test_a_bad_directory_is_refused_in_a_sentence(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_bad_directory_is_refused_in_a_sentence(tmp_path: Path) -> None:
         assert isinstance(refused, Refused)
         assert refused.reason is Reason.BAD_MODEL
         assert "config.json" in refused.detail
-        assert worker.process.wait(10) == 1
+        assert worker.process.wait(30) == 1
 
 
 class Torrent:

@@ -52,7 +52,7 @@ async def says_back(one: Host, other: Host) -> bool:
     return await stream.read(1000) == b"hello"
 
 
-async def until(condition, seconds: float = 5) -> None:
+async def until(condition, seconds: float = 30) -> None:
     with trio.fail_after(seconds):
         while not condition():
             await trio.sleep(0.01)

@@ -32,7 +32,7 @@ def port_of(address: Multiaddr) -> int:
     return int(str(address.value_for_protocol("tcp")))
 
 
-async def until(condition: Callable[[], bool], limit: float = 5) -> None:
+async def until(condition: Callable[[], bool], limit: float = 30) -> None:
     with trio.fail_after(limit):
         while not condition():
             await trio.sleep(0.01)
@@ -55,7 +55,7 @@ async def echo_works(host: Any, other: Any) -> None:
         await stream.close()
 
     other.set_stream_handler("/echo/1", answer)
-    with trio.fail_after(5):
+    with trio.fail_after(8):
         stream = await host.new_stream(other.get_id(), ["/echo/1"])
         await stream.write(b"hello")
         assert await stream.read(100) == b"hello"
@@ -222,7 +222,7 @@ async def test_garbage_on_the_port(garbage: bytes) -> None:
         stream = await trio.open_tcp_stream("127.0.0.1", port_of(address))
         await stream.send_all(garbage)
         await stream.send_eof()
-        with trio.fail_after(5):
+        with trio.fail_after(8):
             await hung_up(stream)
         await dial(client, server, address)
         await echo_works(client, server)
@@ -272,7 +272,7 @@ async def test_handshakes_are_capped(monkeypatch: pytest.MonkeyPatch, limit: str
     async with listening(client), listening(server) as address:
         streams = [await trio.open_tcp_stream("127.0.0.1", port_of(address)) for _ in range(5)]
         for late in streams[3:]:
-            with trio.fail_after(2):
+            with trio.fail_after(8):
                 await hung_up(late)
         assert admission(server).pending == 3
         await streams[0].aclose()

@@ -35,7 +35,7 @@ async def nodes(tmp_path: Path, *settings: Settings) -> AsyncIterator[list[Node]
         yield made
 
 
-async def until(condition, seconds: float = 8) -> None:
+async def until(condition, seconds: float = 30) -> None:
     with trio.fail_after(seconds):
         while not condition():
             await trio.sleep(0.02)

@@ -64,7 +64,7 @@ async def asking(free: int = 1000) -> AsyncIterator[tuple[Pondering, list[Frames
 
 
 async def until(condition) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while not condition():
             await trio.sleep(0.01)
 

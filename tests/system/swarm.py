@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from p2p.cli.client import Client
 from p2p.cli.failure import Failure
 from p2p.config import Home
+from tests.forks import Fork
 
 ROOT = Path(__file__).parents[2]
 READY_S = 60.0
@@ -81,7 +82,7 @@ class Daemon:
     """What to put before the command: the entry into a network namespace."""
     program: str = "p2p"
     """The module to run: a test may have its own build of a node."""
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | Fork | None = None
     _outputs: int = 0
 
     @property
@@ -102,12 +103,24 @@ class Daemon:
         assert not self.is_running
         self._outputs += 1
         self.home.mkdir(parents=True, exist_ok=True)
+        arguments = ["daemon", *self.arguments, *extra]
+        if self.inside or self.program != "p2p":
+            self.process = self._begin(*arguments)
+        else:
+            self.process = Fork(
+                [*arguments, "--home", str(self.home)],
+                stdout=self._file("out"),
+                stderr=self._file("err"),
+                cwd=self.home,
+                env=environment(),
+            )
+        return self
+
+    def _begin(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """A process that cannot be forked: in a network namespace, or of another program."""
         with self._file("out").open("wb") as out, self._file("err").open("wb") as err:
-            self.process = subprocess.Popen(
-                [
-                    *self.inside,
-                    *command(self.home, "daemon", *self.arguments, *extra, program=self.program),
-                ],
+            return subprocess.Popen(
+                [*self.inside, *command(self.home, *arguments, program=self.program)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -115,7 +128,6 @@ class Daemon:
                 env=environment(),
                 start_new_session=True,  # a Ctrl-C of the tests' terminal is not for it
             )
-        return self
 
     def _file(self, kind: str) -> Path:
         return self.home.parent / f"{self.home.name}.{self._outputs}.{kind}"

@@ -117,7 +117,7 @@ def test_the_chain_goes_on_without_one_of_four_which_then_catches_up(
     lost.start().ready()
     reach(daemons, max(map(height, others)))
     assert same_at(daemons, min(map(height, daemons)))
-    wait_until(lambda: head(lost)["voting"], 20, "its vote")
+    wait_until(lambda: head(lost)["voting"], 40, "its vote")
 
 
 @pytest.mark.campaign  # once it did not follow within 30 s on a busy machine: see the longer limits

@@ -91,7 +91,7 @@ def test_one_interrupt_drains(serving: Daemon) -> None:
     lines, answer = begun(serving)
     processes = workers(serving)
     serving.signal(signal.SIGINT)
-    wait_until(lambda: "Ctrl-C again" in serving.err(), 10, "it draining")
+    wait_until(lambda: "Ctrl-C again" in serving.err(), 40, "it draining")
     with pytest.raises(Failure, match=r"shutting down|no daemon|went away"):
         serving.ask(**LONG)
     for line in lines:
@@ -99,7 +99,7 @@ def test_one_interrupt_drains(serving: Daemon) -> None:
     assert answer.done, "the answer was cut off"
     assert serving.wait() == 0
     assert not (serving.home / "api.sock").exists()
-    wait_until(lambda: not any(map(is_alive, processes)), 5, "the worker's end")
+    wait_until(lambda: not any(map(is_alive, processes)), 40, "the worker's end")
 
 
 def test_two_interrupts_stop_at_once(pair: list[Daemon]) -> None:
@@ -108,7 +108,7 @@ def test_two_interrupts_stop_at_once(pair: list[Daemon]) -> None:
     daemon = pair[1]
     running, processes = [begun(daemon) for _ in range(6)], workers(daemon)
     daemon.signal(signal.SIGINT)
-    wait_until(lambda: "Ctrl-C again" in daemon.err(), 10, "it draining")
+    wait_until(lambda: "Ctrl-C again" in daemon.err(), 40, "it draining")
     daemon.signal(signal.SIGINT)
     began = time.monotonic()
     daemon.wait()
@@ -118,7 +118,7 @@ def test_two_interrupts_stop_at_once(pair: list[Daemon]) -> None:
             for line in lines:
                 answer.add(line)
     assert not all(answer.done for _, answer in running)
-    wait_until(lambda: not any(map(is_alive, processes)), 5, "the worker's end")
+    wait_until(lambda: not any(map(is_alive, processes)), 40, "the worker's end")
     assert "Traceback" not in daemon.err()
 
 
@@ -178,7 +178,7 @@ def test_shutdown(daemon: Daemon) -> None:
     then it returns once the daemon is gone, which exits with 0 and removes its socket."""
     done = yuma(daemon.home, "shutdown")
     assert done.returncode == 0
-    assert daemon.wait(5) == 0
+    assert daemon.wait() == 0
     assert not (daemon.home / "api.sock").exists()
     again = yuma(daemon.home, "shutdown")
     assert again.returncode == 1
@@ -193,11 +193,11 @@ def test_networks_do_not_mix(swarm: Swarm) -> None:
     other = swarm.make(network="two", bootstrap=[first.address])
     third = swarm.make(network="one", bootstrap=[first.address])
     swarm.start_all(other, third)
-    wait_until(lambda: third.peer_id in first.nodes(), 15, "the third joining")
+    wait_until(lambda: third.peer_id in first.nodes(), 40, "the third joining")
     wait_until(
-        lambda: "another network" in first.err() + other.err(), 15, "the difference being noticed"
+        lambda: "another network" in first.err() + other.err(), 40, "the difference being noticed"
     )
-    wait_until(lambda: not other.peers() and other.peer_id not in first.peers(), 10, "parting")
+    wait_until(lambda: not other.peers() and other.peer_id not in first.peers(), 40, "parting")
     time.sleep(3)
     assert other.peers() == {}
     assert set(first.peers()) == {third.peer_id}

@@ -29,8 +29,8 @@ class Trio:
             if not server.is_running:
                 server.start().ready()
         ids = {server.peer_id for server in self.servers}
-        wait_until(lambda: set(self.asker.servers(TEXT)) == ids, 30, "both servers being known")
-        wait_until(lambda: all(self.worker(one) for one in self.servers), 30, "both workers")
+        wait_until(lambda: set(self.asker.servers(TEXT)) == ids, 40, "both servers being known")
+        wait_until(lambda: all(self.worker(one) for one in self.servers), 40, "both workers")
         return self
 
     def of(self, peer_id: str) -> Daemon:
@@ -134,7 +134,7 @@ def test_the_jobs_of_an_asker_that_leaves_are_cancelled(three: Trio, leave: Any)
     server = three.of(answer.servers[0])
     before = server.status()["answered"]
     leave(three, lines)
-    wait_until(lambda: server.busy() == 0, 10, "the job's end")
+    wait_until(lambda: server.busy() == 0, 40, "the job's end")
     assert server.status()["answered"] == before
     if not three.asker.is_running:
         three.asker.start().ready()

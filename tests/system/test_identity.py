@@ -49,7 +49,7 @@ async def dial(host: Any, daemon: Daemon) -> Exception | None:
     """Dial a daemon; what came of it."""
     place, peer = daemon.address.rsplit("/p2p/", 1)
     try:
-        with trio.fail_after(15):
+        with trio.fail_after(40):
             await host.get_network().dial_addr(Multiaddr(place), ID.from_base58(peer))
     except Exception as error:
         return error
@@ -140,7 +140,7 @@ async def test_a_record_of_another_is_refused(daemon: Daemon, forge: Any) -> Non
         await liar.gossip.publish(PRESENCE, forge(liar.pair))
         score = await trio.to_thread.run_sync(
             lambda: wait_until(
-                lambda: min(0, daemon.peers()[liar.pair.peer_id]["score"]), 10, "a lower score"
+                lambda: min(0, daemon.peers()[liar.pair.peer_id]["score"]), 40, "a lower score"
             )
         )
         assert score < before
@@ -149,7 +149,7 @@ async def test_a_record_of_another_is_refused(daemon: Daemon, forge: Any) -> Non
 
 async def _heard(daemon: Daemon, speaker: Speaker) -> None:
     """Say our record until the daemon knows us."""
-    with trio.fail_after(15):
+    with trio.fail_after(40):
         while speaker.pair.peer_id not in daemon.nodes():
             await speaker.say()
             await trio.sleep(1.1)

@@ -151,7 +151,7 @@ def test_opening_a_ledger_that_is_cut_short(whole: Path, place: Path) -> None:
 def test_a_ledger_in_which_a_bit_is_flipped(judge: Judge) -> None:
     """Given one bit flipped anywhere, or where LMDB finds its way, then that is noticed, or the
     ledger reads the same; and no process ends over it."""
-    flip_and_look(judge, 30)
+    flip_and_look(judge, 18)
 
 
 @pytest.mark.campaign

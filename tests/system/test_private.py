@@ -49,7 +49,7 @@ def test_a_private_swarm_lets_in_whom_its_admin_names(swarm: Swarm) -> None:
 
     said = run_within(first.home, "member", "revoke", pairs[2].peer_id)
     assert (said.code, said.err) == (0, f"{pairs[2].peer_id} is cut off\n")
-    wait_until(lambda: not mallory.peers(), 20, "the cut")
+    wait_until(lambda: not mallory.peers(), 40, "the cut")
     stopped = height(mallory)
     reach([first, second], stopped + 5)
     assert height(mallory) <= stopped + 1

@@ -28,16 +28,16 @@ def test_the_swarm_outlives_its_bootstrap(swarm: Swarm) -> None:
     b, c, away = rest
     ids = {each.peer_id for each in rest}
     for one in rest:  # each of them has met the others, and not only heard of them
-        wait_until(lambda one=one: ids - {one.peer_id} <= set(one.peers()), 10, "all connected")
+        wait_until(lambda one=one: ids - {one.peer_id} <= set(one.peers()), 40, "all connected")
     away_id, connected = away.peer_id, b.peers()[c.peer_id]["connected_s"]
     assert away.stop() == 0
     gone = first.peer_id
     first.kill()
-    wait_until(lambda: gone not in b.peers() and gone not in c.peers(), 10, "the loss being seen")
+    wait_until(lambda: gone not in b.peers() and gone not in c.peers(), 40, "the loss being seen")
     away.start().ready()
     assert away.peer_id == away_id
-    wait_until(lambda: set(away.peers()) & ids, 10, "a remembered peer being reached")
-    wait_until(lambda: away_id in b.nodes() and away_id in c.nodes(), 10, "the others knowing it")
+    wait_until(lambda: set(away.peers()) & ids, 40, "a remembered peer being reached")
+    wait_until(lambda: away_id in b.nodes() and away_id in c.nodes(), 40, "the others knowing it")
     assert b.peers()[c.peer_id]["connected_s"] >= connected, "they were never apart"
     states = {row["state"] for row in away.status()["bootstrap"]}
     assert "connected" not in states

@@ -1,4 +1,4 @@
-"""What is remembered of miners: two doors, the lower one counts."""
+"""What is remembered of miners: two doors, and what they come to."""
 
 import json
 
@@ -47,7 +47,14 @@ def test_serving_only_tests_earns_nothing() -> None:
     refused = [(A, False, 1.0), (A, False, 1.0), (A, True, 0.0)]
     assert after(refused).score(A) == 0
     assert after([(A, False, 1.0)]).score(A) == 0
-    assert after([(A, True, 1.0)]).score(A) == 0
+    assert after([(A, True, 1.0)]).score(A) == 0.5
+
+
+def test_serving_strangers_worse_costs_more_than_it_saves() -> None:
+    half = [(A, False, 0.8), (A, True, 0.4)]
+    tenth = [(A, False, 0.8), (A, True, 0.08)]
+    assert after(half).score(A) == pytest.approx(0.6)
+    assert after(tenth).score(A) == pytest.approx(0.16)
 
 
 def test_a_score_is_never_negative_but_a_reward_counts_below_zero() -> None:
@@ -134,4 +141,4 @@ def test_a_damaged_file_is_refused(text: str) -> None:
 
 
 def test_an_honest_row_is_read() -> None:
-    assert Averages.from_json(row(KEY, 7, FINE, [0.25, 2, -1.5])).score(A) == 0.25
+    assert Averages.from_json(row(KEY, 7, FINE, [0.25, 2, -1.5])).score(A) == 0.375

@@ -23,7 +23,7 @@ def test_every_miner_has_its_visits(seed: bytes, uids: list[int], count: int) ->
     assert [visit.at for visit in visits] == sorted(visit.at for visit in visits)
     for uid in uids:
         own = of(visits, uid)
-        assert sum(visit.stranger for visit in own) == max(1, count // 4)
+        assert sum(visit.stranger for visit in own) == max(1, count // 2)
         assert sum(visit.duplicate for visit in own) == count // 8
         assert not any(visit.stranger and visit.duplicate for visit in own)
         parts = [visit.at * count // MOMENTS for visit in own]
