@@ -7,16 +7,20 @@ from typing import Final
 
 import trio
 
+from ledger.errors import Invalid
 from p2p.cli.command import note
+from p2p.cli.daemons import Daemon
 from p2p.cli.failure import Failure
 from p2p.testnet.events import Events
-from p2p.testnet.judge import judge
+from p2p.testnet.judge import Check, judge
 from p2p.testnet.judgement import judge_subnet
 from p2p.testnet.load import Payers
+from p2p.testnet.metagraph import Metagraph
 from p2p.testnet.models import with_models
 from p2p.testnet.nodes import Testnet
-from p2p.testnet.plan import make_plan, write_homes
+from p2p.testnet.plan import Plan, make_plan, write_homes
 from p2p.testnet.report import Report, figures
+from p2p.testnet.roles import Roles
 from p2p.testnet.run import Way, run
 from p2p.testnet.scenario import Scenario
 from p2p.testnet.watch import Watch
@@ -56,20 +60,29 @@ def play(directory: Path, scenario: Scenario, netns: bool) -> Report:
     note("the nodes have stopped; looking at their ledgers")
     started = [daemon for daemon in course.testnet.daemons if daemon.runs]
     acknowledged = course.payers.acknowledged if course.payers else ()
-    checks, judgement = judge(plan.genesis, started, acknowledged), None
-    if roles is not None:
-        up = [daemon.name for daemon in course.testnet.stopped]
-        judgement, more = judge_subnet(plan, roles, started, up)
-        checks += more
+    checks = judge(plan.genesis, started, acknowledged)
+    metagraph, of_subnet = _judged(plan, roles, started, course.testnet.stopped)
     return Report(
         scenario.name,
         round(time.monotonic() - began, 1),
         figures(course.watch, scenario, course.payers),
         tuple(course.events.records),
-        tuple(checks),
+        (*checks, *of_subnet),
         tuple(course.faults),
-        judgement,
+        metagraph,
     )
+
+
+def _judged(
+    plan: Plan, roles: Roles | None, started: Sequence[Daemon], ended: Sequence[Daemon]
+) -> tuple[Metagraph | None, list[Check]]:
+    """What became of the subnet, if there is one; `ended` are those that ran to the end."""
+    if roles is None or not ended:
+        return None, []
+    try:
+        return judge_subnet(plan, roles, started, [daemon.name for daemon in ended])
+    except Invalid as error:
+        return None, [Check("the subnet can be read", str(error))]
 
 
 class Course:

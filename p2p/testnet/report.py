@@ -9,8 +9,8 @@ from typing import Any
 from p2p.cli.show import aligned
 from p2p.testnet.events import Record
 from p2p.testnet.judge import Check
-from p2p.testnet.judgement import Judgement
 from p2p.testnet.load import Payers
+from p2p.testnet.metagraph import Metagraph
 from p2p.testnet.scenario import Scenario
 from p2p.testnet.watch import Seen, Watch
 
@@ -26,7 +26,7 @@ class Report:
     checks: tuple[Check, ...]
     faults: tuple[str, ...]
     """What went wrong on the way, besides what the events themselves say."""
-    judgement: Judgement | None = None
+    metagraph: Metagraph | None = None
     """Where there is a subnet."""
 
     @property
@@ -45,7 +45,7 @@ class Report:
             "events": [event.as_json() for event in self.events],
             "checks": [check.as_json() for check in self.checks],
             "faults": list(self.faults),
-            "subnet": self.judgement.as_json() if self.judgement else None,
+            "subnet": self.metagraph.as_json() if self.metagraph else None,
         }
 
     def text(self) -> str:
@@ -55,7 +55,7 @@ class Report:
         verdict = (f"{self.scenario}", f"{'passed' if self.passed else 'FAILED'}")
         lines = [aligned([*pairs, *checks])]
         lines += [_event_line(event) for event in self.events]
-        lines += [self.judgement.text()] if self.judgement else []
+        lines += [self.metagraph.text()] if self.metagraph else []
         lines += [f"fault: {fault}" for fault in self.faults]
         return "\n".join([*lines, f"{verdict[0]}: {verdict[1]} in {self.seconds:.0f} s"])
 

@@ -66,7 +66,7 @@ voters = 2
 height = 60
 limit_s = 120
 [params]
-block_ms = 400
+block_ms = 300
 [subnet]
 task = "text"
 parameters = '{"per_tempo": 24}'

@@ -13,7 +13,8 @@ from ledger.transactions import Transaction, sign
 from ledger.vectors import pack
 from ledger.weights import commitment
 from p2p.cli.daemons import Daemon
-from p2p.testnet.judgement import Judgement, judge_subnet
+from p2p.testnet.judgement import judge_subnet
+from p2p.testnet.metagraph import Metagraph
 from p2p.testnet.models import held_out_loss
 from p2p.testnet.plan import Member, Plan, make_plan, params_of
 from p2p.testnet.roles import NETUID, Miner, Roles, Validator, make_roles
@@ -67,7 +68,7 @@ class Subnet:
         up: Collection[str] = EVERYBODY,
         untrained: str = "n5",
         places: Collection[int] = (0, 1),
-    ) -> tuple[Judgement, dict[str, str]]:
+    ) -> tuple[Metagraph, dict[str, str]]:
         """The judgement where these ran to the end, and what does not hold."""
         members = [self.plan.members[place] for place in places]
         daemons = [Daemon(member.name, member.home, ()) for member in members]
@@ -75,8 +76,8 @@ class Subnet:
             replace(one, steps=0 if one.node == untrained else 100) for one in self.roles.miners
         ]
         roles = replace(self.roles, miners=tuple(miners))
-        judgement, checks = judge_subnet(self.plan, roles, daemons, up)
-        return judgement, {check.name: check.fault for check in checks if check.fault}
+        metagraph, checks = judge_subnet(self.plan, roles, daemons, up)
+        return metagraph, {check.name: check.fault for check in checks if check.fault}
 
 
 def made_model(directory: Path, loss: float) -> str:
@@ -100,22 +101,22 @@ def unjust(tmp_path_factory: pytest.TempPathFactory) -> Subnet:
 
 
 def test_the_better_the_model_the_more_it_earns(just: Subnet) -> None:
-    judgement, faults = just.judged()
+    metagraph, faults = just.judged()
     assert faults == {}
-    assert judgement.height == 59
-    best, half, untrained = judgement.miners
+    assert metagraph.height == 59
+    best, half, untrained = metagraph.miners
     assert best.incentive == pytest.approx(60_000 / 80_100, abs=0.01)
     assert half.incentive == pytest.approx(20_000 / 80_100, abs=0.01)
     assert untrained.incentive < 0.01
     assert best.earned >= best.emission > half.emission > untrained.emission
-    assert [one.loss for one in judgement.miners] == [1.5, 1.9, 3.0]
-    assert sum(one.dividends for one in judgement.validators) == pytest.approx(1, abs=0.001)
-    assert sum(one.proposed for one in judgement.validators) == pytest.approx(1, abs=0.001)
+    assert [one.loss for one in metagraph.miners] == [1.5, 1.9, 3.0]
+    assert sum(one.dividends for one in metagraph.validators) == pytest.approx(1, abs=0.001)
+    assert sum(one.proposed for one in metagraph.validators) == pytest.approx(1, abs=0.001)
 
 
 def test_what_people_read(just: Subnet) -> None:
-    judgement, _ = just.judged(up=set(EVERYBODY) - {"n4"})
-    heads, best, half, *_ = judgement.text().splitlines()
+    metagraph, _ = just.judged(up=set(EVERYBODY) - {"n4"})
+    heads, best, half, *_ = metagraph.text().splitlines()
     assert heads.split()[:4] == ["MINER", "MODEL", "LOSS", "INCENTIVE"]
     assert best.split()[:5] == ["n3", "n3", "1.500", "74.9", "%"]
     assert half.split()[-1] == "gone"
@@ -145,7 +146,9 @@ def test_a_validator_that_says_nothing_earns_nothing(unjust: Subnet) -> None:
 def test_two_nodes_that_differ(just: Subnet) -> None:
     just.grow({"n1": UNJUST, "n2": UNJUST}, (2,))
     _, faults = just.judged(places=(0, 1, 2))
-    assert faults["one metagraph on every node"] == "n1 and n3 differ in the epoch of block 59"
+    assert faults["one metagraph on every node"] == (
+        "n1 and n3 differ in what the epoch of block 59 said"
+    )
 
 
 def test_a_loss_that_no_card_states(tmp_path: Path) -> None:
