@@ -106,7 +106,7 @@ class Router(GossipSub):
             if queue is None or (bulk and len(queue) > QUEUE_HIGH):
                 continue
             if peer in self._pending_control:
-                self.send_rpc(peer, rpc)
+                self.send_rpc(peer, rpc, not bulk)
             else:
                 queue.push(rpc, not bulk)
         for topic in pubsub_msg.topicIDs:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from p2p.cli.client import Refusal
 from p2p.cli.command import current_client, current_home, json_option
 from p2p.cli.failure import Failure
 from p2p.cli.show import Cell, print_json, print_pairs
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 WAIT_S = 60
 """Five blocks of a main network."""
 MAX_WAIT_S = 600
+TRIES = 3
 PATIENCE_S = 10.0
 """Beyond the time for which the daemon was asked to wait."""
 VERSIONS = "compare versions: yuma version"
@@ -147,10 +149,27 @@ class Sender:
         return self.wait(sent)
 
     def submit(self, payload: "Payload") -> Row:
-        """Hand in the sender's next transaction. Raises Refusal where it is not taken."""
+        """Hand in the sender's next transaction. Raises Refusal where it is not taken.
+
+        A node sends some by itself, under the same key: where one took the place of this, there is
+        a next one.
+        """
+        account = self._account()
+        for _ in range(TRIES):
+            try:
+                return self._hand_in(payload, account)
+            except Refusal:
+                before, account = account, self._account()
+                if account["next_nonce"] == before["next_nonce"]:
+                    raise
+        return self._hand_in(payload, account)
+
+    def _account(self) -> Row:
         from ledger.keys import peer_id_of
 
-        account = self.client.get("/v0/chain/account", address=peer_id_of(self.pair.public))
+        return self.client.get("/v0/chain/account", address=peer_id_of(self.pair.public))
+
+    def _hand_in(self, payload: "Payload", account: Row) -> Row:
         last = account["height"] + self.params.validity
         transaction, data = self._signed(payload, account["next_nonce"], last)
         name = self.client.post("/v0/transactions", {"data": data.hex()})["id"]

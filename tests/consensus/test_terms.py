@@ -114,7 +114,8 @@ def test_the_state_has_the_terms_of_its_block_of_the_next_and_the_one_after() ->
 
 
 def test_an_epoch_may_be_one_block() -> None:
-    chain = Chain(replace(GENESIS, params=replace(PARAMS, epoch=1, heartbeat_interval=1, drift_ms=1)))
+    params = replace(PARAMS, epoch=1, heartbeat_interval=1, drift_ms=1)
+    chain = Chain(replace(GENESIS, params=params))
     beat(chain, "one", "two")
     chain.step()
     numbers = [int.from_bytes(key) for key, _ in chain.state.rows(TERMS)]
