@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ledger.errors import Invalid, Reason
 
 READ_TOKENS = 512
-"""Padding included; what the shipped model reads in 30 ms on one core."""
+"""Padding included; what the shipped model reads in 50 ms on one core."""
 MAX_WAITING = 64
 """Jobs that are not over, as many as wait for an answer in text."""
 EVIDENCE = 0.15

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from ledger.errors import Invalid, Reason
 from ledger.types import Height, PublicKey
+from models.tasks.scoring import UNKNOWING
 
 FORMAT = "yuma-averages-1"
 MAX_MINERS = 65_536
@@ -61,12 +62,16 @@ class Averages:
         self._doors: dict[Miner, tuple[_Door, _Door]] = {}
 
     def observe(self, miner: Miner, stranger: bool, reward: float) -> None:
-        """Collect the reward of a visit, made as a stranger or as the validator."""
+        """Collect the reward of a visit, made as a stranger or as the validator.
+
+        What is no finite number, as a task of someone's own may say, counts as knowing nothing.
+        """
         if miner not in self._doors and len(self._doors) >= MAX_MINERS:
             return
         door = self._doors.setdefault(miner, (_Door(), _Door()))[stranger]
         door.count += 1
-        door.total += max(-MAX_REWARD, min(MAX_REWARD, reward))
+        finite = reward if math.isfinite(reward) else UNKNOWING
+        door.total += max(-MAX_REWARD, min(MAX_REWARD, finite))
 
     def turn(self, registered: Collection[Miner]) -> None:
         """End a tempo; who is no longer registered is forgotten."""

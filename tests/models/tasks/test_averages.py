@@ -96,6 +96,11 @@ def test_the_disk_gives_back_what_it_was_given(first, then) -> None:
     assert again.weights({0: A, 1: B, 2: C}) == averages.weights({0: A, 1: B, 2: C})
 
 
+@pytest.mark.parametrize("reward", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_no_number_counts_as_knowing_nothing(reward: float) -> None:
+    assert after([*both(A, 0.5), *both(A, reward)]).score(A) == 0.25
+
+
 def test_a_reward_beyond_all_bounds_does_not_spoil_the_file() -> None:
     averages = after(both(A, -1e300))
     averages.observe(A, True, float("inf"))
