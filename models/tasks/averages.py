@@ -3,6 +3,7 @@
 * A miner has two averages, one for each door: what it earned asked by the validator, and asked by a
   stranger. Their mean counts, but no more than twice the stranger's: serving only tests earns
   nothing. The lower of both would let luck decide, and pay for saying less than one believes.
+* Who answers nobody in a whole tempo has nothing at its end, however good it was.
 * Within a tempo rewards are collected; at its end their mean moves the average halfway to it. The
   first tempo sets it; a tempo without a visit leaves it.
 """
@@ -44,12 +45,13 @@ class _Door:
     average: float | None = None
     count: int = 0
     total: float = 0.0
+    answered: int = 0
 
     def turn(self) -> None:
         if self.count:
             mean = self.total / self.count
             self.average = mean if self.average is None else (self.average + mean) / 2
-        self.count, self.total = 0, 0.0
+        self.count, self.total, self.answered = 0, 0.0, 0
 
 
 _UNKNOWN: Final = (_Door(), _Door())
@@ -61,8 +63,8 @@ class Averages:
     def __init__(self) -> None:
         self._doors: dict[Miner, tuple[_Door, _Door]] = {}
 
-    def observe(self, miner: Miner, stranger: bool, reward: float) -> None:
-        """Collect the reward of a visit, made as a stranger or as the validator.
+    def observe(self, miner: Miner, stranger: bool, reward: float | None) -> None:
+        """Collect the reward of a visit, made as a stranger or as the validator; None: no answer.
 
         What is no finite number, as a task of someone's own may say, counts as knowing nothing.
         """
@@ -70,7 +72,8 @@ class Averages:
             return
         door = self._doors.setdefault(miner, (_Door(), _Door()))[stranger]
         door.count += 1
-        finite = reward if math.isfinite(reward) else UNKNOWING
+        door.answered += reward is not None
+        finite = reward if reward is not None and math.isfinite(reward) else UNKNOWING
         door.total += max(-MAX_REWARD, min(MAX_REWARD, finite))
 
     def turn(self, registered: Collection[Miner]) -> None:
@@ -78,8 +81,10 @@ class Averages:
         known = set(registered)
         self._doors = {miner: doors for miner, doors in self._doors.items() if miner in known}
         for doors in self._doors.values():
+            is_gone = any(door.count for door in doors) and not any(door.answered for door in doors)
             for door in doors:
                 door.turn()
+                door.average = UNKNOWING if is_gone else door.average
 
     def score(self, miner: Miner) -> float:
         """The mean of both averages, or twice the stranger's if that is less; 0 at least.
@@ -99,7 +104,7 @@ class Averages:
         """All that is remembered, in the order of hotkeys."""
         rows = [
             [miner.hotkey.hex(), miner.registered]
-            + [[door.average, door.count, door.total] for door in doors]
+            + [[door.average, door.count, door.total, door.answered] for door in doors]
             for miner, doors in sorted(self._doors.items())
         ]
         return json.dumps({"format": FORMAT, "miners": rows})
@@ -139,12 +144,12 @@ def _miner_of(row: Any) -> tuple[Miner, tuple[_Door, _Door]]:
 
 def _door_of(value: Any) -> _Door:
     """What was earned through a door. Raises ValueError, TypeError."""
-    average, count, total = value
-    if not _is_count(count) or not _is_reward(total, max(count, 1)):
+    average, count, total, answered = value
+    if not _is_count(count) or not _is_reward(total, max(count, 1)) or not _is_count(answered):
         raise ValueError("it is no sum of rewards")
     if average is not None and not _is_reward(average, 1):
         raise ValueError("it is no average")
-    return _Door(None if average is None else float(average), count, float(total))
+    return _Door(None if average is None else float(average), count, float(total), answered)
 
 
 def _is_count(value: Any) -> bool:

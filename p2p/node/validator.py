@@ -191,7 +191,7 @@ class Validator:
         round_.answered += not fault
         self._note_fault(visit, miner, fault)
         if fault or challenge.truth != NO_TRUTH:
-            self.averages.observe(miner, visit.stranger, reward)
+            self.averages.observe(miner, visit.stranger, None if fault else reward)
         line = _line(visit, miner, challenge, reward, evidence, fault)
         await trio.to_thread.run_sync(self._keep, round_.plan.end, line)
 

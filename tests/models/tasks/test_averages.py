@@ -13,7 +13,7 @@ A, B, C = (Miner(bytes([number]) * 32, 7) for number in range(3))
 KEY = "00" * 32
 
 
-def after(*tempos: list[tuple[Miner, bool, float]]) -> Averages:
+def after(*tempos: list[tuple[Miner, bool, float | None]]) -> Averages:
     averages = Averages()
     for visits in tempos:
         for miner, stranger, reward in visits:
@@ -22,7 +22,7 @@ def after(*tempos: list[tuple[Miner, bool, float]]) -> Averages:
     return averages
 
 
-def both(miner: Miner, reward: float) -> list[tuple[Miner, bool, float]]:
+def both(miner: Miner, reward: float) -> list[tuple[Miner, bool, float | None]]:
     return [(miner, False, reward), (miner, True, reward)]
 
 
@@ -48,6 +48,13 @@ def test_serving_only_tests_earns_nothing() -> None:
     assert after(refused).score(A) == 0
     assert after([(A, False, 1.0)]).score(A) == 0
     assert after([(A, True, 1.0)]).score(A) == 0.5
+
+
+def test_who_answers_nobody_for_a_tempo_has_nothing_and_begins_from_there() -> None:
+    gone = [(A, False, None), (A, True, None)]
+    assert after(both(A, 0.8), gone).score(A) == 0
+    assert after(both(A, 0.8), gone, both(A, 0.8)).score(A) == pytest.approx(0.4)
+    assert after(both(A, 0.8), [*gone, (A, True, 0.8)]).score(A) == pytest.approx(0.5)
 
 
 def test_serving_strangers_worse_costs_more_than_it_saves() -> None:
@@ -111,7 +118,7 @@ def row(*fields: object) -> str:
     return json.dumps({"format": FORMAT, "miners": [list(fields)]})
 
 
-FINE = [0.5, 0, 0.0]
+FINE = [0.5, 0, 0.0, 0]
 DAMAGED = {
     "empty": "",
     "cut": after(both(A, 0.5)).to_json()[:-5],
@@ -126,13 +133,13 @@ DAMAGED = {
     "a height that is true": row(KEY, True, FINE, FINE),
     "one door": row(KEY, 7, FINE),
     "three doors": row(KEY, 7, FINE, FINE, FINE),
-    "not a number": row(KEY, 7, [float("nan"), 0, 0.0], FINE),
-    "infinite": row(KEY, 7, FINE, [float("inf"), 0, 0.0]),
-    "too good": row(KEY, 7, [MAX_REWARD + 1, 0, 0.0], FINE),
-    "huge": row(KEY, 7, [10**400, 0, 0.0], FINE),
-    "a text": row(KEY, 7, ["0.5", 0, 0.0], FINE),
-    "a sum of nothing": row(KEY, 7, [0.5, 0, MAX_REWARD + 1], FINE),
-    "a count of halves": row(KEY, 7, [0.5, 1.5, 0.0], FINE),
+    "not a number": row(KEY, 7, [float("nan"), 0, 0.0, 0], FINE),
+    "infinite": row(KEY, 7, FINE, [float("inf"), 0, 0.0, 0]),
+    "too good": row(KEY, 7, [MAX_REWARD + 1, 0, 0.0, 0], FINE),
+    "huge": row(KEY, 7, [10**400, 0, 0.0, 0], FINE),
+    "a text": row(KEY, 7, ["0.5", 0, 0.0, 0], FINE),
+    "a sum of nothing": row(KEY, 7, [0.5, 0, MAX_REWARD + 1, 0], FINE),
+    "a count of halves": row(KEY, 7, [0.5, 1.5, 0.0, 0], FINE),
     "too long": " " * (MAX_BYTES + 1),
 }
 
@@ -146,4 +153,4 @@ def test_a_damaged_file_is_refused(text: str) -> None:
 
 
 def test_an_honest_row_is_read() -> None:
-    assert Averages.from_json(row(KEY, 7, FINE, [0.25, 2, -1.5])).score(A) == 0.375
+    assert Averages.from_json(row(KEY, 7, FINE, [0.25, 2, -1.5, 0])).score(A) == 0.375
