@@ -27,6 +27,7 @@ from ledger.stakes import pool_of
 from ledger.state import State
 from ledger.tables import Task as TaskRow
 from ledger.types import PublicKey
+from models.answers import one_of
 from models.tasks import Challenge, Task, open_task
 from models.tasks.averages import Averages, Miner
 from models.tasks.schedule import Visit
@@ -181,7 +182,7 @@ class Validator:
         try:
             evidence = await self._ask(round_.task, miner, challenge, sampling, caller)
             if challenge.truth != NO_TRUTH:
-                tensor = evidence.receipt.body.output_tensor[0]
+                tensor = one_of(evidence.receipt.body.output_tensor)
                 reward = round_.task.score(challenge, tensor, evidence.output)
         except (Broken, Lied, Invalid) as error:
             fault = str(error)
