@@ -53,7 +53,7 @@ async def judge(control: Control, request: Request) -> Response:
 async def stop_judging(control: Control, request: Request) -> Response:
     """Judge a subnet no longer."""
     netuid = _netuid_of(await body_of(request))
-    _judging(control).end(netuid)
+    await _judging(control).end(netuid)
     return JSONResponse({"netuid": netuid})
 
 

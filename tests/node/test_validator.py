@@ -1,7 +1,7 @@
 """Two validators judge four miners, on real nodes, through three tempos; the tests read what came.
 
 * ann (uid 0, the subnet's owner) and ben (uid 1) vote on blocks, and judge. ben repeats nothing of
-  what its clients asked. Blocks 19, 39 and 59 end with an epoch.
+  what its clients asked. Blocks 10, 22 and 34 end with an epoch.
 * mia (2) mines with the shipped model, moe (3) with weights that nobody trained.
 * rog (4) answers in a different wrong way each time. lou (5) said that it mines, and is gone.
 """
@@ -17,7 +17,7 @@ import trio
 
 from ledger.codec import pack
 from ledger.errors import Invalid, Reason
-from ledger.keys import KeyPair, peer_id_of
+from ledger.keys import peer_id_of
 from ledger.neurons import permit
 from ledger.params import DEVNET
 from ledger.payloads import CommitWeights, RevealWeights
@@ -49,7 +49,7 @@ from tests.node.judged import (
 )
 
 PARAMS = replace(
-    DEVNET, block_ms=300, view_ms=1_500, max_view_ms=6_000, resend_ms=500, epoch=5, tempo=20
+    DEVNET, block_ms=300, view_ms=1_500, max_view_ms=6_000, resend_ms=500, epoch=4, tempo=12
 )
 NAMES = ["ann", "ben", "mia", "moe", "rog", "lou"]
 ANN, BEN, MIA, MOE, ROG, LOU = range(6)
@@ -57,9 +57,9 @@ PER_TEMPO = 8
 GENESIS = genesis_with(
     PARAMS, NAMES, voters=2, parameters=f'{{"per_tempo": {PER_TEMPO}, "deadline_ms": 2000}}'
 )
-FIRST, SECOND, THIRD = 19, 39, 59
+FIRST, SECOND, THIRD = 10, 22, 34
 """The epochs."""
-END = THIRD + 3
+END = THIRD + 2
 WRONG = {
     "an answer that does not sum to 1": says([0.5, 0.5, 0.5, 0.5]),
     "a number that is none": says([float("nan"), 0.0, 0.0, 1.0]),
@@ -91,11 +91,11 @@ class Played:
         """What a validator keeps of a tempo."""
         return Journal(self.place / name / "validators" / str(NETUID)).visits(end)
 
-    def ledger(self) -> "Iterator[Snapshot]":
+    def ledger(self) -> Iterator[Snapshot]:
         """ann's."""
-        with Store.open(self.place / "ann" / "chain", readonly=True) as store:
-            with store.snapshot() as disk:
-                yield disk
+        path = self.place / "ann" / "chain"
+        with Store.open(path, readonly=True) as store, store.snapshot() as disk:
+            yield disk
 
 
 @pytest.fixture(scope="module")
@@ -268,10 +268,10 @@ def test_weights_are_committed_before_the_tempo_ends_and_revealed_in_the_next(
         sent = list(sent_by(disk, pair_of(name).public))
         commits = [at for at, payload in sent if isinstance(payload, CommitWeights)]
         reveals = [at for at, payload in sent if isinstance(payload, RevealWeights)]
-        ends = list(range(first, THIRD + 1, 20))
+        ends = list(range(first, THIRD + 1, 12))
         assert len(commits) == len(ends)
-        assert all(end - 20 < at <= end for at, end in zip(commits, ends, strict=True))
-        assert all(end < at <= end + 20 for at, end in zip(reveals, ends, strict=False))
+        assert all(end - 12 < at <= end for at, end in zip(commits, ends, strict=True))
+        assert all(end < at <= end + 12 for at, end in zip(reveals, ends, strict=False))
         assert len(reveals) >= len(ends) - 1
 
 
