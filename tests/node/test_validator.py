@@ -1,13 +1,14 @@
 """Two validators judge four miners, on real nodes, through three tempos; the tests read what came.
 
 * ann (uid 0, the subnet's owner) and ben (uid 1) vote on blocks, and judge. ben repeats nothing of
-  what its clients asked. Blocks 10, 22 and 34 end with an epoch.
+  what its clients asked. Blocks 11, 23 and 35 end with an epoch.
 * mia (2) mines with the shipped model, moe (3) with weights that nobody trained.
 * rog (4) answers in a different wrong way each time. lou (5) said that it mines, and is gone.
 """
 
+import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -49,22 +50,29 @@ from tests.node.judged import (
 )
 
 PARAMS = replace(
-    DEVNET, block_ms=300, view_ms=1_500, max_view_ms=6_000, resend_ms=500, epoch=4, tempo=12
+    DEVNET,
+    block_ms=400,
+    view_ms=1_500,
+    max_view_ms=6_000,
+    resend_ms=500,
+    epoch=4,
+    tempo=12,
+    heartbeat_interval=2,
 )
 NAMES = ["ann", "ben", "mia", "moe", "rog", "lou"]
 ANN, BEN, MIA, MOE, ROG, LOU = range(6)
-PER_TEMPO = 8
-GENESIS = genesis_with(
-    PARAMS, NAMES, voters=2, parameters=f'{{"per_tempo": {PER_TEMPO}, "deadline_ms": 2000}}'
-)
-FIRST, SECOND, THIRD = 10, 22, 34
+PER_TEMPO = 16
+TASK = {"per_tempo": PER_TEMPO, "deadline_ms": 2000, "choices": 2, "continuation": 150}
+"""Of few answers these tell most: they earn 0.7 on average, and 0.6 more or less."""
+GENESIS = genesis_with(PARAMS, NAMES, voters=2, parameters=json.dumps(TASK))
+FIRST, SECOND, THIRD = 11, 23, 35
 """The epochs."""
 END = THIRD + 2
 WRONG = {
-    "an answer that does not sum to 1": says([0.5, 0.5, 0.5, 0.5]),
-    "a number that is none": says([float("nan"), 0.0, 0.0, 1.0]),
-    "another shape": says([0.5, 0.5]),
-    "a receipt for something else": says([0.25] * 4, output_tokens=7),
+    "an answer that does not sum to 1": says([0.5, 0.6]),
+    "a number that is none": says([float("nan"), 1.0]),
+    "another shape": says([0.25] * 4),
+    "a receipt for something else": says([0.5] * 2, output_tokens=7),
     "a refusal": refuses,
     "nothing in time": dawdles,
 }
@@ -105,7 +113,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     noise = write_noise(place / "noise")
     with logged() as log:
         found = Played(place, log)
-        trio.run(_play, found, noise)
+        _run(_play, found, noise)
     return found
 
 
@@ -113,6 +121,17 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
 def disk(played: Played) -> Iterator[Snapshot]:
     """The ledger as it is in the end."""
     yield from played.ledger()
+
+
+def _run(work: Callable[..., Awaitable[None]], *arguments: object) -> None:
+    """Run to the end; what goes wrong is shown without the groups around it."""
+    try:
+        trio.run(work, *arguments)
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
 
 
 async def _play(found: Played, noise: str) -> None:
@@ -152,8 +171,14 @@ async def _judge(found: Played, ann: Node, ben: Node) -> None:
         with followed(ann).snapshot() as disk:
             row = State(disk).get(SCORES, netuid_key(NETUID))
         found.scores.setdefault(row.height, row)
+    await until(lambda: all(_visits(found, name) == PER_TEMPO * 4 for name in ("ann", "ben")))
     for name, node in (("ann", ann), ("ben", ben)):
         found.said[name] = node.judging.validators[NETUID].as_json()["scores"]
+
+
+def _visits(found: Played, name: str) -> int:
+    """How many a validator has kept of the last whole tempo."""
+    return len(found.visits(name, THIRD))
 
 
 def _heard(node: Node) -> list[PublicKey]:
@@ -240,7 +265,7 @@ def test_what_a_client_asked_is_asked_again_of_miners(played: Played) -> None:
     again = [visit for visit in visits if visit["duplicate"] and visit["uid"] in (MIA, MOE)]
     assert len(again) == 2 * 2 * PER_TEMPO // 8
     assert not any(visit["stranger"] for visit in again)
-    assert {visit["kind"] for visit in again} <= {"text", "choice"}
+    assert {visit["kind"] for visit in again} <= {"text-generation", "choice"}
     assert {visit["reward"] for visit in again} == {0.0}
     assert {visit["fault"] for visit in again} == {""}, "what was refused was no request"
 
@@ -279,7 +304,7 @@ def test_the_ledgers_epochs_pay_by_what_was_revealed(played: Played, disk: Snaps
     assert not any(unpack(played.scores[FIRST].incentive))
     for end in (SECOND, THIRD):
         incentive = unpack(played.scores[end].incentive)
-        assert incentive[MIA] > 4 * incentive[MOE]
+        assert incentive[MIA] > incentive[MOE]
         assert incentive[ROG] == incentive[LOU] == 0
         emission = played.scores[end].server_emission
         assert int.from_bytes(emission[8 * MIA : 8 * MIA + 8], "little") > 0
