@@ -31,11 +31,10 @@ from models.tasks import Challenge, Task, open_task
 from models.tasks.averages import Averages, Miner
 from models.tasks.schedule import Visit
 from models.types import ANSWERS, Kind, Sampling
-from p2p.net.protocols import Status
 from p2p.node.attempt import Broken, Evidence, Lied
-from p2p.node.caller import NONCE_BYTES, Caller, stranger
+from p2p.node.caller import NONCE_BYTES, Caller, Greeting, stranger
 from p2p.node.follow import Follow
-from p2p.node.journal import Journal
+from p2p.node.journal import Journal, problem_of
 from p2p.node.round import Plan, plan_of
 from p2p.node.router import Request
 from p2p.node.weigher import Weigher
@@ -62,7 +61,7 @@ class Surroundings:
     """The model with which a hotkey's node says that it mines a subnet."""
     traffic: Callable[[], Sequence[Request]]
     """What clients of this node asked lately and were answered, each by its model's digest."""
-    status: Callable[[], Status]
+    greeting: Greeting
     strangers: bool
     """Whether a node that nobody knows can ask: not in a private swarm."""
 
@@ -113,7 +112,7 @@ class Validator:
                 try:
                     await self._advance(height, nursery)
                 except (Invalid, OSError) as error:
-                    self._stumble(str(error))
+                    self._stumble(problem_of(error))
                 else:
                     self.problem = ""
 
@@ -166,7 +165,7 @@ class Validator:
                 unknown = around.caller
                 if around.strangers:
                     unknown = await stack.enter_async_context(
-                        stranger(around.caller.chain, around.status, around.caller.addresses)
+                        stranger(around.caller.chain, around.greeting, around.caller.addresses)
                     )
                 await self._visit_each(round_, unknown)
         except Exception as error:  # of the stranger's host; the next tempo has another

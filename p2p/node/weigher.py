@@ -30,6 +30,7 @@ from ledger.weights import commitment
 from p2p import vectors
 from p2p.config import Home
 from p2p.node.follow import Follow
+from p2p.node.journal import problem_of
 from p2p.vectors import Kept, vector_bytes
 
 log = logging.getLogger("yuma.weights")
@@ -106,7 +107,9 @@ class Weigher:
         for work in (*due, self._renew_root):
             try:
                 await work()
-            except (Invalid, OSError, vectors.Damaged) as error:
+            except (Invalid, OSError) as error:
+                problems.add(problem_of(error))
+            except vectors.Damaged as error:
                 problems.add(str(error))
         for text in sorted(problems - self._said):
             log.warning("weights: %s", text)

@@ -8,7 +8,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -113,7 +113,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     noise = write_noise(place / "noise")
     with logged() as log:
         found = Played(place, log)
-        _run(_play, found, noise)
+        trio.run(_play, found, noise)
     return found
 
 
@@ -121,17 +121,6 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
 def disk(played: Played) -> Iterator[Snapshot]:
     """The ledger as it is in the end."""
     yield from played.ledger()
-
-
-def _run(work: Callable[..., Awaitable[None]], *arguments: object) -> None:
-    """Run to the end; what goes wrong is shown without the groups around it."""
-    try:
-        trio.run(work, *arguments)
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
 
 
 async def _play(found: Played, noise: str) -> None:
