@@ -25,7 +25,8 @@ class Damaged(Exception):  # noqa: N818 - what a file is
 class Kept:
     """What is needed to reveal a vector: who committed it, where, and with what salt.
 
-    `last` is a height after which it cannot be revealed any more.
+    `last` is a height after which it cannot be revealed any more. `committed` is that of the block
+    that has its commitment, 0 before that is known.
     """
 
     hash: str
@@ -36,6 +37,7 @@ class Kept:
     salt: str
     places: list[int]
     values: list[int]
+    committed: int = 0
 
 
 def keep(home: Home, kept: Kept) -> Path:
@@ -53,14 +55,20 @@ def forget(home: Home, kept: Kept) -> None:
 
 def all_kept(home: Home) -> list[Kept]:
     """The vectors of a home that wait to be revealed. Raises Damaged, OSError."""
-    return [_read(path) for path in sorted(_path(home, "x").parent.glob("*.json"))]
+    return [read(path) for path in paths(home)]
+
+
+def paths(home: Home) -> list[Path]:
+    """The files of the vectors that wait to be revealed."""
+    return sorted(_path(home, "x").parent.glob("*.json"))
 
 
 def _path(home: Home, name: str) -> Path:
     return home.path / "weights" / f"{name}.json"
 
 
-def _read(path: Path) -> Kept:
+def read(path: Path) -> Kept:
+    """The vector in a file. Raises Damaged, OSError."""
     with path.open("rb") as file:
         data = file.read(MAX_FILE_BYTES + 1)
     try:

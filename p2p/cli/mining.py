@@ -11,7 +11,7 @@ from p2p.cli.command import Command, current_client, current_home, json_option, 
 from p2p.cli.failure import Failure
 from p2p.cli.models import LOAD_S, model_reference
 from p2p.cli.show import print_json, print_table
-from p2p.cli.submit import WAIT_S, Manner, Sender, node_key, tokens
+from p2p.cli.submit import WAIT_S, Manner, Row, Sender, node_key, tokens
 from p2p.cli.wallets import password_option, unlock, wallet_option
 from p2p.config import load_settings, set_value
 
@@ -47,8 +47,7 @@ def mine(
         return note(f"subnet {netuid} is mined no longer")
     if model is None:
         raise Failure("a model is due", "such as: --model docs-gpt")
-    _take_place(netuid, name, yes)
-    said = client.post("/v0/mining", {"netuid": netuid, "model": model_reference(model)}, LOAD_S)
+    said = _begin("mining", netuid, {"model": model_reference(model)}, name, yes)
     _remember("mine", netuid, f"{netuid}:{said['directory']}")
     if as_json:
         return print_json(said)
@@ -84,30 +83,52 @@ def validate(
         client.post("/v0/judging/stop", {"netuid": netuid})
         _remember("validate", netuid, None)
         return note(f"subnet {netuid} is judged no longer")
-    _take_place(netuid, name, yes)
     place = str(corpus.resolve()) if corpus else ""
-    said = client.post("/v0/judging", {"netuid": netuid, "corpus": place})
+    said = _begin("judging", netuid, {"corpus": place}, name, yes)
     _remember("validate", netuid, f"{netuid}:{place}" if place else str(netuid))
     if as_json:
         return print_json(said)
     note(f"judging subnet {netuid}, also after a restart; see how it goes with: yuma validate")
 
 
-def _take_place(netuid: int, wallet: str, yes: bool) -> None:
-    """Have a place for this node in a subnet, paid for by consent. Raises Failure."""
-    from ledger.keys import peer_id_of
-    from ledger.payloads import Register
+def _begin(work: str, netuid: int, body: Row, wallet: str, yes: bool) -> Row:
+    """Begin to mine or judge, then pay for a place if one is due: what cannot begin costs nothing.
 
-    key = node_key(None)
+    Raises Failure.
+    """
+    client = current_client()
+    price = _agreed_price(netuid, yes)
+    said = client.post(f"/v0/{work}", {"netuid": netuid, **body}, LOAD_S)
+    if price is not None:
+        try:
+            _register(netuid, price, wallet)
+        except BaseException:  # an interrupted one, too
+            client.post(f"/v0/{work}/stop", {"netuid": netuid})
+            raise
+    return said
+
+
+def _agreed_price(netuid: int, yes: bool) -> int | None:
+    """What a place for this node costs, in rao, by consent; None if it has one. Raises Failure."""
+    from ledger.keys import peer_id_of
+
     subnet = current_client().get("/v0/subnets/one", netuid=netuid)
-    if any(row["hotkey"] == peer_id_of(key) for row in subnet["rows"]):
-        return
-    price = subnet["price"]
+    if any(row["hotkey"] == peer_id_of(node_key(None)) for row in subnet["rows"]):
+        return None
+    price = int(subnet["price"])
     offer = f"this node has no place in subnet {netuid}; one costs {tokens(price)}, burned"
     if not yes and not sys.stdin.isatty():
         raise Failure(offer, f"register it with --yes, or: yuma subnet register {netuid}")
     if not yes and not click.confirm(f"{offer}. Register it?", err=True):
         raise Failure("nothing was done", "a place is needed to take part")
+    return price
+
+
+def _register(netuid: int, price: int, wallet: str) -> None:
+    """Register this node for a price in rao at most. Raises Failure."""
+    from ledger.payloads import Register
+
+    key = node_key(None)
     sender = Sender(lambda: unlock(wallet), Manner(None, WAIT_S, False))
     sent = sender.send(*sender.binding(key), Register(netuid, key, price))
     note(f"registered in block {sent[-1]['height']} for {tokens(price)} at most")

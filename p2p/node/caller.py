@@ -15,12 +15,12 @@ from models.pipe import Part
 from models.types import Kind, Query, Receipt, Sampling, Tensor, input_hash
 from p2p.net.host import DialError, Host, NotConnected
 from p2p.net.links import Links
-from p2p.net.protocols import STATUS, Status
+from p2p.net.protocols import PEERS, STATUS, Protocol, Records, Status
 from p2p.net.streams import Frames
 from p2p.node.attempt import Broken, Evidence, Progress, Tell, check, listen
 
 NONCE_BYTES = 16
-STATUS_S = 5.0
+GREET_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -91,24 +91,33 @@ async def _keep(_part: Part) -> None:
     """Nobody waits for parts: the whole counts."""
 
 
+@dataclass(frozen=True)
+class Greeting:
+    """What a node says to whoever it meets."""
+
+    status: Callable[[], Status]
+    records: Callable[[], Records]
+
+
 @asynccontextmanager
 async def stranger(
-    chain: ChainId, status: Callable[[], Status], addresses: Callable[[PeerId], Sequence[str]]
+    chain: ChainId, greeting: Greeting, addresses: Callable[[PeerId], Sequence[str]]
 ) -> AsyncIterator[Caller]:
     """A caller under a new key, which greets as a node does and takes part in nothing else."""
     pair = KeyPair.generate()
     host = Host(pair, ())
     links = Links(host)
-    host.handle(STATUS.id, partial(_say_status, status))
+    host.handle(STATUS.id, partial(_greet, STATUS, greeting.status))
+    host.handle(PEERS.id, partial(_greet, PEERS, greeting.records))
     async with host.run(), trio.open_nursery() as nursery:
         await nursery.start(links.run)
         yield Caller(pair, chain, host, links, addresses)
         nursery.cancel_scope.cancel()
 
 
-async def _say_status(status: Callable[[], Status], stream: Any) -> None:
-    frames = Frames(stream, receives=STATUS.request, sends=STATUS.response)
-    with trio.fail_after(STATUS_S):
+async def _greet(protocol: Protocol, answer: Callable[[], Status | Records], stream: Any) -> None:
+    frames = Frames(stream, receives=protocol.request, sends=protocol.response)
+    with trio.fail_after(GREET_S):
         await frames.receive()
-        await frames.send(status())
+        await frames.send(answer())
     await frames.close()

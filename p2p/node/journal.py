@@ -20,6 +20,13 @@ MAX_FILE_BYTES: Final = 64 * 2**20
 """Of one tempo's visits: some ten thousand; those beyond are not kept."""
 
 
+def problem_of(error: Invalid | OSError) -> str:
+    """A problem in words that stay the same while it lasts: new files have random names."""
+    if isinstance(error, OSError):
+        return f"the disk refuses: {error.strerror or error}"
+    return str(error)
+
+
 @dataclass
 class Journal:
     """The directory of one subnet."""

@@ -23,7 +23,10 @@ class Judging:
     home: Home
     around: Surroundings
     validators: dict[int, Validator] = field(default_factory=dict)
-    _scopes: dict[int, trio.CancelScope] = field(default_factory=dict)
+    _ends: dict[int, tuple[trio.CancelScope, trio.Event]] = field(default_factory=dict)
+    """What ends a validator, and what tells that it has ended."""
+    _judged: bool = False
+    """Whether there has been a validator: what it committed to is revealed also after its end."""
     _nursery: trio.Nursery | None = None
 
     async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -34,8 +37,8 @@ class Judging:
             height = -1
             while True:
                 height = (await self.around.follow.head_after(height)).height
-                if self.validators and not self.around.follow.syncing:
-                    await self.around.weigher.tend()
+                if not self.around.follow.syncing:
+                    await self.around.weigher.tend(reveals=self._judged)
 
     def begin(self, netuid: int, corpus: Path | None) -> Validator:
         """Judge a subnet from now on, with a folder of data of one's own, or the task's default.
@@ -47,25 +50,30 @@ class Judging:
             raise Invalid(Reason.BUSY, f"subnet {netuid} is judged here already")
         journal = Journal(self.home.validators / str(netuid))
         validator = self.validators[netuid] = Validator(netuid, corpus, journal, self.around)
-        scope = self._scopes[netuid] = trio.CancelScope()
-        self._nursery.start_soon(self._run, validator, scope)
+        self._ends[netuid] = trio.CancelScope(), trio.Event()
+        self._judged = True
+        self._nursery.start_soon(self._run, validator)
         return validator
 
-    async def _run(self, validator: Validator, scope: trio.CancelScope) -> None:
+    async def _run(self, validator: Validator) -> None:
         """Run a validator to its end; what it raises ends it alone."""
+        scope, ended = self._ends[validator.netuid]
         try:
             with scope:
                 await validator.run()
         except Exception:
             log.exception("subnet %d is judged no more", validator.netuid)
         finally:
-            del self.validators[validator.netuid], self._scopes[validator.netuid]
+            del self.validators[validator.netuid], self._ends[validator.netuid]
+            ended.set()
 
-    def end(self, netuid: int) -> None:
-        """Judge a subnet no longer. Raises Invalid NO_SUBNET."""
-        if netuid not in self._scopes:
+    async def end(self, netuid: int) -> None:
+        """Judge a subnet no longer; returns when that is so. Raises Invalid NO_SUBNET."""
+        if netuid not in self._ends:
             raise Invalid(Reason.NO_SUBNET, f"subnet {netuid} is not judged here")
-        self._scopes[netuid].cancel()
+        scope, ended = self._ends[netuid]
+        scope.cancel()
+        await ended.wait()
 
 
 def judged(settings: Sequence[str]) -> list[tuple[int, Path | None]]:

@@ -24,7 +24,7 @@ from p2p.net.keeper import Keeper
 from p2p.net.links import Links
 from p2p.net.protocols import BLOCKS, FETCH, LIGHT, OFFER, PEERS, QUERY, SNAPSHOT, STATUS
 from p2p.node.allowance import Allowance, Validators
-from p2p.node.caller import Caller
+from p2p.node.caller import Caller, Greeting
 from p2p.node.chain import Chain, agreed_checkpoint
 from p2p.node.directory import Directory
 from p2p.node.follow import Follow
@@ -267,6 +267,6 @@ def _surroundings(node: Node, follow: Follow, home: Home) -> Surroundings:
         weigher=Weigher(home, node.pair, follow, root_of(node.settings.root)),
         served=served,
         traffic=lambda: list(node.router.recent) if node.settings.duplicates else [],
-        status=node.presence.status,
+        greeting=Greeting(node.presence.status, node.presence.freshest),
         strangers=node.members is None,
     )

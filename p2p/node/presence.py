@@ -299,9 +299,10 @@ class Presence:
 
     async def serve_peers(self, stream: Any) -> None:
         """Answer a peer with the freshest records we hold."""
-        await self._serve(stream, PEERS, self._freshest)
+        await self._serve(stream, PEERS, self.freshest)
 
-    def _freshest(self) -> Records:
+    def freshest(self) -> Records:
+        """The records heard last, as many as one answer holds."""
         self._expire()
         given: list[bytes] = []
         room = MAX_GIVEN_BYTES

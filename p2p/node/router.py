@@ -113,7 +113,7 @@ class Router:
     directory: Directory
     unix_ms: Callable[[], int]
     recent: deque[Request] = field(default_factory=lambda: deque(maxlen=RECENT))
-    """What clients of this node asked last."""
+    """What clients of this node asked last, and were answered."""
     asked: int = 0
     running: int = 0
     _calls: dict[bytes, trio.Event] = field(default_factory=dict)
@@ -126,15 +126,21 @@ class Router:
         """
         self.asked += 1
         self.running += 1
-        if len(request.data) <= MAX_RECENT_BYTES:
-            self.recent.append(request)
         limit_s = request.time_limit_ms / 1000
         try:
             with trio.move_on_after(limit_s + GRACE_S):
-                return await self._ask(request, tell, avoid if avoid is not None else set())
+                answer = await self._ask(request, tell, avoid if avoid is not None else set())
+                self._remember(request, answer)
+                return answer
             raise NoServer(f"no answer came within {limit_s:g} s", "give it more: --time-limit")
         finally:
             self.running -= 1
+
+    def _remember(self, request: Request, answer: Answer) -> None:
+        """Keep what was asked, by the digest of the model that could answer it."""
+        if len(request.data) <= MAX_RECENT_BYTES:
+            digest = answer.evidence.query.model.hex()
+            self.recent.append(replace(request, model=digest, peer=None))
 
     async def _ask(self, request: Request, tell: Tell, excluded: set[PeerId]) -> Answer:
         servers = await self._servers(request)

@@ -32,11 +32,10 @@ from models.tasks import Challenge, Task, open_task
 from models.tasks.averages import Averages, Miner
 from models.tasks.schedule import Visit
 from models.types import ANSWERS, Kind, Sampling
-from p2p.net.protocols import Status
 from p2p.node.attempt import Broken, Evidence, Lied
-from p2p.node.caller import NONCE_BYTES, Caller, stranger
+from p2p.node.caller import NONCE_BYTES, Caller, Greeting, stranger
 from p2p.node.follow import Follow
-from p2p.node.journal import Journal
+from p2p.node.journal import Journal, problem_of
 from p2p.node.round import Plan, plan_of
 from p2p.node.router import Request
 from p2p.node.weigher import Weigher
@@ -47,6 +46,8 @@ VISITS_AT_ONCE: Final = 16
 """Fewer than a miner may refuse to one asker (MAX_OPEN_REQUESTS)."""
 DUPLICATE_TOKENS: Final = 16
 """Of a text that is asked for again only to see whether it comes."""
+LEAST_CONTEXT: Final = 256
+"""Bytes that any text model reads, whatever it says."""
 NO_TRUTH: Final = -1
 
 
@@ -60,8 +61,8 @@ class Surroundings:
     served: Callable[[PublicKey, int], Served | None]
     """The model with which a hotkey's node says that it mines a subnet."""
     traffic: Callable[[], Sequence[Request]]
-    """What clients of this node asked lately."""
-    status: Callable[[], Status]
+    """What clients of this node asked lately and were answered, each by its model's digest."""
+    greeting: Greeting
     strangers: bool
     """Whether a node that nobody knows can ask: not in a private swarm."""
 
@@ -95,14 +96,13 @@ class Validator:
         self._journal, self._around = journal, around
         self._round: _Round | None = None
         self._opened: tuple[TaskRow, Task] | None = None
+        self._loaded = False
         self._faults: set[str] = set()
+        """What was said of this tempo's visits."""
         self._limit = trio.CapacityLimiter(VISITS_AT_ONCE)
 
     async def run(self) -> None:
         """Judge until cancelled."""
-        self.averages, damage = await trio.to_thread.run_sync(self._journal.load)
-        if damage:
-            log.warning("subnet %d: the averages are damaged: %s", self.netuid, damage)
         follow = self._around.follow
         height = -1
         async with trio.open_nursery() as nursery:
@@ -113,7 +113,7 @@ class Validator:
                 try:
                     await self._advance(height, nursery)
                 except (Invalid, OSError) as error:
-                    self._stumble(str(error))
+                    self._stumble(problem_of(error))
                 else:
                     self.problem = ""
 
@@ -125,6 +125,8 @@ class Validator:
 
     async def _advance(self, height: int, nursery: trio.Nursery) -> None:
         """Do what is due after a block. Raises Invalid, OSError."""
+        if not self._loaded:
+            await self._load()
         if self._round is None or height >= self._round.plan.end:
             self._round = None
             with self._around.follow.snapshot() as disk:
@@ -132,12 +134,20 @@ class Validator:
                 plan = plan_of(State(disk), chain, self.netuid, height, pair)
             self._round = _Round(plan, await self._task(plan.task))
             self._faults.clear()
-            nursery.start_soon(self._visit_all, self._round)
+            if height < plan.last_visit:  # what came later would be of the next tempo's averages
+                nursery.start_soon(self._visit_all, self._round)
         if height >= self._round.plan.last_visit and not self._round.said:
             if self._round.vector is None:
                 self._round.vector = await self._turn(self._round)
             await self._commit(self._round.vector)
             self._round.said = True
+
+    async def _load(self) -> None:
+        """Take up the averages where they were left. Raises OSError."""
+        self.averages, damage = await trio.to_thread.run_sync(self._journal.load)
+        self._loaded = True
+        if damage:
+            log.warning("subnet %d: the averages are damaged: %s", self.netuid, damage)
 
     async def _task(self, row: TaskRow) -> Task:
         """The task that the ledger names, opened once. Raises Invalid BAD_TASK."""
@@ -149,26 +159,36 @@ class Validator:
     # --- visits
 
     async def _visit_all(self, round_: _Round) -> None:
-        """Make all visits of a tempo, each when it is due, until the tempo is over."""
+        """Make all visits of a tempo through both doors."""
+        around = self._around
+        try:
+            async with AsyncExitStack() as stack:
+                unknown = around.caller
+                if around.strangers:
+                    unknown = await stack.enter_async_context(
+                        stranger(around.caller.chain, around.greeting, around.caller.addresses)
+                    )
+                await self._visit_each(round_, unknown)
+        except Exception as error:  # of the stranger's host; the next tempo has another
+            self._say_once(logging.WARNING, f"visits ended before their time: {error!r}")
+
+    async def _visit_each(self, round_: _Round, unknown: Caller) -> None:
+        """Make each visit when it is due, until the tempo is over."""
         around, plan = self._around, round_.plan
-        async with AsyncExitStack() as stack:
-            unknown = around.caller
-            if around.strangers:
-                unknown = await stack.enter_async_context(
-                    stranger(around.caller.chain, around.status, around.caller.addresses)
-                )
-            async with trio.open_nursery() as nursery:
-                for visit in plan.visits(round_.task.per_tempo):
-                    head = await around.follow.head_after(plan.due_at(visit) - 1)
-                    if head.height >= plan.end:
-                        break
-                    await self._limit.acquire_on_behalf_of(visit)
-                    caller = unknown if visit.stranger else around.caller
-                    nursery.start_soon(self._visit, round_, visit, caller)
+        async with trio.open_nursery() as nursery:
+            for visit in plan.visits(round_.task.per_tempo):
+                head = await around.follow.head_after(plan.due_at(visit) - 1)
+                if head.height >= plan.end:
+                    break
+                await self._limit.acquire_on_behalf_of(visit)
+                caller = unknown if visit.stranger else around.caller
+                nursery.start_soon(self._visit, round_, visit, caller)
 
     async def _visit(self, round_: _Round, visit: Visit, caller: Caller) -> None:
         try:
             await self._judge(round_, visit, caller)
+        except Exception as error:  # whatever a task of another package raises
+            self._say_once(logging.WARNING, f"a visit failed: {error!r}")
         finally:
             self._limit.release_on_behalf_of(visit)
 
@@ -190,11 +210,13 @@ class Validator:
             fault = f"no answer within {round_.task.deadline_ms} ms"
         round_.visits += 1
         round_.answered += not fault
-        self._note_fault(visit, miner, fault)
+        if fault:
+            name = peer_id_of(miner.hotkey)
+            self._say_once(logging.INFO, f"miner {visit.uid} ({name}): {fault}")
         if fault or challenge.truth != NO_TRUTH:
             self.averages.observe(miner, visit.stranger, None if fault else reward)
         line = _line(visit, miner, challenge, reward, evidence, fault)
-        await trio.to_thread.run_sync(self._keep, round_.plan.end, line)
+        await self._keep(round_.plan.end, line)
 
     def _is_excused(self, plan: Plan, uid: int) -> bool:
         """Whether a neuron need not have a model: a validator, or while nobody is heard of here."""
@@ -206,8 +228,7 @@ class Validator:
     def _question(self, task: Task, visit: Visit, miner: Miner) -> tuple[Challenge, Sampling]:
         """What a visit asks: the task's challenge, or what a client asked, if any did."""
         served = self._served(miner)
-        kinds = ANSWERS.get(served.kind, ()) if served else ()
-        asked = [one for one in self._around.traffic() if one.kind in kinds]
+        asked = [one for one in self._around.traffic() if served and _can_answer(served, one)]
         if not visit.duplicate or not asked:
             return task.draw(visit.seed), Sampling()
         again = asked[int.from_bytes(visit.seed[:8], "big") % len(asked)]
@@ -234,19 +255,17 @@ class Validator:
         with trio.fail_after(task.deadline_ms / 1000):
             return await caller.ask(peer_id_of(miner.hotkey), query, challenge.data)
 
-    def _note_fault(self, visit: Visit, miner: Miner, fault: str) -> None:
-        """Log what is wrong with a miner, once a tempo."""
-        key = f"{visit.uid} {fault}"
-        if fault and key not in self._faults:
-            self._faults.add(key)
-            name = peer_id_of(miner.hotkey)
-            log.info("subnet %d: miner %d (%s): %s", self.netuid, visit.uid, name, fault)
+    def _say_once(self, level: int, text: str) -> None:
+        """Log what is wrong with a visit, once a tempo."""
+        if text not in self._faults:
+            self._faults.add(text)
+            log.log(level, "subnet %d: %s", self.netuid, text)
 
-    def _keep(self, end: int, line: dict[str, Any]) -> None:
+    async def _keep(self, end: int, line: dict[str, Any]) -> None:
         try:
-            self._journal.note(end, line)
+            await trio.to_thread.run_sync(self._journal.note, end, line)
         except OSError as error:
-            log.warning("subnet %d: a visit is not kept: %s", self.netuid, error)
+            self._say_once(logging.WARNING, f"visits are not kept: {error.strerror}")
 
     # --- weights
 
@@ -263,10 +282,20 @@ class Validator:
         return weights
 
     async def _commit(self, weights: list[tuple[int, int]]) -> None:
-        """Commit to weights, if there are any. Raises Invalid, OSError."""
+        """Commit to weights, if there are any. Raises Invalid, OSError.
+
+        After a restart in mid-tempo they may have been said already: what was said first stands.
+        """
         self._check_permit()
-        if weights:
+        if not weights:
+            return
+        try:
             await self._around.weigher.commit(self.netuid, weights)
+        except Invalid as error:
+            if error.reason != Reason.TOO_SOON:
+                raise
+            log.info("subnet %d: what was said of this tempo before stands", self.netuid)
+        else:
             self.committed = dict(weights)
 
     def _check_permit(self) -> None:
@@ -296,6 +325,18 @@ class Validator:
                 for uid, miner in (plan.miners.items() if plan else ())
             },
         }
+
+
+def _can_answer(served: Served, request: Request) -> bool:
+    """Whether a model can be asked what another answered: it takes such, and it is not too long
+    for it. Tensors are of one model's own shapes."""
+    if request.kind not in ANSWERS.get(served.kind, ()):
+        return False
+    if request.model == served.digest.hex():
+        return True
+    return request.kind is not Kind.TENSOR and len(request.data) < max(
+        served.context, LEAST_CONTEXT
+    )
 
 
 def _line(

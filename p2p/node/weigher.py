@@ -8,8 +8,10 @@
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -18,17 +20,17 @@ from ledger.errors import Invalid, Reason
 from ledger.keys import KeyPair
 from ledger.neurons import neuron_of
 from ledger.payloads import CommitWeights, RevealWeights, SetRootWeights, SetWeights
-from ledger.snapshot import Snapshot
 from ledger.stakes import pool_of
 from ledger.state import State
 from ledger.subnets import subnet_of
-from ledger.tables import COMMITS, ROOT_WEIGHTS, uid_key
+from ledger.tables import COMMITS, ROOT_WEIGHTS, WEIGHTS, Commit, uid_key
 from ledger.types import Hash, PublicKey
 from ledger.vectors import max_upscale
 from ledger.weights import commitment
 from p2p import vectors
 from p2p.config import Home
 from p2p.node.follow import Follow
+from p2p.node.journal import problem_of
 from p2p.vectors import Kept, vector_bytes
 
 log = logging.getLogger("yuma.weights")
@@ -51,7 +53,8 @@ class Weigher:
     _sent: dict[str, Hash] = field(default_factory=dict)
     """The reveals under way, by the hash of the commitment."""
     _root_sent: Hash | None = None
-    _said: str = ""
+    _said: frozenset[str] = frozenset()
+    """What was wrong at the last head."""
 
     async def commit(self, netuid: int, vector: Sequence[tuple[int, int]]) -> None:
         """Commit to weights by uid, or set them where the subnet takes no commitments.
@@ -93,45 +96,73 @@ class Weigher:
             raise Invalid(Reason.NO_HOTKEY)
         return pool
 
-    async def tend(self) -> None:
-        """Reveal what can be revealed now, and renew root weights; to be called at every head."""
-        try:
-            for kept in vectors.all_kept(self.home):
-                if kept.hotkey == self.pair.peer_id:
-                    await self._tend(kept)
-            await self._renew_root()
-        except (Invalid, OSError, vectors.Damaged) as error:
-            self._say(str(error))
+    async def tend(self, *, reveals: bool) -> None:
+        """Renew root weights, and reveal what can be revealed now; to be called at every head.
 
-    async def _tend(self, kept: Kept) -> None:
+        What is wrong with one vector is said once, and keeps no other back.
+        """
+        found = vectors.paths(self.home) if reveals else []
+        due: list[Callable[[], Awaitable[None]]] = [partial(self._tend, path) for path in found]
+        problems = set()
+        for work in (*due, self._renew_root):
+            try:
+                await work()
+            except (Invalid, OSError) as error:
+                problems.add(problem_of(error))
+            except vectors.Damaged as error:
+                problems.add(str(error))
+        for text in sorted(problems - self._said):
+            log.warning("weights: %s", text)
+        self._said = frozenset(problems)
+
+    async def _tend(self, path: Path) -> None:
+        """See to one vector. Raises Invalid, OSError, Damaged."""
+        kept = vectors.read(path)
+        if kept.hotkey != self.pair.peer_id:
+            return
         with self.follow.snapshot() as disk:
             height = disk.head.height
-            opens = self._opens(State(disk), kept)
-            over = height > kept.last or self._is_revealed(disk, kept)
-        if opens is None and over:
-            vectors.forget(self.home, kept)
-            if self._sent.pop(kept.hash, None) is None:
-                log.warning("weights of subnet %d were not revealed in time", kept.netuid)
-        elif (
-            opens is not None
-            and height >= opens
-            and not self._is_waiting(self._sent.get(kept.hash))
-        ):
+            window = self._window(State(disk), kept)
+        if window is None:
+            self._let_go(kept, height)
+            return
+        opens, commit = window
+        if not kept.committed:
+            kept = replace(kept, committed=commit.committed, last=commit.closes)
+            await trio.to_thread.run_sync(vectors.keep, self.home, kept)
+        if height >= opens and not self._is_waiting(self._sent.get(kept.hash)):
             self._sent[kept.hash] = await self.follow.pool.say(_reveal_of(kept))
 
-    def _opens(self, state: State, kept: Kept) -> int | None:
-        """The height from which on a commitment can be revealed; None if it is not there."""
+    def _window(self, state: State, kept: Kept) -> tuple[int, Commit] | None:
+        """A commitment, and the height from which on it can be revealed; None if it is not there,
+        not yet or no longer."""
         try:
             uid, _ = neuron_of(state, kept.netuid, self._pool(state))
         except Invalid:
             return None
         rows = state.rows(COMMITS, uid_key(kept.netuid, uid))
-        found = (int.from_bytes(key[4:]) for key, row in rows if row.hash.hex() == kept.hash)
+        found = ((int.from_bytes(key[4:]), row) for key, row in rows if row.hash.hex() == kept.hash)
         return next(found, None)
 
-    def _is_revealed(self, disk: Snapshot, kept: Kept) -> bool:
-        sent = self._sent.get(kept.hash)
-        return sent is not None and disk.place_of(sent) is not None
+    def _let_go(self, kept: Kept, height: int) -> None:
+        """Forget a vector whose commitment has gone, or never came. Raises OSError."""
+        if not kept.committed and height <= kept.last:
+            return
+        vectors.forget(self.home, kept)
+        self._sent.pop(kept.hash, None)
+        if not self._is_revealed(kept):
+            log.warning("weights of subnet %d were not revealed in time", kept.netuid)
+
+    def _is_revealed(self, kept: Kept) -> bool:
+        """Whether the ledger has the row of a commitment, or a later one."""
+        with self.follow.snapshot() as disk:
+            state = State(disk)
+            try:
+                uid, _ = neuron_of(state, kept.netuid, self._pool(state))
+            except Invalid:
+                return False
+            row = state.get(WEIGHTS, uid_key(kept.netuid, uid))
+        return row is not None and 0 < kept.committed <= row.committed
 
     def _is_waiting(self, sent: Hash | None) -> bool:
         return sent is not None and self.follow.mempool.get(sent) is not None
@@ -149,12 +180,6 @@ class Weigher:
         said = fresh and last is not None and (last.netuids, last.values) == (netuids, values)
         if not said and not self._is_waiting(self._root_sent):
             self._root_sent = await self.follow.pool.say(SetRootWeights(netuids, values))
-
-    def _say(self, text: str) -> None:
-        """Log what is wrong, once until it is something else."""
-        if text != self._said:
-            log.warning("weights: %s", text)
-            self._said = text
 
 
 def root_of(shares: Sequence[str]) -> dict[int, int]:

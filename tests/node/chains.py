@@ -1,8 +1,8 @@
 """Nodes with a ledger in the tests' own process."""
 
 import shutil
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,8 +33,21 @@ async def member(
     with Store.open(home / "chain", genesis.chain) as store, Wal.open(home / "wal") as wal:
         chain = Chain(genesis, store, wal, home / "snapshots")
         settings = replace(SETTINGS, **changed)  # type: ignore[arg-type]
-        async with Node.make(pair, settings, Home(home), chain).run() as node:
-            yield node
+        with bare():
+            async with Node.make(pair, settings, Home(home), chain).run() as node:
+                yield node
+
+
+@contextmanager
+def bare() -> Iterator[None]:
+    """What fails within is raised without the groups around it, where it is one exception."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        raise error from None
 
 
 def followed(node: Node) -> Follow:
