@@ -3,6 +3,7 @@
 The rules are those of subtensor's subnets/registration.rs, subnets/uids.rs and utils/misc.rs.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any, Final
@@ -134,6 +135,19 @@ def permit(state: State, netuid: int, uid: int, neuron: Neuron) -> bool:
     if scores is None or neuron.registered > scores.height:
         return False
     return scores.permits[uid] == 1
+
+
+def permits(state: State, netuid: int, found: Sequence[Neuron]) -> frozenset[int]:
+    """The uids that are validators, of all neurons of a subnet. Raises Invalid NO_SUBNET."""
+    scores, owner = state.get(SCORES, netuid_key(netuid)), subnet_of(state, netuid).pool
+    given = scores.permits if scores else b""
+    latest = scores.height if scores else -1
+    return frozenset(
+        uid
+        for uid, neuron in enumerate(found)
+        if neuron.pool == owner
+        or (uid < len(given) and given[uid] == 1 and neuron.registered <= latest)
+    )
 
 
 def weakest(state: State, params: Params, netuid: int, subnet: Subnet, height: int) -> int:

@@ -1,7 +1,7 @@
 """When in a tempo a validator asks which miner what, and through which door: all from one seed.
 
 Only the validator knows the seed, from when the tempo begins; whoever is shown it later can check
-the visits. A miner can tell its turn from nothing: its visits are spread over the tempo, one in
+the visits. When its turn comes a miner cannot know: its visits are spread over the tempo, one in
 each part of it, at a moment and in an order that the seed draws.
 """
 
@@ -42,12 +42,11 @@ def schedule(seed: bytes, uids: Sequence[int], per_miner: int) -> tuple[Visit, .
 
 
 def _visits(seed: bytes, uid: int, count: int) -> list[Visit]:
-    """The visits to one miner. A duplicate is a visit of its own, not one of the strangers'."""
+    """The visits to one miner. Through which door one goes says nothing of what is asked."""
     own = hash_of("yuma/visits", seed + uid.to_bytes(8, "little"))
     dice = Dice(own)
-    order = dice.shuffled(range(count))
-    strangers = set(order[: max(1, count // STRANGER_EVERY)])
-    duplicates = set(order[len(strangers) :][: count // DUPLICATE_EVERY])
+    strangers = set(dice.shuffled(range(count))[: max(1, count // STRANGER_EVERY)])
+    duplicates = set(dice.shuffled(range(count))[: count // DUPLICATE_EVERY])
     return [
         Visit(
             at=(part * MOMENTS + dice.below(MOMENTS)) // count,

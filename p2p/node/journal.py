@@ -1,16 +1,20 @@
 """What a validator keeps of its work on disk: the averages of its miners, and every visit.
 
 Visits are lines of JSON, a file for each tempo, named after the block that ended it. They hold the
-receipts behind this node's weights, so that it can show why it said what it said.
+receipts behind this node's weights, and before them the plan with its proof, so that it can show
+why it said what it said. Averages are of one task: with another, miners begin anew.
 """
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ledger.codec import hash_of, pack
 from ledger.errors import Invalid
+from ledger.tables import Task
 from models.tasks.averages import MAX_BYTES, Averages
 from p2p.config import write_whole
 
@@ -33,32 +37,37 @@ class Journal:
 
     directory: Path
 
-    @property
-    def _averages(self) -> Path:
-        return self.directory / "averages.json"
+    def _averages(self, task: Task) -> Path:
+        name = hash_of("yuma/task", pack(task)).hex()[:16]
+        return self.directory / f"averages-{name}.json"
 
-    def load(self) -> tuple[Averages, str]:
-        """The averages, or new ones where there are none; what is wrong with the file, if it is.
+    def load(self, task: Task) -> tuple[Averages, str]:
+        """The averages of a task, or new ones where there are none; what is wrong with the file.
 
         A damaged one is moved aside. Raises OSError.
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not self._averages.exists():
+        path = self._averages(task)
+        if not path.exists():
             return Averages(), ""
-        with self._averages.open("rb") as file:
+        with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
         try:
             return Averages.from_json(data.decode(errors="replace")), ""
         except Invalid as error:
-            aside = self._averages.replace(self._averages.with_suffix(".damaged"))
+            aside = path.replace(path.with_suffix(".damaged"))
             return Averages(), f"{error.detail}; it is {aside} now, and miners begin anew"
 
-    def save(self, text: str) -> None:
-        """Have the averages on disk. Raises OSError."""
-        write_whole(self._averages, text.encode())
+    def save(self, task: Task, text: str) -> None:
+        """Have the averages of a task on disk, and no other's. Raises OSError."""
+        path = self._averages(task)
+        write_whole(path, text.encode())
+        for old in self.directory.glob("averages-*.json"):
+            if old != path:
+                old.unlink()
 
     def note(self, end: int, visit: Mapping[str, Any]) -> None:
-        """Keep a visit of the tempo that a block ends. Raises OSError."""
+        """Keep a visit of the tempo that a block ends, or its plan. Raises OSError."""
         path = self._visits(end)
         if not path.exists():
             for old in self._files()[: -KEPT_TEMPOS + 1]:
@@ -75,11 +84,9 @@ class Journal:
         path = self._visits(end)
         found = []
         for line in path.read_bytes().splitlines() if path.exists() else ():
-            try:
+            with suppress(ValueError):
                 found.append(json.loads(line))
-            except ValueError:
-                continue
-        return found
+        return [one for one in found if "uid" in one]
 
     def _visits(self, end: int) -> Path:
         return self.directory / f"{end:012}.jsonl"

@@ -269,4 +269,5 @@ def _surroundings(node: Node, follow: Follow, home: Home) -> Surroundings:
         traffic=lambda: list(node.router.recent) if node.settings.duplicates else [],
         greeting=Greeting(node.presence.status, node.presence.freshest),
         strangers=node.members is None,
+        alone=lambda: not node.presence.everyone(),
     )

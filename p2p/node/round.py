@@ -6,12 +6,12 @@ knows it before, and anyone to whom the proof is shown can check it afterwards (
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from consensus import vrf
 from ledger.errors import Invalid, Reason
 from ledger.keys import KeyPair
-from ledger.neurons import neurons, permit
+from ledger.neurons import neurons, permits
 from ledger.pools import pool_at
 from ledger.stakes import pool_of
 from ledger.state import State
@@ -26,6 +26,8 @@ MARGIN: Final = 6
 """The part of a tempo that is left for the commitment to become final: a sixth, and"""
 LEAST_MARGIN: Final = 2
 """so many blocks at least."""
+MAX_VISITS: Final = 2**16
+"""In a tempo: fifteen a second on the main network."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,19 @@ class Plan:
     """All others, by uid."""
     permits: frozenset[int]
     """Those of them who are validators, and may have no model."""
+    alpha: bytes
     proof: bytes
-    """Of the VRF, from which all visits are drawn."""
+    """Of the VRF over alpha, from whose output all visits are drawn."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What it takes to draw the visits again (`consensus.vrf.verify`, `visits`)."""
+        return {
+            "plan": self.proof.hex(),
+            "alpha": self.alpha.hex(),
+            "task": self.task.name,
+            "parameters": self.task.parameters,
+            "miners": sorted(self.miners),
+        }
 
     @property
     def last_visit(self) -> int:
@@ -53,8 +66,10 @@ class Plan:
         return self.end - max(LEAST_MARGIN, (self.end - self.begin) // MARGIN)
 
     def visits(self, per_miner: int) -> tuple[Visit, ...]:
-        """All visits, in the order of time."""
-        return schedule(vrf.output_of(self.proof), list(self.miners), per_miner)
+        """All visits, in the order of time: so many to each, or fewer where there are too many
+        miners. A second's work where there are thousands of them."""
+        most = MAX_VISITS // max(1, len(self.miners))
+        return schedule(vrf.output_of(self.proof), list(self.miners), max(1, min(per_miner, most)))
 
     def due_at(self, visit: Visit) -> int:
         """The height after which a visit is due."""
@@ -72,22 +87,27 @@ def plan_of(state: State, chain: ChainId, netuid: int, height: int, pair: KeyPai
     own = _own_uid(state, netuid, pair.public)
     tempo = subnet.hyperparameters.tempo
     end = tempo_end(netuid, tempo, height + 1)
+    alpha = alpha_of(state, chain, netuid, end)
     return Plan(
         netuid=netuid,
         begin=end - tempo,
         end=end,
         task=task,
         own=own,
-        miners={
-            uid: Miner(PublicKey(pool_at(state, row.pool).hotkey), Height(row.registered))
-            for uid, row in enumerate(neurons(state, netuid))
-            if uid != own
-        },
-        permits=frozenset(
-            uid for uid, row in enumerate(neurons(state, netuid)) if permit(state, netuid, uid, row)
-        ),
-        proof=vrf.prove(pair.seed, alpha_of(state, chain, netuid, end)),
+        miners=miners_of(state, netuid, own),
+        permits=permits(state, netuid, neurons(state, netuid)),
+        alpha=alpha,
+        proof=vrf.prove(pair.seed, alpha),
     )
+
+
+def miners_of(state: State, netuid: int, own: int) -> dict[int, Miner]:
+    """Who has which uid of a subnet, but for this validator's own."""
+    return {
+        uid: Miner(PublicKey(pool_at(state, row.pool).hotkey), Height(row.registered))
+        for uid, row in enumerate(neurons(state, netuid))
+        if uid != own
+    }
 
 
 def alpha_of(state: State, chain: ChainId, netuid: int, end: int) -> bytes:

@@ -137,7 +137,12 @@ class Router:
             self.running -= 1
 
     def _remember(self, request: Request, answer: Answer) -> None:
-        """Keep what was asked, by the digest of the model that could answer it."""
+        """Keep what was asked, by the digest of the model that could answer it.
+
+        What a client meant for one peer, or had from this node, was not for the swarm.
+        """
+        if request.peer is not None or answer.server == self.caller.host.peer_id:
+            return
         if len(request.data) <= MAX_RECENT_BYTES:
             digest = answer.evidence.query.model.hex()
             self.recent.append(replace(request, model=digest, peer=None))

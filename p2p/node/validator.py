@@ -1,17 +1,21 @@
 """Judges the miners of one subnet, tempo after tempo: asks, scores, and says what it found.
 
 * Each tempo has a plan, drawn by the VRF: when which miner is asked what, and through which door:
-  as this node, or as a stranger, whom no miner can tell from any user (CONSENSUS 7).
+  as this node, or as a stranger under a key of that tempo (CONSENSUS 7). A miner that knows this
+  node's address can tell its strangers by that.
 * A challenge has a truth that only this node knows; some visits repeat what clients asked. Of these
   it counts only whether an answer came.
-* Near the tempo's end averages move, and the weights that follow from them are committed.
-* What goes wrong, in the data, a miner or a transaction, is one line of the log; it goes on.
+* Near the tempo's end averages move, and the weights that follow from them are committed, of those
+  who still have the uids that they had when the tempo began.
+* What goes wrong, in the data, a miner or a transaction, is one line of the log; it goes on. This
+  node's own faults do not count against a miner.
 """
 
 import logging
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +25,7 @@ import trio
 
 from gossip.topics import Served
 from ledger.errors import Invalid, Reason
-from ledger.keys import peer_id_of
+from ledger.keys import PeerId, peer_id_of
 from ledger.neurons import neuron_of, permit
 from ledger.stakes import pool_of
 from ledger.state import State
@@ -36,14 +40,17 @@ from p2p.node.attempt import Broken, Evidence, Lied
 from p2p.node.caller import NONCE_BYTES, Caller, Greeting, stranger
 from p2p.node.follow import Follow
 from p2p.node.journal import Journal, problem_of
-from p2p.node.round import Plan, plan_of
+from p2p.node.round import Plan, miners_of, plan_of
 from p2p.node.router import Request
 from p2p.node.weigher import Weigher
 
 log = logging.getLogger("yuma.validator")
 
-VISITS_AT_ONCE: Final = 16
-"""Fewer than a miner may refuse to one asker (MAX_OPEN_REQUESTS)."""
+LEAST_AT_ONCE, MOST_AT_ONCE = 16, 256
+"""Visits, of which each is to another miner. In between: so many that all could time out, and
+none would have to be left out."""
+CLIENTS_LIMIT_MS: Final = Request("", b"").time_limit_ms
+"""What a visit says it would wait, as a client does; the deadline is kept here."""
 DUPLICATE_TOKENS: Final = 16
 """Of a text that is asked for again only to see whether it comes."""
 LEAST_CONTEXT: Final = 256
@@ -65,6 +72,8 @@ class Surroundings:
     greeting: Greeting
     strangers: bool
     """Whether a node that nobody knows can ask: not in a private swarm."""
+    alone: Callable[[], bool]
+    """Whether no other node has been heard of lately."""
 
 
 @dataclass
@@ -96,10 +105,12 @@ class Validator:
         self._journal, self._around = journal, around
         self._round: _Round | None = None
         self._opened: tuple[TaskRow, Task] | None = None
-        self._loaded = False
         self._faults: set[str] = set()
         """What was said of this tempo's visits."""
-        self._limit = trio.CapacityLimiter(VISITS_AT_ONCE)
+        self._limit = trio.CapacityLimiter(LEAST_AT_ONCE)
+        self._disk = trio.CapacityLimiter(1)
+        self._visited: Counter[PeerId] = Counter()
+        """Visits under way as a stranger, by peer."""
 
     async def run(self) -> None:
         """Judge until cancelled."""
@@ -114,6 +125,8 @@ class Validator:
                     await self._advance(height, nursery)
                 except (Invalid, OSError) as error:
                     self._stumble(problem_of(error))
+                except Exception as error:  # of a task of another package: it must not end this
+                    self._stumble(repr(error))
                 else:
                     self.problem = ""
 
@@ -125,8 +138,6 @@ class Validator:
 
     async def _advance(self, height: int, nursery: trio.Nursery) -> None:
         """Do what is due after a block. Raises Invalid, OSError."""
-        if not self._loaded:
-            await self._load()
         if self._round is None or height >= self._round.plan.end:
             self._round = None
             with self._around.follow.snapshot() as disk:
@@ -135,25 +146,26 @@ class Validator:
             self._round = _Round(plan, await self._task(plan.task))
             self._faults.clear()
             if height < plan.last_visit:  # what came later would be of the next tempo's averages
+                await self._keep(plan.end, plan.as_json())
                 nursery.start_soon(self._visit_all, self._round)
         if height >= self._round.plan.last_visit and not self._round.said:
             if self._round.vector is None:
                 self._round.vector = await self._turn(self._round)
-            await self._commit(self._round.vector)
+            await self._commit(self._round.plan, self._round.vector)
             self._round.said = True
 
-    async def _load(self) -> None:
-        """Take up the averages where they were left. Raises OSError."""
-        self.averages, damage = await trio.to_thread.run_sync(self._journal.load)
-        self._loaded = True
-        if damage:
-            log.warning("subnet %d: the averages are damaged: %s", self.netuid, damage)
-
     async def _task(self, row: TaskRow) -> Task:
-        """The task that the ledger names, opened once. Raises Invalid BAD_TASK."""
+        """The task that the ledger names, opened once, with its averages as they were left.
+
+        Raises Invalid BAD_TASK, OSError.
+        """
         if self._opened is None or self._opened[0] != row:
             opening = partial(open_task, row.name, row.parameters, self.corpus)
-            self._opened = row, await trio.to_thread.run_sync(opening)
+            task = await trio.to_thread.run_sync(opening)
+            self.averages, damage = await trio.to_thread.run_sync(self._journal.load, row)
+            self._opened = row, task
+            if damage:
+                log.warning("subnet %d: the averages are damaged: %s", self.netuid, damage)
         return self._opened[1]
 
     # --- visits
@@ -175,8 +187,12 @@ class Validator:
     async def _visit_each(self, round_: _Round, unknown: Caller) -> None:
         """Make each visit when it is due, until the tempo is over."""
         around, plan = self._around, round_.plan
+        visits = await trio.to_thread.run_sync(plan.visits, round_.task.per_tempo)
+        tempo_ms = (plan.end - plan.begin) * around.follow.params.block_ms
+        due = 2 * len(visits) * round_.task.deadline_ms // tempo_ms
+        self._limit.total_tokens = max(LEAST_AT_ONCE, min(due, MOST_AT_ONCE))
         async with trio.open_nursery() as nursery:
-            for visit in plan.visits(round_.task.per_tempo):
+            for visit in visits:
                 head = await around.follow.head_after(plan.due_at(visit) - 1)
                 if head.height >= plan.end:
                     break
@@ -186,16 +202,33 @@ class Validator:
 
     async def _visit(self, round_: _Round, visit: Visit, caller: Caller) -> None:
         try:
-            await self._judge(round_, visit, caller)
+            async with self._one_connection(round_.plan.miners[visit.uid], caller):
+                await self._judge(round_, visit, caller)
         except Exception as error:  # whatever a task of another package raises
             self._say_once(logging.WARNING, f"a visit failed: {error!r}")
         finally:
             self._limit.release_on_behalf_of(visit)
 
+    @asynccontextmanager
+    async def _one_connection(self, miner: Miner, caller: Caller) -> AsyncIterator[None]:
+        """Have a stranger leave after its visit: it could not be connected to thousands."""
+        peer = peer_id_of(miner.hotkey)
+        if caller is self._around.caller:
+            yield
+            return
+        self._visited[peer] += 1
+        try:
+            yield
+        finally:
+            self._visited[peer] -= 1
+            if not self._visited[peer]:
+                del self._visited[peer]
+                await caller.host.disconnect(peer)
+
     async def _judge(self, round_: _Round, visit: Visit, caller: Caller) -> None:
         """Make one visit, and keep what came of it."""
         miner = round_.plan.miners[visit.uid]
-        if self._served(miner) is None and self._is_excused(round_.plan, visit.uid):
+        if self._served(miner) is None and self._is_excused(round_.plan, visit.uid, miner):
             return
         challenge, sampling = self._question(round_.task, visit, miner)
         reward, evidence, fault = 0.0, None, ""
@@ -218,9 +251,10 @@ class Validator:
         line = _line(visit, miner, challenge, reward, evidence, fault)
         await self._keep(round_.plan.end, line)
 
-    def _is_excused(self, plan: Plan, uid: int) -> bool:
-        """Whether a neuron need not have a model: a validator, or while nobody is heard of here."""
-        return uid in plan.permits or not any(self._served(one) for one in plan.miners.values())
+    def _is_excused(self, plan: Plan, uid: int, miner: Miner) -> bool:
+        """Whether a neuron need not have a model: a validator that never had one, or any while
+        nobody is heard of here."""
+        return self._around.alone() or (uid in plan.permits and not self.averages.knows(miner))
 
     def _served(self, miner: Miner) -> Served | None:
         return self._around.served(miner.hotkey, self.netuid)
@@ -250,7 +284,7 @@ class Validator:
             os.urandom(NONCE_BYTES),
             tensor=challenge.tensor,
             sampling=sampling,
-            time_limit_ms=task.deadline_ms,
+            time_limit_ms=CLIENTS_LIMIT_MS,
         )
         with trio.fail_after(task.deadline_ms / 1000):
             return await caller.ask(peer_id_of(miner.hotkey), query, challenge.data)
@@ -263,7 +297,7 @@ class Validator:
 
     async def _keep(self, end: int, line: dict[str, Any]) -> None:
         try:
-            await trio.to_thread.run_sync(self._journal.note, end, line)
+            await trio.to_thread.run_sync(self._journal.note, end, line, limiter=self._disk)
         except OSError as error:
             self._say_once(logging.WARNING, f"visits are not kept: {error.strerror}")
 
@@ -273,7 +307,7 @@ class Validator:
         """Move the averages; the weights that follow from them. Raises OSError."""
         plan = round_.plan
         self.averages.turn(set(plan.miners.values()))
-        await trio.to_thread.run_sync(self._journal.save, self.averages.to_json())
+        await trio.to_thread.run_sync(self._journal.save, plan.task, self.averages.to_json())
         weights = [(uid, value) for uid, value in self.averages.weights(plan.miners) if value]
         log.info(
             "subnet %d, tempo to block %d: %d of %d visits answered, %d miners have a weight",
@@ -281,12 +315,15 @@ class Validator:
         )  # fmt: skip
         return weights
 
-    async def _commit(self, weights: list[tuple[int, int]]) -> None:
+    async def _commit(self, plan: Plan, vector: list[tuple[int, int]]) -> None:
         """Commit to weights, if there are any. Raises Invalid, OSError.
 
         After a restart in mid-tempo they may have been said already: what was said first stands.
         """
         self._check_permit()
+        with self._around.follow.snapshot() as disk:
+            there = miners_of(State(disk), self.netuid, plan.own)
+        weights = [(uid, value) for uid, value in vector if there.get(uid) == plan.miners[uid]]
         if not weights:
             return
         try:
