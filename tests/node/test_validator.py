@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio_typing import TaskStatus
 
 from ledger.codec import pack
 from ledger.errors import Invalid, Reason
@@ -30,6 +31,7 @@ from ledger.tables import NEURONS, SCORES, WEIGHTS, Scores, netuid_key, uid_key
 from ledger.types import PublicKey
 from ledger.vectors import unpack
 from models.types import Choices, Kind, Query, Sampling
+from p2p.config import Settings
 from p2p.node.journal import Journal
 from p2p.node.node import Node
 from p2p.node.router import Request
@@ -94,6 +96,8 @@ class Played:
     said: dict[str, dict[str, float]] = field(default_factory=dict)
     """What validators think of miners in the end, by uid."""
     bans: set[str] = field(default_factory=set)
+    allowed: dict[PublicKey, float] = field(default_factory=dict)
+    """How often a minute each who asked mia may ask, in the end."""
 
     def visits(self, name: str, end: int) -> list[dict]:
         """What a validator keeps of a tempo."""
@@ -137,24 +141,45 @@ async def _play(found: Played, noise: str) -> None:
             nursery.start_soon(mia.miner.mine, NETUID, GOOD, 2, 1)
             nursery.start_soon(moe.miner.mine, NETUID, noise, 2, 1)
         ann = await start("ann", duplicates=True)
-        ben = await start("ben", duplicates=False)
-        async with member(found.place / "lou", GENESIS, pair_of("lou")) as lou:
-            Rogue(lou, [refuses])
-            for node in (ann, ben):
-                await join(node, mia, moe, rog, lou)
-            await until(lambda: all(len(_heard(node)) == 4 for node in (ann, ben)))
-        await _judge(found, ann, ben)
+        lou = _Leaver(found.place / "lou")
+        others = await stack.enter_async_context(trio.open_nursery())
+        miners = [mia, moe, rog, await others.start(lou.stay)]
+        await _begin(ann, *miners)
+        ben = await start("ben", duplicates=False)  # from now on there are blocks
+        await _begin(ben, *miners)
+        lou.leaves.set()
+        await join(ben, ann)
+        await _ask_as_clients(ann, ben)
+        await _live_through(found, ann, ben)
         found.asked = {name: door.asked for name, door in doors.items()}
+        found.allowed = {key: one.burst for key, one in mia.allowance._buckets.items()}
         found.bans = {peer for node in (mia, moe, ann, ben) for peer in node.host.bans()}
 
 
-async def _judge(found: Played, ann: Node, ben: Node) -> None:
-    """Have the chain begin, and both judge."""
-    await join(ben, ann)
-    for node in (ann, ben):
-        assert node.judging is not None
-        node.judging.begin(NETUID, None)
-    await _ask_as_clients(ann, ben)
+@dataclass
+class _Leaver:
+    """A miner that says so, and goes."""
+
+    home: Path
+    leaves: trio.Event = field(default_factory=trio.Event)
+
+    async def stay(self, task_status: TaskStatus[Node] = trio.TASK_STATUS_IGNORED) -> None:
+        async with member(self.home, GENESIS, pair_of("lou")) as node:
+            Rogue(node, [refuses])
+            task_status.started(node)
+            await self.leaves.wait()
+
+
+async def _begin(node: Node, *miners: Node) -> None:
+    """Meet the miners, and judge them."""
+    await join(node, *miners)
+    await until(lambda: len(_heard(node)) == len(miners))
+    assert node.judging is not None
+    node.judging.begin(NETUID, None)
+
+
+async def _live_through(found: Played, ann: Node, ben: Node) -> None:
+    """Three tempos, of which the validators have made all visits."""
     for epoch in (FIRST, SECOND, THIRD, END):
         await until(lambda epoch=epoch: followed(ann).head.height >= epoch)
         with followed(ann).snapshot() as disk:
@@ -232,8 +257,9 @@ def test_each_way_not_to_answer_is_named_once_a_tempo_and_earns_nothing(played: 
         assert all(visit["fault"] and visit["reward"] == 0 for visit in visits)
     faults = {visit["fault"] for visit in of(played.visits("ann", SECOND), ROG)}
     assert len(faults) >= 4
-    gone = {visit["fault"] for visit in of(played.visits("ann", SECOND), LOU)}
-    assert all("reached" in fault for fault in gone)
+    gone = of(played.visits("ann", SECOND), LOU)
+    assert all(visit["fault"] and visit["reward"] == 0 for visit in gone)
+    assert any("cannot be reached" in visit["fault"] for visit in gone)
     name = peer_id_of(pair_of("rog").public)
     lines = Counter(line for line in played.log if name in line and "subnet 1: miner" in line)
     tempos = 4  # with the begun last
@@ -244,6 +270,24 @@ def test_good_answers_are_kept_with_their_receipts(played: Played) -> None:
     visits = of(played.visits("ann", SECOND), MIA)
     assert all(visit["fault"] == "" and visit["receipt"] for visit in visits)
     assert all(of(played.visits("ann", SECOND), ROG)[0]["receipt"] is None for visit in visits)
+
+
+def test_stake_on_the_ledger_says_how_often_a_validator_may_ask(
+    played: Played, disk: Snapshot
+) -> None:
+    settings, state = Settings(), State(disk)
+    stakes = {key: pool_at(state, key).stake for key in map(key_of, ("ann", "ben"))}
+    assert set(stakes) < set(played.allowed)
+    for key, most in played.allowed.items():
+        if key in stakes:
+            due = settings.validator_requests * stakes[key] / sum(stakes.values())
+            assert most == pytest.approx(due, rel=0.1), "earnings are staked meanwhile"
+        else:
+            assert most == settings.free_requests
+
+
+def key_of(name: str) -> PublicKey:
+    return pair_of(name).public
 
 
 # --- what users asked
