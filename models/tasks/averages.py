@@ -86,10 +86,6 @@ class Averages:
                 door.turn()
                 door.average = UNKNOWING if is_gone else door.average
 
-    def knows(self, miner: Miner) -> bool:
-        """Whether a miner has been visited."""
-        return miner in self._doors
-
     def score(self, miner: Miner) -> float:
         """The mean of both averages, or twice the stranger's if that is less; 0 at least.
 

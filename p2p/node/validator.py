@@ -13,10 +13,10 @@
 
 import logging
 import os
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -49,6 +49,8 @@ log = logging.getLogger("yuma.validator")
 LEAST_AT_ONCE, MOST_AT_ONCE = 16, 256
 """Visits, of which each is to another miner. In between: so many that all could time out, and
 none would have to be left out."""
+MOST_CONNECTED: Final = 384
+"""Miners that a stranger is connected to: its host keeps 512, and more than are visited at once."""
 CLIENTS_LIMIT_MS: Final = Request("", b"").time_limit_ms
 """What a visit says it would wait, as a client does; the deadline is kept here."""
 DUPLICATE_TOKENS: Final = 16
@@ -87,6 +89,8 @@ class _Round:
     vector: list[tuple[int, int]] | None = None
     """The weights that came of it, once averages have moved."""
     said: bool = False
+    met: OrderedDict[PeerId, None] = field(default_factory=OrderedDict)
+    """Whom its stranger is connected to, the one visited last at the end."""
 
 
 class Validator:
@@ -109,8 +113,6 @@ class Validator:
         """What was said of this tempo's visits."""
         self._limit = trio.CapacityLimiter(LEAST_AT_ONCE)
         self._disk = trio.CapacityLimiter(1)
-        self._visited: Counter[PeerId] = Counter()
-        """Visits under way as a stranger, by peer."""
 
     async def run(self) -> None:
         """Judge until cancelled."""
@@ -202,28 +204,22 @@ class Validator:
 
     async def _visit(self, round_: _Round, visit: Visit, caller: Caller) -> None:
         try:
-            async with self._one_connection(round_.plan.miners[visit.uid], caller):
-                await self._judge(round_, visit, caller)
+            if caller is not self._around.caller:
+                peer = peer_id_of(round_.plan.miners[visit.uid].hotkey)
+                await self._leave_room(round_, caller, peer)
+            await self._judge(round_, visit, caller)
         except Exception as error:  # whatever a task of another package raises
             self._say_once(logging.WARNING, f"a visit failed: {error!r}")
         finally:
             self._limit.release_on_behalf_of(visit)
 
-    @asynccontextmanager
-    async def _one_connection(self, miner: Miner, caller: Caller) -> AsyncIterator[None]:
-        """Have a stranger leave after its visit: it could not be connected to thousands."""
-        peer = peer_id_of(miner.hotkey)
-        if caller is self._around.caller:
-            yield
-            return
-        self._visited[peer] += 1
-        try:
-            yield
-        finally:
-            self._visited[peer] -= 1
-            if not self._visited[peer]:
-                del self._visited[peer]
-                await caller.host.disconnect(peer)
+    async def _leave_room(self, round_: _Round, unknown: Caller, peer: PeerId) -> None:
+        """Have the stranger leave whom it visited longest ago, where it is connected to many."""
+        round_.met.pop(peer, None)
+        round_.met[peer] = None
+        if len(round_.met) > MOST_CONNECTED:
+            oldest, _ = round_.met.popitem(last=False)
+            await unknown.host.disconnect(oldest)
 
     async def _judge(self, round_: _Round, visit: Visit, caller: Caller) -> None:
         """Make one visit, and keep what came of it."""
@@ -252,9 +248,9 @@ class Validator:
         await self._keep(round_.plan.end, line)
 
     def _is_excused(self, plan: Plan, uid: int, miner: Miner) -> bool:
-        """Whether a neuron need not have a model: a validator that never had one, or any while
-        nobody is heard of here."""
-        return self._around.alone() or (uid in plan.permits and not self.averages.knows(miner))
+        """Whether a neuron need not have a model: a validator that has nothing to lose, or any
+        while nobody is heard of here."""
+        return self._around.alone() or (uid in plan.permits and not self.averages.score(miner))
 
     def _served(self, miner: Miner) -> Served | None:
         return self._around.served(miner.hotkey, self.netuid)

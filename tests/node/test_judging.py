@@ -22,8 +22,8 @@ from tests.node.judged import NETUID, Rogue, genesis_with, knows, logged, pair_o
 from tests.system.networks import WALLET
 
 QUICK = replace(
-    DEVNET, block_ms=100, view_ms=500, max_view_ms=2_000, resend_ms=200, epoch=4, tempo=10,
-    heartbeat_interval=2,
+    DEVNET, block_ms=100, view_ms=500, max_view_ms=2_000, resend_ms=200, drift_ms=200, epoch=4,
+    tempo=10, heartbeat_interval=2,
 )  # fmt: skip
 NAMES = ["ann", "rog"]
 TASKS = {2: (), 3: (Task("chess", ""),), 4: (Task("text", '{"choices": 99}'),)}

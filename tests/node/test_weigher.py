@@ -24,8 +24,8 @@ from tests.node.chains import followed, member, until
 from tests.node.judged import NETUID, genesis_with, logged, pair_of, sent_by
 
 QUICK = replace(
-    DEVNET, block_ms=100, view_ms=500, max_view_ms=2_000, resend_ms=200, epoch=4, tempo=8,
-    heartbeat_interval=2, weights_interval=5, root_cutoff=24,
+    DEVNET, block_ms=100, view_ms=500, max_view_ms=2_000, resend_ms=200, drift_ms=200, epoch=4,
+    tempo=8, heartbeat_interval=2, weights_interval=5, root_cutoff=24,
 )  # fmt: skip
 HIDDEN = genesis_with(QUICK, ["ann", "mia", "moe"], voters=1)
 OPEN = genesis_with(QUICK, ["ann", "mia", "moe"], voters=1, reveal=0)
