@@ -1,5 +1,6 @@
 """A subnet of nodes in the tests' own process, and who misbehaves in it."""
 
+import json
 import logging
 import shutil
 import time
@@ -70,14 +71,17 @@ def genesis_with(
 
 
 def write_noise(directory: Path) -> str:
-    """The shipped model with weights that nobody trained; its directory."""
+    """A model of one layer, else like the shipped one, that nobody trained; its directory."""
     shutil.copytree(SHIPPED / "docs-gpt", directory)
     (directory / "card.json").unlink()
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, "name": "noise", "layers": 1}))
     weights = load_file(directory / "model.safetensors")
     dice = np.random.default_rng(1)
     noise = {
         name: dice.normal(0, 0.02, value.shape).astype(value.dtype)
         for name, value in weights.items()
+        if name.startswith(("embedding.", "blocks.0."))
     }
     save_file(noise, directory / "model.safetensors")
     return str(directory)
