@@ -240,6 +240,30 @@ def test_of_many_miners_the_best_are_named(within: Yuma, fake: FakeDaemon) -> No
     assert json.loads(within("validate", "--json").out)["judging"][0]["scores"] == scores
 
 
+def test_a_voter_goes_on_though_its_model_is_gone(home: Path) -> None:
+    """Given settings that name a model that was moved, and a subnet to judge twice over;
+    then the node says so, votes, and does what it can."""
+    assert run_within(home, "init", "--network", "minimal").code == 0
+    with (home / "node.toml").open("a") as file:
+        file.write(f'mine = ["1:{home}/gone", "2:nonesuch"]\nvalidate = ["1", "1:{home}"]\n')
+    with running(home) as node:
+        wait_until(lambda: node.json("chain", "head")["height"] >= 2)
+        log = node.log.read_text()
+        assert "subnet 1 is not mined: " in log
+        assert f"{home}/gone: No such file or directory" in log
+        assert "subnet 2 is not mined: " in log
+        assert (
+            "subnet 1 is judged here already; if it is not to be any more: yuma validate --netuid 1 --off"
+            in log
+        )
+        assert "Traceback" not in log
+        assert node.json("mine") == {"mining": []}
+        assert [row["corpus"] for row in node.json("validate")["judging"]] == [""]
+        ended = node("mine", "--netuid", "2", "--off")
+        assert ended.code == 0
+    assert tomllib.loads((home / "node.toml").read_text())["mine"] == [f"1:{home}/gone"]
+
+
 def test_a_swarm_without_a_ledger_has_no_subnets(home: Path) -> None:
     with running(home) as alone:
         refused(alone("mine", "--netuid", "1", "--model", "docs-gpt"), "this node follows no chain")
