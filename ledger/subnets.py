@@ -154,8 +154,9 @@ def check_task(task: Task) -> None:
     """Whether a subnet can have this task. Raises Invalid BAD_SETTING."""
     if not TASK_NAME.fullmatch(task.name):
         raise Invalid(Reason.BAD_SETTING, "a task's name begins with a letter, then a-z 0-9 . _ -")
-    if not task.parameters.isprintable():
-        raise Invalid(Reason.BAD_SETTING, "a task's parameters are one printable line")
+    # By number: what Python calls printable differs between its versions, and blocks must not.
+    if not all(" " <= letter <= "~" for letter in task.parameters):
+        raise Invalid(Reason.BAD_SETTING, "a task's parameters are one line of printable ASCII")
 
 
 def task_of(state: State, netuid: int) -> Task | None:

@@ -30,6 +30,18 @@ DOORS = {
     "hypercorn": ("p2p/http/",),
     "click": ("p2p/cli/",),
 }
+BY_UNICODE = {
+    *("isalnum", "isalpha", "isdecimal", "isdigit", "isidentifier", "isnumeric", "isprintable"),
+    *("isspace", "islower", "isupper", "istitle", "lower", "upper", "casefold", "title"),
+    *("capitalize", "swapcase", "unicodedata"),
+}
+"""What Python's Unicode tables decide, which differ between its versions."""
+NO_RULES = {
+    "ledger/address.py": "how people write an address, of ASCII letters",
+    "ledger/parts.py": "names of files",
+    "ledger/wallet.py": "words and passwords of people",
+}
+"""Where that may be asked, as no block hangs on it."""
 BANNED = ("pickle", "marshal", "shelve", "dill")
 
 
@@ -73,6 +85,28 @@ def test_nothing_unpickles() -> None:
         text = path.read_text()
         assert "torch.load(" not in text, path
         assert "allow_pickle=True" not in text, path
+
+
+def test_no_rule_hangs_on_the_unicode_tables_of_a_python_version() -> None:
+    asking = {
+        str(path.relative_to(ROOT))
+        for path in sources()
+        if path.relative_to(ROOT).parts[0] in ("ledger", "consensus")
+        and BY_UNICODE & (methods_of(path) | imports_of(path))
+    }
+    assert asking == set(NO_RULES)
+
+
+def methods_of(path: Path) -> set[str]:
+    """The methods that a file calls, and those of `str` that it names."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    called = [node.func for node in nodes if isinstance(node, ast.Call)]
+    return {
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute)
+        and (node in called or (isinstance(node.value, ast.Name) and node.value.id == "str"))
+    }
 
 
 def test_the_top_level_is_as_designed() -> None:

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from ledger.errors import Invalid, Reason
+from ledger.params import MAX_PARAMETERS_BYTES
+from models.tasks.parameters import TABLES, settings_of
 from models.types import Kind, Tensor
 
-MAX_PARAMETERS_BYTES = 1024
 GROUP = "yuma.tasks"
-OWN = {
-    name: EntryPoint(name, f"models.tasks.{name}:open_{name}", GROUP)
-    for name in ("embedding", "tensor", "text")
-}
+OWN = {name: EntryPoint(name, f"models.tasks.{name}:open_{name}", GROUP) for name in TABLES}
 """Named here and not in the package's metadata, so that a bare checkout has them too."""
 
 
@@ -72,6 +70,16 @@ def open_task(name: str, parameters: str, corpus: Path | None) -> Task:
     if not isinstance(task, Task):
         raise Invalid(Reason.BAD_TASK, f"what {name} opens is no task")
     return task
+
+
+def check_parameters(name: str, parameters: str) -> None:
+    """Whether an owner can set these parameters of a task; of ours, whether the task takes them.
+
+    It needs no corpus, and nothing that is heavy to load. Raises Invalid BAD_TASK.
+    """
+    fields = _fields(parameters)
+    if name in TABLES:
+        settings_of(TABLES[name], fields)
 
 
 def _fields(parameters: str) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from ledger.codec import pack
 from models.answers import directions_of
 from models.tasks import Challenge
 from models.tasks.corpus import Corpus, read_texts
-from models.tasks.parameters import Parameters, deadline_of, per_tempo_of
+from models.tasks.parameters import EMBEDDING, settings_of
 from models.tasks.scoring import reward, softmax
-from models.types import MAX_CHOICES, Kind, Passages, Tensor
+from models.types import Kind, Passages, Tensor
 
 SHARPNESS = 10.0
 """What a cosine is multiplied with before the softmax. Cosines from -1 to 1 can state odds of up to
@@ -46,11 +46,7 @@ class EmbeddingTask:
 
 def open_embedding(fields: dict[str, Any], folder: Path | None) -> EmbeddingTask:
     """The task with its parameters. Raises Invalid BAD_TASK."""
-    parameters = Parameters(fields)
-    passage = parameters.integer("passage", 200, 16, 400)
-    choices = parameters.integer("choices", 4, 2, MAX_CHOICES)
-    deadline_ms, per_tempo = deadline_of(parameters), per_tempo_of(parameters)
-    parameters.finish()
-    corpus = Corpus(read_texts(folder), passage, passage)
-    corpus.question(b"", choices)  # what cannot be asked is said now
-    return EmbeddingTask(corpus, choices, deadline_ms, per_tempo)
+    said = settings_of(EMBEDDING, fields)
+    corpus = Corpus(read_texts(folder), said["passage"], said["passage"])
+    corpus.question(b"", said["choices"])  # what cannot be asked is said now
+    return EmbeddingTask(corpus, said["choices"], said["deadline_ms"], said["per_tempo"])

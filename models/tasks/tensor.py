@@ -16,14 +16,13 @@ from models.answers import as_probabilities, numbers_of
 from models.header import Entry, begin_of, read_header
 from models.tasks import Challenge
 from models.tasks.dice import Dice
-from models.tasks.parameters import Parameters, deadline_of, per_tempo_of
+from models.tasks.parameters import MAX_CLASSES, TENSOR, settings_of
 from models.tasks.scoring import reward, softmax
 from models.types import MAX_INPUT_BYTES, Kind, Tensor
 
 FILE = "labelled.safetensors"
 MAX_BYTES = 256 * 2**20
 """Kept in memory."""
-MAX_CLASSES = 65_536
 DTYPES = {
     "F32": "float32",
     "F64": "float64",
@@ -66,18 +65,15 @@ def open_tensor(fields: dict[str, Any], folder: Path | None) -> TensorTask:
 
     Raises Invalid BAD_TASK.
     """
-    parameters = Parameters(fields)
-    said = parameters.word("output", "logits", "probabilities")
-    classes = parameters.integer("classes", 0, 0, MAX_CLASSES)
-    deadline_ms, per_tempo = deadline_of(parameters), per_tempo_of(parameters)
-    parameters.finish()
+    said = settings_of(TENSOR, fields)
     if folder is None:
         raise _refuse(f"it needs a folder with {FILE}")
     inputs, labels = read_labelled(folder / FILE)
-    classes = classes or int(labels.max()) + 1
+    classes = said["classes"] or int(labels.max()) + 1
     if not 2 <= classes <= MAX_CLASSES or labels.min() < 0 or labels.max() >= classes:
         raise _refuse(f"{FILE}: the labels are not of 2 to {MAX_CLASSES} classes from 0 on")
-    return TensorTask(inputs, labels, classes, said == "logits", deadline_ms, per_tempo)
+    is_logits = said["output"] == "logits"
+    return TensorTask(inputs, labels, classes, is_logits, said["deadline_ms"], said["per_tempo"])
 
 
 def read_labelled(path: Path) -> tuple[Array, NDArray[np.int64]]:

@@ -8,9 +8,9 @@ from ledger.codec import pack
 from models.answers import probabilities_of
 from models.tasks import Challenge
 from models.tasks.corpus import Corpus, read_texts
-from models.tasks.parameters import Parameters, deadline_of, per_tempo_of
+from models.tasks.parameters import TEXT, settings_of
 from models.tasks.scoring import reward
-from models.types import MAX_CHOICES, Choices, Kind, Tensor
+from models.types import Choices, Kind, Tensor
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,7 @@ class TextTask:
 
 def open_text(fields: dict[str, Any], folder: Path | None) -> TextTask:
     """The task with its parameters. Raises Invalid BAD_TASK."""
-    parameters = Parameters(fields)
-    # The bounds keep a challenge of the widest characters within what a query may carry.
-    prefix = parameters.integer("prefix", 240, 16, 1000)
-    continuation = parameters.integer("continuation", 60, 4, 400)
-    choices = parameters.integer("choices", 4, 2, MAX_CHOICES)
-    deadline_ms, per_tempo = deadline_of(parameters), per_tempo_of(parameters)
-    parameters.finish()
-    corpus = Corpus(read_texts(folder), prefix, continuation)
-    corpus.question(b"", choices)  # what cannot be asked is said now
-    return TextTask(corpus, choices, deadline_ms, per_tempo)
+    said = settings_of(TEXT, fields)
+    corpus = Corpus(read_texts(folder), said["prefix"], said["continuation"])
+    corpus.question(b"", said["choices"])  # what cannot be asked is said now
+    return TextTask(corpus, said["choices"], said["deadline_ms"], said["per_tempo"])

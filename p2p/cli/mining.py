@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from p2p.cli.client import NoDaemon, Refusal
 from p2p.cli.command import Command, current_client, current_home, json_option, note
 from p2p.cli.failure import Failure
 from p2p.cli.models import LOAD_S, model_reference
@@ -14,6 +15,9 @@ from p2p.cli.show import print_json, print_table
 from p2p.cli.submit import WAIT_S, Manner, Row, Sender, node_key, tokens
 from p2p.cli.wallets import password_option, unlock, wallet_option
 from p2p.config import load_settings, set_value
+
+BEST = 3
+"""How many miners a line names; --json names all."""
 
 netuid_option = click.option("--netuid", type=click.IntRange(1, 32), help="The subnet.")
 off_option = click.option("--off", is_flag=True, help="Do it no longer.")
@@ -42,9 +46,7 @@ def mine(
     if netuid is None:
         return _show_mining(client.get("/v0/mining"), as_json)
     if off:
-        client.post("/v0/mining/stop", {"netuid": netuid})
-        _remember("mine", netuid, None)
-        return note(f"subnet {netuid} is mined no longer")
+        return _end("mine", "mining", netuid, "mined")
     if model is None:
         raise Failure("a model is due", "such as: --model docs-gpt")
     said = _begin("mining", netuid, {"model": model_reference(model)}, name, yes)
@@ -80,9 +82,7 @@ def validate(
     if netuid is None:
         return _show_judging(client.get("/v0/judging"), as_json)
     if off:
-        client.post("/v0/judging/stop", {"netuid": netuid})
-        _remember("validate", netuid, None)
-        return note(f"subnet {netuid} is judged no longer")
+        return _end("validate", "judging", netuid, "judged")
     place = str(corpus.resolve()) if corpus else ""
     said = _begin("judging", netuid, {"corpus": place}, name, yes)
     _remember("validate", netuid, f"{netuid}:{place}" if place else str(netuid))
@@ -106,6 +106,21 @@ def _begin(work: str, netuid: int, body: Row, wallet: str, yes: bool) -> Row:
             client.post(f"/v0/{work}/stop", {"netuid": netuid})
             raise
     return said
+
+
+def _end(setting: str, work: str, netuid: int, done: str) -> None:
+    """Mine or judge a subnet no longer: not after a restart, and not now. Raises Failure.
+
+    The file comes first: what ended by itself would begin again at the next start.
+    """
+    was_kept = _remember(setting, netuid, None)
+    try:
+        current_client().post(f"/v0/{work}/stop", {"netuid": netuid})
+    except (Refusal, NoDaemon):
+        if not was_kept:
+            raise
+        return note(f"subnet {netuid} was not {done} now, and is not after a restart either")
+    note(f"subnet {netuid} is {done} no longer")
 
 
 def _agreed_price(netuid: int, yes: bool) -> int | None:
@@ -134,15 +149,19 @@ def _register(netuid: int, price: int, wallet: str) -> None:
     note(f"registered in block {sent[-1]['height']} for {tokens(price)} at most")
 
 
-def _remember(setting: str, netuid: int, entry: str | None) -> None:
-    """Put what goes on in a subnet into node.toml, in place of what was there. Raises ConfigError.
+def _remember(setting: str, netuid: int, entry: str | None) -> bool:
+    """Put what goes on in a subnet into node.toml, in place of what was there, and say whether
+    something was. Raises ConfigError.
 
     What a flag or the environment says is not the file's to keep.
     """
     home = current_home()
     held: Sequence[str] = getattr(load_settings(home, {}, {}).settings, setting)
     kept = [each for each in held if each.partition(":")[0] != str(netuid)]
-    set_value(home, setting, tuple(kept if entry is None else [*kept, entry]))
+    now = tuple(kept if entry is None else [*kept, entry])
+    if now != tuple(held):
+        set_value(home, setting, now)
+    return len(kept) < len(held)
 
 
 def _show_mining(answer: dict[str, Any], as_json: bool) -> None:
@@ -160,13 +179,20 @@ def _show_judging(answer: dict[str, Any], as_json: bool) -> None:
             row["netuid"],
             row["until"],
             f"{row['answered']} of {row['visits']}",
-            " ".join(f"{uid}={score:.2f}" for uid, score in row["scores"].items()),
+            len(row["scores"]),
+            _best(row["scores"]),
             row["problem"],
         )
         for row in answer["judging"]
     ]
-    headers = ("NETUID", "TEMPO TO", "ANSWERED", "SCORES", "PROBLEM")
+    headers = ("NETUID", "TEMPO TO", "ANSWERED", "MINERS", "BEST", "PROBLEM")
     print_table(headers, rows, empty="no subnet is judged here")
+
+
+def _best(scores: dict[str, float]) -> str:
+    """The miners with the best scores, by uid: a subnet has thousands."""
+    best = sorted(scores.items(), key=lambda item: (-item[1], int(item[0])))
+    return " ".join(f"{uid}={score:.2f}" for uid, score in best[:BEST])
 
 
 COMMANDS = (mine, validate)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from p2p.cli.command import Group, current_client, json_option
+from p2p.cli.command import Group, current_client, json_option, note
 from p2p.cli.failure import Failure
 from p2p.cli.show import print_json, print_pairs, print_table
 from p2p.cli.submit import (
@@ -22,6 +22,8 @@ from p2p.cli.wallets import password_option, unlock, wallet_option
 
 SHARE = 2**32
 """The whole of emission, as the daemon counts shares."""
+
+TASKS_HINT = "such as: yuma subnet task NETUID text '{\"choices\": 4}'"
 
 netuid_argument = click.argument("netuid", type=int)
 
@@ -121,8 +123,29 @@ def task(netuid: int, task: str, parameters: str, name: str, manner: Manner) -> 
     """
     from ledger.payloads import SetTask
 
+    _check_task(task, parameters)
     payload = SetTask(netuid, task, parameters)
     print_sent(Sender(lambda: unlock(name), manner).send(payload), manner)
+
+
+def _check_task(name: str, parameters: str) -> None:
+    """Whether it can be a subnet's task: what is said wrongly holds for a tempo. Raises Failure."""
+    from ledger.errors import Invalid
+    from ledger.params import MAX_TASK_BYTES
+    from ledger.subnets import check_task
+    from ledger.tables import Task
+    from models.tasks import check_parameters
+    from models.tasks.parameters import TABLES
+
+    if len(name) > MAX_TASK_BYTES:
+        raise Failure(f"a task's name has at most {MAX_TASK_BYTES} letters", TASKS_HINT)
+    try:
+        check_task(Task(name, parameters))
+        check_parameters(name, parameters)
+    except Invalid as error:
+        raise Failure(f"the task {name!r:.80} cannot be set: {error.detail}", TASKS_HINT) from None
+    if name not in TABLES:
+        note(f"{name} is not a task of yuma's own: who judges needs a package that brings it")
 
 
 @subnet.command("list")

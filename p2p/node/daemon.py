@@ -109,15 +109,27 @@ async def _main(home: Home, settings: Settings, chain: Chain | None) -> None:
 
 
 async def _take_part(node: Node, settings: Settings) -> None:
-    """Mine and judge what the settings name. Raises Invalid, ConfigError."""
+    """Mine and judge what the settings name. Raises ConfigError."""
     for each in settings.mine:
         netuid, _, model = each.partition(":")
-        worker = await node.miner.mine(int(netuid), model, settings.slots, settings.threads)
-        log.info("mining subnet %s with %s", netuid, worker.card.name)
+        with _going_on(f"subnet {netuid} is not mined", f"yuma mine --netuid {netuid} --off"):
+            worker = await node.miner.mine(int(netuid), model, settings.slots, settings.threads)
+            log.info("mining subnet %s with %s", netuid, worker.card.name)
     for number, corpus in judged(settings.validate):
         if node.judging is None:
             raise ConfigError("validate names subnets, and this swarm has no ledger")
-        node.judging.begin(number, corpus)
+        with _going_on(f"validate = {number} fails", f"yuma validate --netuid {number} --off"):
+            node.judging.begin(number, corpus)
+
+
+@contextmanager
+def _going_on(what: str, command: str) -> Iterator[None]:
+    """Say what cannot be begun, and go on: the node may be a voter whom others need."""
+    try:
+        yield
+    except (Invalid, OSError, trio.TooSlowError) as error:
+        why = str(error) or type(error).__name__
+        log.error("%s: %s; if it is not to be any more: %s", what, why, command)
 
 
 @asynccontextmanager

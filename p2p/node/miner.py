@@ -64,6 +64,8 @@ class Miner:
     changed: Callable[[], None]
     """Called when what is served has changed."""
     workers: dict[str, Worker] = field(default_factory=dict)
+    _begun: set[int] = field(default_factory=set)
+    """The subnets for which a model is being loaded."""
     _nursery: trio.Nursery | None = None
     _closed: bool = False
 
@@ -106,8 +108,14 @@ class Miner:
         if mined:
             detail = f"subnet {netuid} is mined here with {mined[0].recipe.name}"
             raise Invalid(Reason.BUSY, detail)
-        served = (each for each in self.workers.values() if each.recipe.is_of(place))
-        worker = next(served, None) or await self.serve(place, None, slots, threads)
+        if netuid in self._begun:
+            raise Invalid(Reason.BUSY, f"subnet {netuid} is about to be mined here")
+        self._begun.add(netuid)
+        try:
+            served = (each for each in self.workers.values() if each.recipe.is_of(place))
+            worker = next(served, None) or await self.serve(place, None, slots, threads)
+        finally:
+            self._begun.remove(netuid)
         if worker.netuid:
             detail = f"{worker.recipe.name} mines subnet {worker.netuid} already"
             raise Invalid(Reason.BUSY, detail)

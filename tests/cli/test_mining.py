@@ -1,5 +1,6 @@
 """Taking part in subnets from the command line: one node founds and judges, another mines."""
 
+import json
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,6 +11,8 @@ import pytest
 from ledger.params import TOKEN
 from tests.cli.command_line import (
     Daemon,
+    FakeDaemon,
+    Yuma,
     run_within,
     running,
     start_daemon,
@@ -196,6 +199,66 @@ def test_what_is_off_stays_off(pair: Pair) -> None:
     pair.restart()
     assert pair.joined.json("mine") == {"mining": []}
     assert pair.joined.json("validate") == {"judging": []}
+
+
+def test_what_ended_by_itself_can_be_taken_back(pair: Pair) -> None:
+    """Given a miner whose model was stopped; then it is mined no more after a restart either."""
+    joined = pair.joined
+    assert joined("mine", "--netuid", "1", "--model", "docs-gpt").code == 0
+    assert joined("stop", "docs-gpt").code == 0
+    assert joined.json("mine") == {"mining": []}
+    assert len(pair.settings()["mine"]) == 1
+    ended = joined("mine", "--netuid", "1", "--off")
+    assert (ended.code, ended.err) == (
+        0,
+        "subnet 1 was not mined now, and is not after a restart either\n",
+    )
+    assert pair.settings()["mine"] == []
+    refused(joined("mine", "--netuid", "1", "--off"), "subnet 1 is not mined here")
+
+
+def test_what_is_kept_can_be_taken_back_without_a_daemon(within: Yuma, home: Path) -> None:
+    assert within("init").code == 0
+    assert within("config", "set", "validate", "1,2:/texts").code == 0
+    ended = within("validate", "--netuid", "2", "--off")
+    assert (ended.code, ended.err) == (
+        0,
+        "subnet 2 was not judged now, and is not after a restart either\n",
+    )
+    assert tomllib.loads((home / "node.toml").read_text())["validate"] == ["1"]
+    refused(within("validate", "--netuid", "2", "--off"), "no daemon is running")
+
+
+def test_of_many_miners_the_best_are_named(within: Yuma, fake: FakeDaemon) -> None:
+    scores = {str(uid): 1 / (1 + abs(uid - 30)) for uid in range(4000)}
+    row = {"netuid": 1, "until": 119, "answered": 9, "visits": 10, "scores": scores, "problem": ""}
+    fake.answers("200 OK", json.dumps({"judging": [row]}).encode())
+    assert within("validate").out.splitlines() == [
+        "NETUID  TEMPO TO  ANSWERED  MINERS  BEST                     PROBLEM",
+        "1       119       9 of 10   4000    30=1.00 29=0.50 31=0.50  -",
+    ]
+    assert json.loads(within("validate", "--json").out)["judging"][0]["scores"] == scores
+
+
+def test_a_voter_goes_on_though_its_model_is_gone(home: Path) -> None:
+    """Given settings that name a model that was moved, and a subnet to judge twice over;
+    then the node says so, votes, and does what it can."""
+    assert run_within(home, "init", "--network", "minimal").code == 0
+    with (home / "node.toml").open("a") as file:
+        file.write(f'mine = ["1:{home}/gone", "2:nonesuch"]\nvalidate = ["1", "1:{home}"]\n')
+    with running(home) as node:
+        wait_until(lambda: node.json("chain", "head")["height"] >= 2)
+        log = node.log.read_text()
+        assert "subnet 1 is not mined: " in log
+        assert f"{home}/gone: No such file or directory" in log
+        assert "subnet 2 is not mined: " in log
+        assert "subnet 1 is judged here already; if it is not to be any more: yuma val" in log
+        assert "Traceback" not in log
+        assert node.json("mine") == {"mining": []}
+        assert [row["corpus"] for row in node.json("validate")["judging"]] == [""]
+        ended = node("mine", "--netuid", "2", "--off")
+        assert ended.code == 0
+    assert tomllib.loads((home / "node.toml").read_text())["mine"] == [f"1:{home}/gone"]
 
 
 def test_a_swarm_without_a_ledger_has_no_subnets(home: Path) -> None:

@@ -53,7 +53,34 @@ def test_the_owner_says_what_a_subnet_asks(network: Daemon, netuid: str) -> None
     unless_frozen(network, "subnet", "task", netuid, "text", '{"choices": 3}')
     shown = network.json("subnet", "show", netuid)
     assert (shown["task"], shown["parameters"]) == ("text", '{"choices": 3}')
-    refused(network("subnet", "task", netuid, "No"), "the setting does not allow that value")
+
+
+@pytest.mark.parametrize(
+    ("task", "parameters", "why"),
+    [
+        ("No", "", "a task's name begins with a letter"),
+        ("text", "\udcff", "a task's parameters are one line of printable ASCII"),  # byte ff
+        ("text", '{"prefix": "é"}', "a task's parameters are one line of printable ASCII"),
+        ("text", '{"choices": 4', "its parameters are not JSON"),
+        ("text", '{"choices": 40}', "its parameter choices is not a whole number from 2 to 16"),
+        ("text", '{"choice": 4}', "it has no parameters 'choice', only choices, continuation,"),
+        ("tensor", '{"output": "words"}', "its parameter output is not one of logits, prob"),
+        ("chess", '{"a": 1, "a": 2}', "its parameters are not JSON, or name one twice"),
+        ("chess", "{" + 2000 * " " + "}", "its parameters are over 1024 bytes"),
+    ],
+)
+def test_a_task_that_cannot_be_asked_is_never_sent(
+    network: Daemon, netuid: str, task: str, parameters: str, why: str
+) -> None:
+    nonce = network.json("wallet", "balance")["nonce"]
+    outcome = network("subnet", "task", netuid, task, parameters)
+    refused(outcome, f"the task {task!r} cannot be set: {why}")
+    assert network.json("wallet", "balance")["nonce"] == nonce
+
+
+def test_a_task_with_a_name_too_long(network: Daemon, netuid: str) -> None:
+    refused(network("subnet", "task", netuid, 65 * "a"), "a task's name has at most 64 letters")
+    refused(network("subnet", "task", netuid, "\udcff"), "the task '\\udcff' cannot be set: a task")
 
 
 def unless_frozen(network: Daemon, *arguments: str) -> None:

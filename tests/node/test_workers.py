@@ -1,6 +1,7 @@
 """The daemon's end of a worker's pipe: large frames, death, restart, stop; with real processes."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -130,9 +131,41 @@ async def test_a_model_that_cannot_be_loaded_says_why(tmp_path) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_what_is_not_served_cannot_be_stopped() -> None:
+def miner_of() -> Miner:
     pair = KeyPair.generate()
-    miner = Miner(pair, ChainId(bytes(16)), lambda: 0, lambda: Height(0), lambda: None)
+    return Miner(pair, ChainId(bytes(16)), lambda: 0, lambda: Height(0), lambda: None)
+
+
+async def test_two_that_would_mine_one_subnet_at_once(double, tmp_path) -> None:
+    """Given two requests of which neither's model is loaded yet; then one of them mines."""
+    other = tmp_path / "other"
+    shutil.copytree(double, other)
+    miner = miner_of()
+    reasons: list[Reason] = []
+
+    async def mine(place: Path) -> None:
+        try:
+            await miner.mine(1, str(place), 1, 1)
+        except Invalid as error:
+            reasons.append(error.reason)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(miner.run)
+        async with trio.open_nursery() as both:
+            both.start_soon(mine, double)
+            both.start_soon(mine, other)
+        assert reasons == [Reason.BUSY]
+        assert [worker.netuid for worker in miner.workers.values()] == [1]
+        with pytest.raises(Invalid) as caught:
+            await miner.mine(2, str(tmp_path / "nowhere"), 1, 1)
+        assert caught.value.reason == Reason.BAD_MODEL
+        miner.stop_mining(1)
+        assert (await miner.mine(2, str(double), 1, 1)).netuid == 2, "what failed holds no place"
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_not_served_cannot_be_stopped() -> None:
+    miner = miner_of()
     with pytest.raises(Invalid) as caught:
         await miner.stop("nothing")
     assert caught.value.reason == Reason.NO_MODEL

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from ledger.errors import Invalid, Reason
 from models.answers import choices_of, passages_of
-from models.tasks import OWN, Task, open_task
+from models.tasks import OWN, Task, check_parameters, open_task
 from models.tasks.corpus import MAX_BYTES
 from models.tasks.tensor import FILE
 from models.types import (
@@ -55,6 +55,28 @@ def refused(name: str, parameters: str, corpus: Path | None = None) -> str:
 )
 def test_what_an_owner_cannot_set(name: str, parameters: str, words: str) -> None:
     assert words in refused(name, parameters)
+
+
+@pytest.mark.parametrize("name", [*OWN, "chess"])
+def test_parameters_are_checked_without_a_corpus(name: str) -> None:
+    check_parameters(name, "")
+    check_parameters(name, '{"per_tempo":12}')
+    for parameters in ("{", "[4]", '{"per_tempo":12,"per_tempo":13}', "1" * 1025):
+        with pytest.raises(Invalid) as refusal:
+            check_parameters(name, parameters)
+        assert refusal.value.reason is Reason.BAD_TASK
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("parameters", ['{"per_tempo":1}', '{"colour":4}', '{"deadline_ms":"5"}'])
+def test_of_our_tasks_every_parameter_is_checked(name: str, parameters: str) -> None:
+    with pytest.raises(Invalid) as refusal:
+        check_parameters(name, parameters)
+    assert refusal.value.detail in refused(name, parameters)
+
+
+def test_what_another_task_takes_is_for_it_to_say() -> None:
+    check_parameters("chess", '{"colour":"white"}')
 
 
 def test_what_an_owner_can_set() -> None:
