@@ -11,7 +11,9 @@ from trio_typing import TaskStatus
 from ledger.errors import Invalid, Reason
 from p2p.config import Home
 from p2p.node.journal import Journal
-from p2p.node.validator import Surroundings, Validator
+from p2p.node.validator import Validator
+from p2p.node.visits import Surroundings
+from p2p.node.weigher import Weigher
 
 log = logging.getLogger("yuma.judging")
 
@@ -22,6 +24,7 @@ class Judging:
 
     home: Home
     around: Surroundings
+    weigher: Weigher
     validators: dict[int, Validator] = field(default_factory=dict)
     _ends: dict[int, tuple[trio.CancelScope, trio.Event]] = field(default_factory=dict)
     """What ends a validator, and what tells that it has ended."""
@@ -38,7 +41,7 @@ class Judging:
             while True:
                 height = (await self.around.follow.head_after(height)).height
                 if not self.around.follow.syncing:
-                    await self.around.weigher.tend(reveals=self._judged)
+                    await self.weigher.tend(reveals=self._judged)
 
     def begin(self, netuid: int, corpus: Path | None) -> Validator:
         """Judge a subnet from now on, with a folder of data of one's own, or the task's default.
@@ -49,7 +52,9 @@ class Judging:
         if netuid in self.validators:
             raise Invalid(Reason.BUSY, f"subnet {netuid} is judged here already")
         journal = Journal(self.home.validators / str(netuid))
-        validator = self.validators[netuid] = Validator(netuid, corpus, journal, self.around)
+        validator = self.validators[netuid] = Validator(
+            netuid, corpus, journal, self.around, self.weigher
+        )
         self._ends[netuid] = trio.CancelScope(), trio.Event()
         self._judged = True
         self._nursery.start_soon(self._run, validator)

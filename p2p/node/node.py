@@ -35,7 +35,7 @@ from p2p.node.offers import Offers
 from p2p.node.presence import NO_HEAD, Presence
 from p2p.node.queries import QueryServer
 from p2p.node.router import Router
-from p2p.node.validator import Surroundings
+from p2p.node.visits import Surroundings
 from p2p.node.weigher import Weigher, root_of
 
 log = logging.getLogger("yuma.node")
@@ -140,7 +140,8 @@ class Node:
             router, offers, dht, follow, members, allowance,
         )  # fmt: skip
         if follow is not None:
-            node.judging = Judging(home, _surroundings(node, follow, home))
+            weigher = Weigher(home, pair, follow, root_of(settings.root))
+            node.judging = Judging(home, _surroundings(node, follow), weigher)
         return node
 
     @asynccontextmanager
@@ -253,7 +254,7 @@ class Node:
         self._nursery.start_soon(task, peer)
 
 
-def _surroundings(node: Node, follow: Follow, home: Home) -> Surroundings:
+def _surroundings(node: Node, follow: Follow) -> Surroundings:
     """What the validators of a node see of it."""
 
     def served(hotkey: PublicKey, netuid: int) -> Served | None:
@@ -264,7 +265,6 @@ def _surroundings(node: Node, follow: Follow, home: Home) -> Surroundings:
     return Surroundings(
         caller=node.router.caller,
         follow=follow,
-        weigher=Weigher(home, node.pair, follow, root_of(node.settings.root)),
         served=served,
         traffic=lambda: list(node.router.recent) if node.settings.duplicates else [],
         greeting=Greeting(node.presence.status, node.presence.freshest),

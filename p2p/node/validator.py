@@ -3,79 +3,33 @@
 * Each tempo has a plan, drawn by the VRF: when which miner is asked what, and through which door:
   as this node, or as a stranger under a key of that tempo (CONSENSUS 7). A miner that knows this
   node's address can tell its strangers by that.
-* A challenge has a truth that only this node knows; some visits repeat what clients asked. Of these
-  it counts only whether an answer came.
 * Near the tempo's end averages move, and the weights that follow from them are committed, of those
   who still have the uids that they had when the tempo began.
-* What goes wrong, in the data, a miner or a transaction, is one line of the log; it goes on. This
-  node's own faults do not count against a miner.
+* What goes wrong, in the data, a miner or a transaction, is one line of the log; it goes on.
 """
 
 import logging
-import os
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import trio
 
-from gossip.topics import Served
 from ledger.errors import Invalid, Reason
-from ledger.keys import PeerId, peer_id_of
 from ledger.neurons import neuron_of, permit
 from ledger.stakes import pool_of
 from ledger.state import State
 from ledger.tables import Task as TaskRow
 from ledger.types import PublicKey
-from models.answers import one_of
-from models.tasks import Challenge, Task, open_task
-from models.tasks.averages import Averages, Miner
-from models.tasks.schedule import Visit
-from models.types import ANSWERS, Kind, Sampling
-from p2p.node.attempt import Broken, Evidence, Lied
-from p2p.node.caller import NONCE_BYTES, Caller, Greeting, stranger
-from p2p.node.follow import Follow
+from models.tasks import Task, open_task
+from models.tasks.averages import Averages
 from p2p.node.journal import Journal, problem_of
 from p2p.node.round import Plan, miners_of, plan_of
-from p2p.node.router import Request
+from p2p.node.visits import Surroundings, Visits
 from p2p.node.weigher import Weigher
 
 log = logging.getLogger("yuma.validator")
-
-LEAST_AT_ONCE, MOST_AT_ONCE = 16, 256
-"""Visits, of which each is to another miner. In between: so many that all could time out, and
-none would have to be left out."""
-MOST_CONNECTED: Final = 384
-"""Miners that a stranger is connected to: its host keeps 512, and more than are visited at once."""
-CLIENTS_LIMIT_MS: Final = Request("", b"").time_limit_ms
-"""What a visit says it would wait, as a client does; the deadline is kept here."""
-DUPLICATE_TOKENS: Final = 16
-"""Of a text that is asked for again only to see whether it comes."""
-LEAST_CONTEXT: Final = 256
-"""Bytes that any text model reads, whatever it says."""
-NO_TRUTH: Final = -1
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a validator sees of the node around it."""
-
-    caller: Caller
-    follow: Follow
-    weigher: Weigher
-    served: Callable[[PublicKey, int], Served | None]
-    """The model with which a hotkey's node says that it mines a subnet."""
-    traffic: Callable[[], Sequence[Request]]
-    """What clients of this node asked lately and were answered, each by its model's digest."""
-    greeting: Greeting
-    strangers: bool
-    """Whether a node that nobody knows can ask: not in a private swarm."""
-    alone: Callable[[], bool]
-    """Whether no other node has been heard of lately."""
 
 
 @dataclass
@@ -83,21 +37,22 @@ class _Round:
     """A tempo under way."""
 
     plan: Plan
-    task: Task
-    visits: int = 0
-    answered: int = 0
+    visits: Visits
     vector: list[tuple[int, int]] | None = None
     """The weights that came of it, once averages have moved."""
     said: bool = False
-    met: OrderedDict[PeerId, None] = field(default_factory=OrderedDict)
-    """Whom its stranger is connected to, the one visited last at the end."""
 
 
 class Validator:
     """One subnet's."""
 
     def __init__(
-        self, netuid: int, corpus: Path | None, journal: Journal, around: Surroundings
+        self,
+        netuid: int,
+        corpus: Path | None,
+        journal: Journal,
+        around: Surroundings,
+        weigher: Weigher,
     ) -> None:
         self.netuid = netuid
         self.corpus = corpus
@@ -106,13 +61,9 @@ class Validator:
         """Why nobody is judged now; empty while all is well."""
         self.committed: dict[int, int] = {}
         """The weights said last, by uid."""
-        self._journal, self._around = journal, around
+        self._journal, self._around, self._weigher = journal, around, weigher
         self._round: _Round | None = None
         self._opened: tuple[TaskRow, Task] | None = None
-        self._faults: set[str] = set()
-        """What was said of this tempo's visits."""
-        self._limit = trio.CapacityLimiter(LEAST_AT_ONCE)
-        self._disk = trio.CapacityLimiter(1)
 
     async def run(self) -> None:
         """Judge until cancelled."""
@@ -142,19 +93,24 @@ class Validator:
         """Do what is due after a block. Raises Invalid, OSError."""
         if self._round is None or height >= self._round.plan.end:
             self._round = None
-            with self._around.follow.snapshot() as disk:
-                pair, chain = self._around.caller.pair, self._around.follow.chain
-                plan = plan_of(State(disk), chain, self.netuid, height, pair)
-            self._round = _Round(plan, await self._task(plan.task))
-            self._faults.clear()
-            if height < plan.last_visit:  # what came later would be of the next tempo's averages
-                await self._keep(plan.end, plan.as_json())
-                nursery.start_soon(self._visit_all, self._round)
+            self._round = await self._begin(height)
+            if height < self._round.plan.last_visit:  # later ones would be of the next tempo
+                nursery.start_soon(self._round.visits.run)
+        await self._round.visits.keep()
         if height >= self._round.plan.last_visit and not self._round.said:
             if self._round.vector is None:
                 self._round.vector = await self._turn(self._round)
             await self._commit(self._round.plan, self._round.vector)
             self._round.said = True
+
+    async def _begin(self, height: int) -> _Round:
+        """The tempo that begins with the block after a height. Raises Invalid, OSError."""
+        follow = self._around.follow
+        with follow.snapshot() as disk:
+            pair = self._around.caller.pair
+            plan = plan_of(State(disk), follow.chain, self.netuid, height, pair)
+        task = await self._task(plan.task)
+        return _Round(plan, Visits(plan, task, self.averages, self._journal, self._around))
 
     async def _task(self, row: TaskRow) -> Task:
         """The task that the ledger names, opened once, with its averages as they were left.
@@ -170,133 +126,6 @@ class Validator:
                 log.warning("subnet %d: the averages are damaged: %s", self.netuid, damage)
         return self._opened[1]
 
-    # --- visits
-
-    async def _visit_all(self, round_: _Round) -> None:
-        """Make all visits of a tempo through both doors."""
-        around = self._around
-        try:
-            async with AsyncExitStack() as stack:
-                unknown = around.caller
-                if around.strangers:
-                    unknown = await stack.enter_async_context(
-                        stranger(around.caller.chain, around.greeting, around.caller.addresses)
-                    )
-                await self._visit_each(round_, unknown)
-        except Exception as error:  # of the stranger's host; the next tempo has another
-            self._say_once(logging.WARNING, f"visits ended before their time: {error!r}")
-
-    async def _visit_each(self, round_: _Round, unknown: Caller) -> None:
-        """Make each visit when it is due, until the tempo is over."""
-        around, plan = self._around, round_.plan
-        visits = await trio.to_thread.run_sync(plan.visits, round_.task.per_tempo)
-        tempo_ms = (plan.end - plan.begin) * around.follow.params.block_ms
-        due = 2 * len(visits) * round_.task.deadline_ms // tempo_ms
-        self._limit.total_tokens = max(LEAST_AT_ONCE, min(due, MOST_AT_ONCE))
-        async with trio.open_nursery() as nursery:
-            for visit in visits:
-                head = await around.follow.head_after(plan.due_at(visit) - 1)
-                if head.height >= plan.end:
-                    break
-                await self._limit.acquire_on_behalf_of(visit)
-                caller = unknown if visit.stranger else around.caller
-                nursery.start_soon(self._visit, round_, visit, caller)
-
-    async def _visit(self, round_: _Round, visit: Visit, caller: Caller) -> None:
-        try:
-            if caller is not self._around.caller:
-                peer = peer_id_of(round_.plan.miners[visit.uid].hotkey)
-                await self._leave_room(round_, caller, peer)
-            await self._judge(round_, visit, caller)
-        except Exception as error:  # whatever a task of another package raises
-            self._say_once(logging.WARNING, f"a visit failed: {error!r}")
-        finally:
-            self._limit.release_on_behalf_of(visit)
-
-    async def _leave_room(self, round_: _Round, unknown: Caller, peer: PeerId) -> None:
-        """Have the stranger leave whom it visited longest ago, where it is connected to many."""
-        round_.met.pop(peer, None)
-        round_.met[peer] = None
-        if len(round_.met) > MOST_CONNECTED:
-            oldest, _ = round_.met.popitem(last=False)
-            await unknown.host.disconnect(oldest)
-
-    async def _judge(self, round_: _Round, visit: Visit, caller: Caller) -> None:
-        """Make one visit, and keep what came of it."""
-        miner = round_.plan.miners[visit.uid]
-        if self._served(miner) is None and self._is_excused(round_.plan, visit.uid, miner):
-            return
-        challenge, sampling = self._question(round_.task, visit, miner)
-        reward, evidence, fault = 0.0, None, ""
-        try:
-            evidence = await self._ask(round_.task, miner, challenge, sampling, caller)
-            if challenge.truth != NO_TRUTH:
-                tensor = one_of(evidence.receipt.body.output_tensor)
-                reward = round_.task.score(challenge, tensor, evidence.output)
-        except (Broken, Lied, Invalid) as error:
-            fault = str(error)
-        except trio.TooSlowError:
-            fault = f"no answer within {round_.task.deadline_ms} ms"
-        round_.visits += 1
-        round_.answered += not fault
-        if fault:
-            name = peer_id_of(miner.hotkey)
-            self._say_once(logging.INFO, f"miner {visit.uid} ({name}): {fault}")
-        if fault or challenge.truth != NO_TRUTH:
-            self.averages.observe(miner, visit.stranger, None if fault else reward)
-        line = _line(visit, miner, challenge, reward, evidence, fault)
-        await self._keep(round_.plan.end, line)
-
-    def _is_excused(self, plan: Plan, uid: int, miner: Miner) -> bool:
-        """Whether a neuron need not have a model: a validator that has nothing to lose, or any
-        while nobody is heard of here."""
-        return self._around.alone() or (uid in plan.permits and not self.averages.score(miner))
-
-    def _served(self, miner: Miner) -> Served | None:
-        return self._around.served(miner.hotkey, self.netuid)
-
-    def _question(self, task: Task, visit: Visit, miner: Miner) -> tuple[Challenge, Sampling]:
-        """What a visit asks: the task's challenge, or what a client asked, if any did."""
-        served = self._served(miner)
-        asked = [one for one in self._around.traffic() if served and _can_answer(served, one)]
-        if not visit.duplicate or not asked:
-            return task.draw(visit.seed), Sampling()
-        again = asked[int.from_bytes(visit.seed[:8], "big") % len(asked)]
-        most = min(again.sampling.max_tokens, DUPLICATE_TOKENS)
-        sampling = replace(again.sampling, max_tokens=most if again.kind is Kind.TEXT else 1)
-        return Challenge(again.kind, again.data, again.tensor, NO_TRUTH), sampling
-
-    async def _ask(
-        self, task: Task, miner: Miner, challenge: Challenge, sampling: Sampling, caller: Caller
-    ) -> Evidence:
-        """A miner's answer in time. Raises Broken, Lied, Invalid, TooSlowError."""
-        served = self._served(miner)
-        if served is None:
-            raise Broken("it serves no model for this subnet")
-        query = caller.query(
-            served.digest,
-            challenge.kind,
-            challenge.data,
-            os.urandom(NONCE_BYTES),
-            tensor=challenge.tensor,
-            sampling=sampling,
-            time_limit_ms=CLIENTS_LIMIT_MS,
-        )
-        with trio.fail_after(task.deadline_ms / 1000):
-            return await caller.ask(peer_id_of(miner.hotkey), query, challenge.data)
-
-    def _say_once(self, level: int, text: str) -> None:
-        """Log what is wrong with a visit, once a tempo."""
-        if text not in self._faults:
-            self._faults.add(text)
-            log.log(level, "subnet %d: %s", self.netuid, text)
-
-    async def _keep(self, end: int, line: dict[str, Any]) -> None:
-        try:
-            await trio.to_thread.run_sync(self._journal.note, end, line, limiter=self._disk)
-        except OSError as error:
-            self._say_once(logging.WARNING, f"visits are not kept: {error.strerror}")
-
     # --- weights
 
     async def _turn(self, round_: _Round) -> list[tuple[int, int]]:
@@ -307,7 +136,7 @@ class Validator:
         weights = [(uid, value) for uid, value in self.averages.weights(plan.miners) if value]
         log.info(
             "subnet %d, tempo to block %d: %d of %d visits answered, %d miners have a weight",
-            self.netuid, plan.end, round_.answered, round_.visits, len(weights),
+            self.netuid, plan.end, round_.visits.answered, round_.visits.made, len(weights),
         )  # fmt: skip
         return weights
 
@@ -323,7 +152,7 @@ class Validator:
         if not weights:
             return
         try:
-            await self._around.weigher.commit(self.netuid, weights)
+            await self._weigher.commit(self.netuid, weights)
         except Invalid as error:
             if error.reason != Reason.TOO_SOON:
                 raise
@@ -350,46 +179,11 @@ class Validator:
             "corpus": str(self.corpus) if self.corpus else "",
             "problem": self.problem,
             "until": plan.end if plan else None,
-            "visits": self._round.visits if self._round else 0,
-            "answered": self._round.answered if self._round else 0,
+            "visits": self._round.visits.made if self._round else 0,
+            "answered": self._round.visits.answered if self._round else 0,
             "weights": {str(uid): value for uid, value in self.committed.items()},
             "scores": {
                 str(uid): round(self.averages.score(miner), 4)
                 for uid, miner in (plan.miners.items() if plan else ())
             },
         }
-
-
-def _can_answer(served: Served, request: Request) -> bool:
-    """Whether a model can be asked what another answered: it takes such, and it is not too long
-    for it. Tensors are of one model's own shapes."""
-    if request.kind not in ANSWERS.get(served.kind, ()):
-        return False
-    if request.model == served.digest.hex():
-        return True
-    return request.kind is not Kind.TENSOR and len(request.data) < max(
-        served.context, LEAST_CONTEXT
-    )
-
-
-def _line(
-    visit: Visit,
-    miner: Miner,
-    challenge: Challenge,
-    reward: float,
-    evidence: Evidence | None,
-    fault: str,
-) -> dict[str, Any]:
-    """A visit as it is kept."""
-    return {
-        "uid": visit.uid,
-        "hotkey": peer_id_of(miner.hotkey),
-        "registered": miner.registered,
-        "stranger": visit.stranger,
-        "duplicate": challenge.truth == NO_TRUTH,
-        "kind": challenge.kind,
-        "truth": challenge.truth,
-        "reward": round(reward, 6),
-        "fault": fault,
-        "receipt": evidence.as_json() if evidence else None,
-    }
