@@ -269,5 +269,5 @@ def _surroundings(node: Node, follow: Follow) -> Surroundings:
         traffic=lambda: list(node.router.recent) if node.settings.duplicates else [],
         greeting=Greeting(node.presence.status, node.presence.freshest),
         strangers=node.members is None,
-        alone=lambda: not node.presence.everyone(),
+        alone=lambda: all(one.peer == node.pair.peer_id for one in node.presence.everyone()),
     )

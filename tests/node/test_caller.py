@@ -136,6 +136,6 @@ async def test_a_stranger_says_who_is_there_as_its_node_would(tmp_path: Path) ->
                 frames = Frames(stream, receives=protocol.response, sends=protocol.request)
                 await frames.send(miner.presence.status())
                 answers.append(await frames.receive())
+            await until(lambda: node.presence.own().key in miner.presence.book)
         assert answers == [node.presence.status(), node.presence.freshest()]
         assert caller.pair.peer_id != node.pair.peer_id
-        await until(lambda: node.presence.own().key in miner.presence.book)
