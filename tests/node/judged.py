@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import numpy as np
 import trio
@@ -85,6 +86,15 @@ def write_noise(directory: Path) -> str:
     }
     save_file(noise, directory / "model.safetensors")
     return str(directory)
+
+
+def write_topics(directory: Path) -> Path:
+    """A corpus of what the shipped model was trained on: it is right there nearly always."""
+    directory.mkdir()
+    held_out = json.loads((SHIPPED / "docs-gpt" / "held_out.json").read_text())
+    for name in topics.keys() - held_out.keys():
+        (directory / f"{name}.txt").write_text(topics[name])
+    return directory
 
 
 def sent_by(disk: Snapshot, sender: PublicKey) -> Iterator[tuple[int, Payload]]:

@@ -51,6 +51,7 @@ from tests.node.judged import (
     says,
     sent_by,
     write_noise,
+    write_topics,
 )
 
 PARAMS = replace(
@@ -65,7 +66,7 @@ PARAMS = replace(
 )
 NAMES = ["ann", "ben", "mia", "moe", "rog", "lou"]
 ANN, BEN, MIA, MOE, ROG, LOU = range(6)
-PER_TEMPO = 16
+PER_TEMPO = 8
 TASK = {"per_tempo": PER_TEMPO, "deadline_ms": 4000}
 GENESIS = genesis_with(PARAMS, NAMES, voters=2, parameters=json.dumps(TASK))
 FIRST, SECOND, THIRD = 11, 23, 35
@@ -145,9 +146,10 @@ async def _play(found: Played, noise: str) -> None:
         lou = _Leaver(found.place / "lou")
         others = await stack.enter_async_context(trio.open_nursery())
         miners = [mia, moe, rog, await others.start(lou.stay)]
-        await _begin(ann, *miners)
+        corpus = write_topics(found.place / "corpus")
+        await _begin(ann, corpus, *miners)
         ben = await start("ben", duplicates=False)  # from now on there are blocks
-        await _begin(ben, *miners)
+        await _begin(ben, corpus, *miners)
         lou.leaves.set()
         await join(ben, ann)
         await _ask_as_clients(ann, ben)
@@ -171,12 +173,12 @@ class _Leaver:
             await self.leaves.wait()
 
 
-async def _begin(node: Node, *miners: Node) -> None:
+async def _begin(node: Node, corpus: Path, *miners: Node) -> None:
     """Meet the miners, and judge them."""
     await join(node, *miners)
     await until(lambda: len(_heard(node)) == len(miners))
     assert node.judging is not None
-    node.judging.begin(NETUID, None)
+    node.judging.begin(NETUID, corpus)
 
 
 async def _live_through(found: Played, ann: Node, ben: Node) -> None:
