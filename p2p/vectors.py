@@ -8,11 +8,15 @@ import json
 import os
 import struct
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from p2p.config import Home, write_whole
+
+if TYPE_CHECKING:
+    from ledger.payloads import RevealWeights
+    from ledger.types import ChainId
 
 MAX_FILE_BYTES = 2**18
 
@@ -38,6 +42,38 @@ class Kept:
     places: list[int]
     values: list[int]
     committed: int = 0
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Who commits: a neuron, as commitments name it."""
+
+    chain: "ChainId"
+    netuid: int
+    hotkey: str
+    """The peer id of the node that signs."""
+    uid: int
+    registered: int
+
+
+def draw_up(
+    seat: Seat, places: Sequence[int], values: Sequence[int], *, version: int, last: int
+) -> Kept:
+    """A vector under a new salt, with the hash that commits to it. Raises ValueError."""
+    from ledger.weights import commitment
+
+    salt = new_salt().hex()
+    kept = Kept("", seat.netuid, seat.hotkey, version, last, salt, list(places), list(values))
+    digest = commitment(seat.chain, seat.uid, seat.registered, reveal_of(kept))
+    return replace(kept, hash=digest.hex())
+
+
+def reveal_of(kept: Kept) -> "RevealWeights":
+    """What reveals a vector."""
+    from ledger.payloads import RevealWeights
+
+    uids, values = vector_bytes(kept.places, kept.values)
+    return RevealWeights(kept.netuid, bytes.fromhex(kept.salt), uids, values, kept.version)
 
 
 def keep(home: Home, kept: Kept) -> Path:

@@ -8,8 +8,8 @@ import click
 
 from p2p.cli.command import Command, current_client, json_option
 from p2p.cli.show import Cell, print_json, print_pairs, print_table
-from p2p.cli.submit import Row, node_key, tokens
-from p2p.cli.visits import show_visits
+from p2p.cli.submit import Row, tokens
+from p2p.cli.visits import visits_behind
 
 HEADS = (
     *("UID", "NODE", "STAKE", "PERMIT", "CONSENSUS", "INCENTIVE", "DIVIDENDS", "TRUST"),
@@ -66,8 +66,10 @@ def explain(
     By whom it was weighted and with how much stake, what of that a majority supports, and so on;
     from the ledger alone, so that every node says the same. What --receipts adds is of this node.
     """
-    client = current_client()
-    answer = client.get("/v0/explain", uid=uid, **_query(netuid, at))
+    answer = current_client().get("/v0/explain", uid=uid, **_query(netuid, at))
+    found = visits_behind(answer) if receipts is not None else None
+    if found is not None and receipts is not None:
+        found.save(receipts)
     if as_json:
         return print_json(answer)
     _print_epoch(answer)
@@ -82,11 +84,8 @@ def explain(
     )
     _print_miner(answer["miner"], answer["miners"])
     _print_validator(answer["validator"], answer["validators"])
-    if receipts is not None:
-        from ledger.keys import peer_id_of
-
-        settings = client.get("/v0/subnets/one", netuid=answer["netuid"])["settings"]
-        show_visits(answer, settings, peer_id_of(node_key(None)), receipts)
+    if found is not None:
+        found.show()
 
 
 def _query(netuid: int | None, at: int | None) -> dict[str, int]:

@@ -1,8 +1,6 @@
 """What this node says of miners: weights commit, reveal, set, show. It signs with its own key."""
 
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import click
 
@@ -20,10 +18,7 @@ from p2p.cli.submit import (
     print_sent,
 )
 from p2p.cli.vectors import vector_of
-from p2p.vectors import Kept, vector_bytes
-
-if TYPE_CHECKING:
-    from ledger.payloads import RevealWeights
+from p2p.vectors import Kept, Seat, draw_up, reveal_of, vector_bytes
 
 ROOT = 0
 """The netuid under which nodes weigh the subnets themselves."""
@@ -46,8 +41,6 @@ def commit(netuid: int, entries: tuple[str, ...], manner: Manner) -> None:
     A WEIGHT is a number that is not negative; only their proportions count. What was committed is
     kept in the home until yuma weights reveal.
     """
-    from ledger.weights import commitment
-
     vector = vector_of(entries)
     if netuid == ROOT:
         raise Failure("weights of the subnets are not committed", "use: yuma weights set 0")
@@ -55,18 +48,13 @@ def commit(netuid: int, entries: tuple[str, ...], manner: Manner) -> None:
     subnet = sender.client.get("/v0/subnets/one", netuid=netuid)
     neuron, settings = _own_neuron(sender, subnet), subnet["settings"]
     tempos = (settings["reveal_tempos"] + 1) * settings["tempo"]
-    kept = Kept(
-        hash="",
-        netuid=netuid,
-        hotkey=sender.pair.peer_id,
+    kept = draw_up(
+        Seat(sender.chain, netuid, sender.pair.peer_id, neuron["uid"], neuron["registered"]),
+        vector.places,
+        vector.values,
         version=settings["weights_version"],
         last=subnet["height"] + sender.params.validity + tempos,
-        salt=vectors.new_salt().hex(),
-        places=list(vector.places),
-        values=list(vector.values),
     )
-    digest = commitment(sender.chain, neuron["uid"], neuron["registered"], _payload(kept))
-    kept = replace(kept, hash=digest.hex())
     # Before anything is sent: what is lost cannot be revealed.
     path = vectors.keep(current_home(), kept)
     sent = _commit(sender, kept)
@@ -110,7 +98,7 @@ def reveal(when_open: bool, manner: Manner) -> None:
         if why:
             waiting.append({"netuid": one.netuid, "hash": one.hash, "why": why})
         else:
-            revealed += sender.send(_payload(one))
+            revealed += sender.send(reveal_of(one))
             if revealed[-1]["state"] == "final":
                 vectors.forget(current_home(), one)
     if not revealed:
@@ -172,13 +160,6 @@ def _own_neuron(sender: Sender, subnet: Row) -> Row:
             f"get one with: yuma subnet register {subnet['netuid']}",
         )
     return found
-
-
-def _payload(kept: Kept) -> "RevealWeights":
-    from ledger.payloads import RevealWeights
-
-    uids, values = vector_bytes(kept.places, kept.values)
-    return RevealWeights(kept.netuid, bytes.fromhex(kept.salt), uids, values, kept.version)
 
 
 @weights.command("set")

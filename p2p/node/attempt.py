@@ -27,6 +27,8 @@ FIRST_TIMEOUT_S = 60.0
 NEXT_TIMEOUT_S = 15.0
 """Between two parts: a server that says nothing for so long counts as gone."""
 TOKEN_BYTES = 4
+MAX_DETAIL = 300
+"""Letters of what a server says of its refusal: our own sentences are shorter."""
 
 Tell = Callable[[Part], Awaitable[None]]
 
@@ -153,9 +155,16 @@ def _whole(chunks: list[Piece | More], progress: Progress) -> list[Part]:
 
 def refused(reason: Reason, detail: str, query: Query) -> Exception:
     """What a refusal means: the asker's own fault, or another server's chance."""
+    detail = _line(detail)
     if reason == Reason.BAD_REQUEST and not query.prefix:
         return Invalid(reason, detail)
     return Broken(f"{reason}: {detail}" if detail else str(reason))
+
+
+def _line(text: str) -> str:
+    """A peer's words as one line, short, without what could steer a terminal or forge a log."""
+    words = " ".join(text.split())[:MAX_DETAIL]
+    return "".join(letter if letter.isprintable() else "?" for letter in words)
 
 
 def check(peer: PeerId, receipt: Receipt, query: Query, data: bytes, progress: Progress) -> None:

@@ -89,6 +89,13 @@ class Journal:
                 found.append(json.loads(line))
         return [one for one in found if "uid" in one]
 
+    def tempo_of(self, height: int, last: int) -> int | None:
+        """The block that ended the tempo of a block, of those up to `last` that are kept here."""
+        ends = [int(path.stem) for path in self._files()]
+        if len(ends) == KEPT_TEMPOS and height <= ends[0]:
+            return None  # it may be of a tempo before, whose file has gone
+        return next((end for end in ends if height <= end <= last), None)
+
     def _visits(self, end: int) -> Path:
         return self.directory / f"{end:012}.jsonl"
 

@@ -5,6 +5,7 @@ validators val, vic and vex are 1 to 3, the miners mia, max and moe 4 to 6, late
 blocks 19, 39, ..., 199. There are too few voters for another block.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +23,7 @@ from ledger.parts import PARTS, write_parts
 from ledger.restore import Restore
 from ledger.store import Store
 from ledger.subnets import first_settings
+from p2p.node.journal import KEPT_TEMPOS, Journal
 from tests.cli.command_line import Daemon, Outcome, running, wait_until
 from tests.cli.network import refused
 from tests.consensus.chain import Chain
@@ -95,9 +97,9 @@ def hashing(seed: int, home: Path, *flags: str) -> Iterator[Daemon]:
 
 @pytest.fixture(scope="module")
 def nodes(blocks: Decided, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Daemon]]:
-    """mia's node, which serves a model; one that executed all blocks, one that began late."""
+    """mia's node, which serves a model; vic's, that executed all blocks; one that began late."""
     place = tmp_path_factory.mktemp("e")
-    homes = [settle(place / name, GENESIS, name) for name in (node("mia"), "second", "third")]
+    homes = [settle(place / name, GENESIS, name) for name in (node("mia"), node("vic"), "third")]
     for home in homes[:2]:
         write(home / "chain", blocks)
     restore(homes[1] / "chain", place / "snapshots")
@@ -212,6 +214,77 @@ def test_what_validators_earned_is_by_miner(nodes: list[Daemon]) -> None:
     earned = [pair["earned"] for pair in said["pairs"]]
     assert 0 <= said["emission"] - sum(earned) < len(earned)
     assert earned[0] == pytest.approx(2 * earned[1], rel=0.01)  # as it said of mia and max
+
+
+# --- the visits behind it
+
+
+@pytest.fixture(scope="module")
+def kept(nodes: list[Daemon]) -> Daemon:
+    """vic's node, with visits to mia and moe in every tempo; vic committed once, in block 20."""
+    journal = Journal(nodes[1].home / "validators" / "1")
+    journal.load()
+    rows = nodes[1].json("metagraph")["rows"]
+    for end in range(19, HEIGHT, 20):
+        for uid, reward in ((MIA, 0.75), (MIA, 0.25), (MOE, 0.0)):
+            visit = {"uid": uid, "hotkey": rows[uid]["hotkey"], "reward": reward, "fault": ""}
+            receipt = {"from": f"{uid} in the tempo to {end}"}
+            more = {"stranger": reward == 0.25, "duplicate": False, "receipt": receipt}
+            journal.note(end, visit | more)
+    return nodes[1]
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]], ids=["text", "json"])
+@pytest.mark.parametrize("at", [PAID, 199])
+def test_receipts_are_of_the_tempo_in_which_the_row_was_committed(
+    kept: Daemon, tmp_path: Path, at: int, flags: list[str]
+) -> None:
+    """Given a row of block 20 that still counts ten tempos later; then they are of block 20's."""
+    file = tmp_path / "r.json"
+    asked = ("explain", str(MIA), "--at", str(at), *flags)
+    outcome = kept(*asked, "--receipts", str(file))
+    assert outcome.code == 0, outcome.err
+    assert json.loads(file.read_text())["receipts"] == 2 * [{"from": "4 in the tempo to 39"}]
+    assert outcome.err.startswith(f"2 receipts are in {file}; check them with: ")
+    if flags:
+        assert outcome.out == kept(*asked).out
+        return
+    heading, _, line = outcome.out.splitlines()[-3:]
+    assert heading == "this node's visits in the tempo that block 39 ended"
+    assert line.split()[0] == str(MIA)
+    assert line.split()[2:] == ["2", "2", "0.7500", "0.2500", "0"]
+
+
+def test_of_a_validator_itself_all_its_visits_are_saved(kept: Daemon, tmp_path: Path) -> None:
+    file = tmp_path / "r.json"
+    assert kept("explain", str(VIC), "--receipts", str(file)).code == 0
+    saved = [one["from"] for one in json.loads(file.read_text())["receipts"]]
+    assert saved == [f"{uid} in the tempo to 39" for uid in (MIA, MIA, MOE)]
+
+
+def test_where_there_are_no_receipts_nothing_is_saved(
+    kept: Daemon, nodes: list[Daemon], tmp_path: Path
+) -> None:
+    file = tmp_path / "r.json"
+    for flags in ((), ("--json",)):
+        asked = ("explain", str(MIA), "--receipts", str(file), *flags)
+        refused(nodes[0](*asked), "this node showed no weights in the epoch of block 199")
+        refused(nodes[2](*asked), "this node showed no weights in the epoch of block 199")
+        unasked = ("explain", str(LATE), "--receipts", str(file), *flags)
+        refused(kept(*unasked), "this node has no receipts of the tempo that block 39 ended")
+    assert not file.exists()
+
+
+def test_the_tempo_of_a_block_is_that_of_the_next_end_that_is_kept(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    for end in (60, 100, 119, 1000):  # of tempos of different lengths
+        journal.note(end, {})
+    found = {height: journal.tempo_of(height, 119) for height in (7, 60, 61, 100, 101, 119, 120)}
+    assert found == {7: 60, 60: 60, 61: 100, 100: 100, 101: 119, 119: 119, 120: None}
+    for end in range(2000, 2000 + KEPT_TEMPOS):
+        journal.note(end, {})
+    assert journal.tempo_of(1500, 3000) is None, "it may have gone"
+    assert journal.tempo_of(2001, 3000) == 2001
 
 
 # --- what cannot be explained

@@ -1,5 +1,6 @@
 """The router against servers that lie, break or dawdle: on real sockets, with a made-up model."""
 
+import logging
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -306,6 +307,26 @@ async def test_one_servers_refusal_is_not_the_swarms(tmp_path) -> None:
         with pytest.raises(Invalid) as caught:
             await ask(node)
         assert caught.value.reason == Reason.BAD_REQUEST
+
+
+@pytest.mark.parametrize("reason", [Reason.BUSY, Reason.BAD_REQUEST])
+async def test_what_a_server_says_of_a_refusal_is_one_short_line(tmp_path, caplog, reason) -> None:
+    """Given a server that would write lines of its own into our log, and steer the terminal."""
+
+    async def shouts(server: Server, ask: Ask) -> None:
+        forged = "no\n2026-01-01 ERROR forged\r\x1b[2J\u202e\x9b1m " + 700 * "x"
+        await server.frames.send(Refusal(ask.id, reason, forged))
+
+    caplog.set_level(logging.INFO)
+    async with asker(tmp_path, Server(shouts)) as node:
+        with pytest.raises((NoServer, Invalid)) as caught:
+            await ask(node)
+    said = str(caught.value)
+    assert "no 2026-01-01 ERROR forged ?[2J??1m xxx" in said
+    assert len(said) < 500
+    ours = [one.getMessage() for one in caplog.records if one.name.startswith("yuma")]
+    assert ours or reason is Reason.BAD_REQUEST
+    assert all(line.isprintable() for line in (said, *ours))
 
 
 async def test_the_client_that_leaves_is_told_to_the_server(tmp_path) -> None:
