@@ -47,7 +47,7 @@ class EmbeddingTask:
 def open_embedding(fields: dict[str, Any], folder: Path | None) -> EmbeddingTask:
     """The task with its parameters. Raises Invalid BAD_TASK."""
     parameters = Parameters(fields)
-    passage = parameters.integer("passage", 200, 16, 400)
+    passage = parameters.integer("passage", 200, 16, 235)
     choices = parameters.integer("choices", 4, 2, MAX_CHOICES)
     deadline_ms, per_tempo = deadline_of(parameters), per_tempo_of(parameters)
     parameters.finish()

@@ -37,8 +37,8 @@ def open_text(fields: dict[str, Any], folder: Path | None) -> TextTask:
     """The task with its parameters. Raises Invalid BAD_TASK."""
     parameters = Parameters(fields)
     # The bounds keep a challenge of the widest characters within what a query may carry.
-    prefix = parameters.integer("prefix", 240, 16, 1000)
-    continuation = parameters.integer("continuation", 60, 4, 400)
+    prefix = parameters.integer("prefix", 240, 16, 800)
+    continuation = parameters.integer("continuation", 60, 4, 200)
     choices = parameters.integer("choices", 4, 2, MAX_CHOICES)
     deadline_ms, per_tempo = deadline_of(parameters), per_tempo_of(parameters)
     parameters.finish()
