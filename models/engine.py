@@ -5,11 +5,11 @@
 * The token at position i of an answer is a function of (seed, i, logits). A job resumed with the
   tokens already out as its prefix goes on as it would have, wherever that is. Equality is of the
   choices: logits differ in their last bits with the size of the batch, by about 1e-6.
+* Rows are given in turns (`models.turns`); who has one keeps it to the end of the answer.
 * Only token ids here: no text, no torch, no clock. `now` is in seconds of a clock that only grows.
 """
 
 import hashlib
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ledger.errors import Invalid, Reason
+from models.turns import OWN, Standing, Turns
 from models.types import TEMPERATURE_UNIT, Finish, Sampling
 
 PREFILL_TOKENS = 256
@@ -78,6 +79,7 @@ class _Answer:
     prefix_tokens: int
     sampling: Sampling
     deadline: float
+    standing: Standing
     stored: int = 0
 
     @property
@@ -95,7 +97,7 @@ class Engine:
     def __init__(self, model: TokenModel) -> None:
         self.model = model
         self._rows: list[_Answer] = []
-        self._waiting: deque[_Answer] = deque()
+        self._waiting: Turns[_Answer] = Turns()
 
     @property
     def busy(self) -> bool:
@@ -114,17 +116,20 @@ class Engine:
         prefix: Sequence[int],
         sampling: Sampling,
         deadline: float,
+        standing: Standing = OWN,
     ) -> None:
         """Queue a job. Raises Invalid: BAD_REQUEST, BUSY."""
         self._validate(job, prompt, prefix, sampling)
         if len(self._waiting) >= MAX_WAITING:
             raise Invalid(Reason.BUSY, f"{MAX_WAITING} requests wait already")
         tokens = [*prompt, *prefix]
-        self._waiting.append(_Answer(job, tokens, len(prompt), len(prefix), sampling, deadline))
+        self._waiting.add(
+            _Answer(job, tokens, len(prompt), len(prefix), sampling, deadline, standing)
+        )
 
     def cancel(self, job: int) -> None:
         """Forget a job, if it is not over."""
-        self._waiting = deque(answer for answer in self._waiting if answer.job != job)
+        self._waiting.keep(lambda answer: answer.job != job)
         for row, answer in enumerate(self._rows):
             if answer.job == job:
                 self._release(row)
@@ -141,7 +146,7 @@ class Engine:
         """Advance all jobs a little; what came of it."""
         events = self._end_due(now)
         while self._waiting and len(self._rows) < self.model.rows:
-            self._rows.append(self._waiting.popleft())
+            self._rows.append(self._waiting.take())
         self._read_prompts()
         return events + self._decode() if self._rows else events
 

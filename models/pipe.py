@@ -11,6 +11,7 @@ from typing import Annotated
 from ledger.codec import Tagged
 from ledger.errors import Invalid, Reason
 from ledger.types import Size
+from models.turns import OWN, Standing
 from models.types import (
     MAX_INPUT_BYTES,
     MAX_PREFIX_BYTES,
@@ -41,6 +42,7 @@ class Submit:
     sampling: Sampling
     prefix: Annotated[bytes, Size(MAX_PREFIX_BYTES)]
     time_limit_ms: int
+    standing: Standing = OWN
 
 
 @dataclass(frozen=True)

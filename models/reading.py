@@ -3,11 +3,11 @@
 * A row is tokens of which the model says one thing about those from `start` on: the logarithm of
   their likelihood after those before, or the mean of their final states.
 * A job is some rows and what becomes of their numbers. `step` reads about READ_TOKENS, rows of one
-  job side by side, so that answers being written beside it do not stall.
+  job side by side, so that answers being written beside it do not stall; the next step is of the
+  job whose turn it is then (`models.turns`).
 * Only token ids and numbers here: no text, no torch, no clock.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -16,9 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ledger.errors import Invalid, Reason
+from models.turns import OWN, Standing, Turns
 
 READ_TOKENS = 512
 """Padding included; what the shipped model reads in 50 ms on one core."""
+MAX_JOB_TOKENS = 16 * READ_TOKENS
+"""Of one job, padding included: a second of that core, twenty challenges of a subnet that sets
+nothing else."""
 MAX_WAITING = 64
 """Jobs that are not over, as many as wait for an answer in text."""
 EVIDENCE = 0.15
@@ -60,13 +64,27 @@ class Read:
     """Of its rows."""
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """A job cannot be done, and why."""
+
+    job: int
+    why: Invalid
+
+
+Event = Read | Unreadable
+
+
 @dataclass
 class _Reading:
     job: int
-    rows: Sequence[Row]
+    prepare: Callable[[], Sequence[Row]]
+    """Its rows: to make them is work too, which is done when it is the job's turn."""
     read: Callable[[Sequence[Row]], NDArray[np.float64] | Numbers]
     conclude: Callable[[NDArray[np.float64]], Numbers]
     deadline: float
+    standing: Standing
+    rows: Sequence[Row] = ()
     numbers: list[NDArray[np.float64] | Numbers] = field(default_factory=list)
     done: int = 0
     """Rows that are read."""
@@ -76,11 +94,11 @@ class _Reading:
 
 
 class Readings:
-    """The reading jobs of one model, one after the other."""
+    """The reading jobs of one model, in turns."""
 
     def __init__(self, model: Reader) -> None:
         self.model = model
-        self._jobs: deque[_Reading] = deque()
+        self._jobs: Turns[_Reading] = Turns()
 
     @property
     def busy(self) -> bool:
@@ -90,29 +108,45 @@ class Readings:
     def choose(
         self,
         job: int,
-        prefix: Sequence[int],
-        continuations: Sequence[Sequence[int]],
+        cut: Callable[[], tuple[Sequence[int], Sequence[Sequence[int]]]],
         deadline: float,
+        standing: Standing = OWN,
     ) -> None:
-        """Queue a choice: how probable each continuation is, (m,).
+        """Queue a choice: how probable each continuation is, (m,). Raises Invalid BUSY.
 
-        Raises Invalid: BAD_REQUEST, BUSY.
-
-        The evidence for a continuation is how much likelier the prefix makes it (Holtzman et al.
-        2021, domain-conditional mutual information): wording that is likely anywhere counts for
-        nothing, and so do the number of tokens and the vocabulary.
+        `cut` gives the tokens of the prefix and of the continuations. The evidence for a
+        continuation is how much likelier the prefix makes it (Holtzman et al. 2021,
+        domain-conditional mutual information): wording that is likely anywhere counts for nothing,
+        and so do the number of tokens and the vocabulary.
         """
-        rows = choice_rows(self.model, prefix, continuations)
-        self._add(_Reading(job, rows, self.model.likelihoods, probabilities, deadline))
 
-    def embed(self, job: int, passages: Sequence[Sequence[int]], deadline: float) -> None:
-        """Queue passages: where each points, (n, d) in rows of length 1. Raises Invalid BUSY."""
-        rows = passage_rows(self.model, passages)
-        self._add(_Reading(job, rows, self.model.mean_states, directions, deadline))
+        def prepare() -> Sequence[Row]:
+            return choice_rows(self.model, *cut())
+
+        model = self.model
+        self._add(_Reading(job, prepare, model.likelihoods, probabilities, deadline, standing))
+
+    def embed(
+        self,
+        job: int,
+        cut: Callable[[], Sequence[Sequence[int]]],
+        deadline: float,
+        standing: Standing = OWN,
+    ) -> None:
+        """Queue passages, whose tokens `cut` gives: where each points, (n, d) in rows of length 1.
+
+        Raises Invalid BUSY.
+        """
+
+        def prepare() -> Sequence[Row]:
+            return passage_rows(self.model, cut())
+
+        model = self.model
+        self._add(_Reading(job, prepare, model.mean_states, directions, deadline, standing))
 
     def cancel(self, job: int) -> None:
         """Forget a job, if it is not over."""
-        self._jobs = deque(reading for reading in self._jobs if reading.job != job)
+        self._jobs.keep(lambda reading: reading.job != job)
 
     def drop_all(self) -> list[int]:
         """Forget all jobs, after a step that raised; which they were."""
@@ -120,27 +154,46 @@ class Readings:
         self._jobs.clear()
         return jobs
 
-    def step(self, now: float) -> list[Read]:
-        """Read some rows of the job that waits longest; what came of it."""
-        events = [reading.ended(None) for reading in self._jobs if now >= reading.deadline]
-        for event in events:
-            self.cancel(event.job)
-        return events + self._advance(self._jobs[0]) if self._jobs else events
+    def step(self, now: float) -> list[Event]:
+        """Read some rows of the job whose turn it is; what came of it."""
+        events: list[Event] = [each.ended(None) for each in self._jobs if now >= each.deadline]
+        self._jobs.keep(lambda reading: now < reading.deadline)
+        return events + self._advance() if self._jobs else events
 
     def _add(self, reading: _Reading) -> None:
         if len(self._jobs) >= MAX_WAITING:
             raise Invalid(Reason.BUSY, f"{MAX_WAITING} requests wait already")
-        self._jobs.append(reading)
+        self._jobs.add(reading)
 
-    def _advance(self, reading: _Reading) -> list[Read]:
+    def _advance(self) -> list[Event]:
+        reading = self._jobs.take()
+        self._jobs.resume(reading)  # a step that raises finds it among the others
+        try:
+            reading.rows = reading.rows or bounded(reading.prepare())
+        except Invalid as error:
+            self.cancel(reading.job)
+            return [Unreadable(reading.job, error)]
         rows = next_rows(reading.rows[reading.done :])
         reading.numbers.append(reading.read(rows))
         reading.done += len(rows)
         if reading.done < len(reading.rows):
             return []
-        self._jobs.popleft()
+        self.cancel(reading.job)
         numbers = np.concatenate(reading.numbers).astype(np.float64)
         return [reading.ended(reading.conclude(numbers))]
+
+
+def bounded(rows: Sequence[Row]) -> Sequence[Row]:
+    """The rows, if they are not too much for one job. Raises Invalid BAD_REQUEST."""
+    done = tokens = 0
+    while done < len(rows):
+        batch = next_rows(rows[done:])
+        done += len(batch)
+        tokens += len(batch) * max(len(row.tokens) for row in batch)
+    if tokens > MAX_JOB_TOKENS:
+        detail = f"to read it takes {tokens} tokens, at most {MAX_JOB_TOKENS} are read for one"
+        raise Invalid(Reason.BAD_REQUEST, detail)
+    return rows
 
 
 def next_rows(rows: Sequence[Row]) -> Sequence[Row]:

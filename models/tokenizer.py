@@ -9,6 +9,7 @@
 
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -41,11 +42,13 @@ class Tokenizer:
         self.longest = max(map(len, self._bytes))
         self._encode_piece = lru_cache(CACHED_PIECES)(self._merged)
 
-    def encode(self, text: str) -> list[int]:
-        """The tokens of a text."""
+    def encode(self, text: str, enough: int = sys.maxsize) -> list[int]:
+        """The tokens of a text; of a long one those of its beginning, at least `enough`."""
         tokens: list[int] = []
-        for piece in PIECES.findall(text):
-            tokens += self._encode_piece(piece)
+        for piece in PIECES.finditer(text):
+            tokens += self._encode_piece(piece[0])
+            if len(tokens) >= enough:
+                break
         return tokens
 
     def decode(self, tokens: Iterable[int]) -> bytes:

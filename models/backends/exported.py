@@ -5,7 +5,6 @@
   whose rows have one shape are stacked, run once and split; otherwise each runs alone.
 """
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from models.backends import Reply, line_of
 from models.catalog import CONFIG, PROGRAM, Model
 from models.config import MAX_DIMENSIONS, TensorConfig, config_bytes
 from models.pipe import Done, Failed, Part, Submit
+from models.turns import Standing, Turns
 from models.types import MAX_INPUT_BYTES, Finish, Kind, Tensor
 
 MAX_WAITING = 256
@@ -36,6 +36,7 @@ class _Job:
     job: int
     input: torch.Tensor
     deadline: float
+    standing: Standing
 
 
 class ExportedBackend:
@@ -49,7 +50,7 @@ class ExportedBackend:
         self.fingerprint = f"export/torch-{torch.__version__}"
         self._program = program
         self._config = config
-        self._waiting: deque[_Job] = deque()
+        self._waiting: Turns[_Job] = Turns()
 
     @property
     def busy(self) -> bool:
@@ -62,11 +63,11 @@ class ExportedBackend:
             raise Invalid(Reason.BUSY, f"{MAX_WAITING} requests wait already")
         array = input_array(self._config, frame)
         deadline = now + frame.time_limit_ms / 1000
-        self._waiting.append(_Job(frame.job, torch.from_numpy(array), deadline))
+        self._waiting.add(_Job(frame.job, torch.from_numpy(array), deadline, frame.standing))
 
     def cancel(self, job: int) -> None:
         """Forget a job, if it is not over."""
-        self._waiting = deque(waiting for waiting in self._waiting if waiting.job != job)
+        self._waiting.keep(lambda waiting: waiting.job != job)
 
     def drop_all(self) -> list[int]:
         """Forget all jobs, after a step that raised; which they were."""
@@ -75,24 +76,21 @@ class ExportedBackend:
         return jobs
 
     def step(self, now: float) -> list[Reply]:
-        """One forward for the job that waits longest and those that fit beside it."""
+        """One forward for the job whose turn it is and those that fit beside it."""
         late = [waiting.job for waiting in self._waiting if now >= waiting.deadline]
         if late:
-            self._waiting = deque(job for job in self._waiting if job.job not in late)
+            self._waiting.keep(lambda job: now < job.deadline)
         replies: list[Reply] = [Done(job, Finish.TIME, 0, 0) for job in late]
         return replies + self._run(self._next_batch()) if self._waiting else replies
 
     def _next_batch(self) -> list[_Job]:
-        """The job that waits longest, and later ones whose rows have its shape."""
-        shape = self._waiting[0].input.shape[1:]
-        fitting = [waiting for waiting in self._waiting if waiting.input.shape[1:] == shape]
-        batch = fitting[: self.slots]
-        if len(batch) == len(self._waiting):
-            self._waiting.clear()
-        else:
-            chosen = {waiting.job for waiting in batch}
-            self._waiting = deque(job for job in self._waiting if job.job not in chosen)
-        return batch
+        """The job whose turn it is, and those of the next turns whose rows have its shape."""
+        taken = [self._waiting.take() for _ in range(min(self.slots, len(self._waiting)))]
+        shape = taken[0].input.shape[1:]
+        for job in reversed(taken):
+            if job.input.shape[1:] != shape:
+                self._waiting.resume(job)
+        return [job for job in taken if job.input.shape[1:] == shape]
 
     def _run(self, batch: list[_Job]) -> list[Reply]:
         """The replies to a batch; when it fails together, each job alone finds out whose fault."""

@@ -9,8 +9,9 @@ from ledger.errors import Invalid, Reason
 from models.answers import choices_of, passages_of
 from models.backends import Reply
 from models.engine import Engine, Event, Made, TokenModel
-from models.pipe import Done, Part, Submit
-from models.reading import Read, Reader, Readings
+from models.pipe import Done, Failed, Part, Submit, brief
+from models.reading import Event as ReadEvent
+from models.reading import Reader, Readings, Unreadable
 from models.tokenizer import Tokenizer
 from models.types import Finish, Kind, Tensor
 
@@ -43,7 +44,8 @@ class TextBackend:
         deadline = now + frame.time_limit_ms / 1000
         if frame.kind is Kind.TEXT:
             prompt = self._prompt(frame.input)
-            self._engine.submit(frame.job, prompt, _tokens(frame.prefix), frame.sampling, deadline)
+            prefix = _tokens(frame.prefix)
+            self._engine.submit(frame.job, prompt, prefix, frame.sampling, deadline, frame.standing)
             return
         if frame.prefix:
             raise Invalid(Reason.BAD_REQUEST, f"an answer of kind {frame.kind} is not resumed")
@@ -53,14 +55,20 @@ class TextBackend:
             raise error if error.reason is Reason.BUSY else _unusable(error) from None
 
     def _submit_reading(self, frame: Submit, deadline: float) -> None:
-        encode = self._tokenizer.encode
         if frame.kind is Kind.CHOICE:
-            choices = choices_of(frame.input)
-            continuations = [encode(text) for text in choices.continuations]
-            self._readings.choose(frame.job, encode(choices.prefix), continuations, deadline)
+            asked = choices_of(frame.input)
+
+            def cut() -> tuple[list[int], list[list[int]]]:
+                return self._tokenizer.encode(asked.prefix), self._encoded(asked.continuations)
+
+            self._readings.choose(frame.job, cut, deadline, frame.standing)
         else:
-            passages = [encode(text) for text in passages_of(frame.input).texts]
-            self._readings.embed(frame.job, passages, deadline)
+            texts = passages_of(frame.input).texts
+            self._readings.embed(frame.job, lambda: self._encoded(texts), deadline, frame.standing)
+
+    def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text, as far as the model could read it."""
+        return [self._tokenizer.encode(text, self.context) for text in texts]
 
     def cancel(self, job: int) -> None:
         """Forget a job, if it is not over."""
@@ -80,16 +88,20 @@ class TextBackend:
         """The tokens of a prompt, after the end-of-text that each text began with in training."""
         if not data:
             raise Invalid(Reason.BAD_REQUEST, "the prompt is empty")
-        least = len(data) // self._tokenizer.longest
-        if least >= self.context:
-            # Said without encoding, which for megabytes would hold up the running answers.
-            detail = f"the prompt has over {least} tokens, the model takes {self.context}"
-            raise Invalid(Reason.BAD_REQUEST, f"{detail} with the answer")
+        if len(data) // self._tokenizer.longest >= self.context:
+            raise self._too_long()  # without decoding megabytes
         try:
             text = data.decode()
         except UnicodeDecodeError:
             raise Invalid(Reason.BAD_REQUEST, "the prompt is not UTF-8 text") from None
-        return [self._tokenizer.end_of_text, *self._tokenizer.encode(text)]
+        tokens = self._tokenizer.encode(text, self.context)
+        if len(tokens) >= self.context:
+            raise self._too_long()
+        return [self._tokenizer.end_of_text, *tokens]
+
+    def _too_long(self) -> Invalid:
+        detail = f"the prompt has over {self.context} tokens, the model takes {self.context}"
+        return Invalid(Reason.BAD_REQUEST, f"{detail} with the answer")
 
     def _reply(self, event: Event) -> Reply:
         if isinstance(event, Made):
@@ -112,8 +124,10 @@ def _unusable(error: Invalid) -> Invalid:
     return Invalid(Reason.BAD_REQUEST, error.detail or str(error))
 
 
-def _replies(read: Read) -> list[Reply]:
+def _replies(read: ReadEvent) -> list[Reply]:
     """The one part of a reading and its end."""
+    if isinstance(read, Unreadable):
+        return [Failed(read.job, read.why.reason, brief(read.why.detail))]
     if read.numbers is None:
         return [Done(read.job, Finish.TIME, 0, 0)]
     shape = Tensor("float32", read.numbers.shape)

@@ -51,13 +51,13 @@ _EVERY: Final[Table] = {
 }
 # The bounds keep a challenge of the widest characters within what a query may carry.
 TEXT: Final[Table] = {
-    "prefix": Whole(240, 16, 1000),
-    "continuation": Whole(60, 4, 400),
+    "prefix": Whole(240, 16, 800),
+    "continuation": Whole(60, 4, 200),
     "choices": Whole(4, 2, MAX_CHOICES),
     **_EVERY,
 }
 EMBEDDING: Final[Table] = {
-    "passage": Whole(200, 16, 400),
+    "passage": Whole(200, 16, 235),
     "choices": Whole(4, 2, MAX_CHOICES),
     **_EVERY,
 }

@@ -3,7 +3,7 @@ its hotkey.
 
 * Who has a validator's permit in a subnet that is mined here has a part of what all validators may
   ask, by its stake, and no less than anyone has free.
-* Everybody else has the free requests, and leaves half of what can wait for a model to validators.
+* Everybody else has the free requests, which share the seats of a model (`seats.py`).
 """
 
 from collections import OrderedDict
@@ -19,15 +19,13 @@ from ledger.pools import pool_at
 from ledger.state import State
 from ledger.tables import SUBNETS, netuid_key
 from ledger.types import PublicKey
-from models.engine import MAX_WAITING
+from models.turns import Lane
 from models.types import Query
 from p2p.node.follow import Follow
 
 MINUTE_S: Final = 60.0
 MAX_ASKERS: Final = 4096
 """Whose use is remembered."""
-FREE_WAITING: Final = MAX_WAITING // 2
-"""Requests that may wait for a model before those without a permit are turned away."""
 
 
 @dataclass
@@ -41,17 +39,16 @@ class Allowance:
     clock: Callable[[], float]
     _buckets: OrderedDict[PublicKey, Bucket] = field(default_factory=OrderedDict)
 
-    def admit(self, asker: PeerId, query: Query, waiting: int) -> None:
-        """Count a request in that comes while others wait. Raises Invalid: BAD_REQUEST, BUSY."""
+    def admit(self, asker: PeerId, query: Query) -> Lane:
+        """Count a request in; in which lane it waits. Raises Invalid: BAD_REQUEST, BUSY."""
         key = public_key_of(asker)
         if query.asker != key:
             raise Invalid(Reason.BAD_REQUEST, "the query names another asker than its connection")
         stakes = self.validators()
-        if key not in stakes and waiting > FREE_WAITING:
-            raise Invalid(Reason.BUSY, f"{waiting} requests wait already")
         allowed = max(self.free, self.shared * stakes.get(key, 0) // max(1, sum(stakes.values())))
         if not self._bucket(key, allowed).take(self.clock()):
             raise Invalid(Reason.BUSY, f"you may ask {allowed} times a minute here")
+        return Lane.OWN if key in stakes else Lane.FREE
 
     def _bucket(self, key: PublicKey, allowed: int) -> Bucket:
         bucket = self._buckets.pop(key, None)

@@ -17,6 +17,7 @@ from ledger.keys import KeyPair
 from ledger.types import ChainId, Hash, Height
 from models import catalog
 from models.pipe import Done, Failed, Part
+from models.turns import OWN, Standing
 from models.types import (
     MAX_NEW_TOKENS,
     Kind,
@@ -179,11 +180,6 @@ class Miner:
         found = [worker for worker in self.ready() if worker.card.digest == digest]
         return min(found, key=lambda worker: worker.running, default=None)
 
-    def waiting(self, digest: Hash) -> int:
-        """Requests that wait for a model beyond those it answers at once."""
-        worker = self.find(digest)
-        return max(0, worker.running - worker.recipe.slots) if worker is not None else 0
-
     def mined(self) -> set[int]:
         """The subnets that are mined here."""
         return {worker.netuid for worker in self.workers.values()} - {0}
@@ -201,7 +197,7 @@ class Miner:
 
     # --- answering
 
-    async def answer(self, query: Query, data: bytes, send: Send) -> None:
+    async def answer(self, query: Query, data: bytes, send: Send, standing: Standing = OWN) -> None:
         """Answer a query: `send(*answered)` gets each Part, and at the end the Receipt.
 
         Raises Invalid with what to tell the asker.
@@ -213,7 +209,7 @@ class Miner:
         if worker is None:
             raise Invalid(Reason.NO_MODEL, query.model.hex()[:12])
         began = trio.current_time()
-        async with worker.job(query, data) as job:
+        async with worker.job(query, data, standing) as job:
             await self._relay(worker, query, job, send, began)
 
     def _check(self, query: Query, data: bytes) -> None:

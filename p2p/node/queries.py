@@ -2,11 +2,11 @@
 
 * Each request is a task that ends with the stream, so an asker that goes away cancels its jobs.
 * What one peer, and what all peers, can make us keep is counted in bytes, over all their streams.
-* Who may ask how often is the allowance's to say.
+* Who may ask how often is the allowance's to say; who asks for free has a seat (`seats.py`).
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ import trio
 from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId
 from models.pipe import Part, brief
+from models.turns import Lane, Standing
 from models.types import MAX_INPUT_BYTES, Query, Receipt
 from p2p.net.links import FRAME_S
 from p2p.net.protocols import (
@@ -30,8 +31,10 @@ from p2p.net.protocols import (
 )
 from p2p.net.scopes import briefly
 from p2p.net.streams import Frames
+from p2p.net.tcp import source_of
 from p2p.node.allowance import Allowance
 from p2p.node.miner import Answered, Miner
+from p2p.node.seats import Seat, Seats
 
 MAX_BUFFERED = MAX_INPUT_BYTES
 """Bytes of inputs that may have come in part on one stream."""
@@ -78,6 +81,7 @@ class QueryServer:
 
     miner: Miner
     allowance: Allowance
+    seats: Seats = field(default_factory=Seats)
     _sessions: list["_Session"] = field(default_factory=list)
     _guests: dict[PeerId, _Guest] = field(default_factory=dict)
 
@@ -85,7 +89,8 @@ class QueryServer:
         """Serve one held stream of a peer until it ends."""
         frames = Frames(stream, receives=QUERY.request, sends=QUERY.response)
         with self.guest(PeerId(stream.muxed_conn.peer_id.to_base58())) as guest:
-            session = _Session(self, frames, guest)
+            place = source_of(stream.muxed_conn.get_remote_address())
+            session = _Session(self, frames, guest, place)
             self._sessions.append(session)
             try:
                 async with trio.open_nursery() as nursery:
@@ -123,14 +128,25 @@ class QueryServer:
 
 
 @dataclass
+class _Partial:
+    """A request whose input has come in part."""
+
+    query: Query
+    standing: Standing
+    data: bytearray
+
+
+@dataclass
 class _Session:
     """The requests of one peer on one stream."""
 
     server: QueryServer
     frames: Frames
     guest: _Guest
+    place: str
+    """The address that it comes from."""
     scopes: dict[int, trio.CancelScope] = field(default_factory=dict)
-    partial: dict[int, tuple[Query, bytearray]] = field(default_factory=dict)
+    partial: dict[int, _Partial] = field(default_factory=dict)
 
     async def take(self, record: Ask | More | Drop, nursery: trio.Nursery) -> None:
         """Act on what the peer said. Raises Invalid, which ends the stream, on nonsense."""
@@ -143,17 +159,17 @@ class _Session:
         if isinstance(record, Ask):
             await self._begin(record)
         elif record.id in self.partial:
-            self.partial[record.id][1].extend(record.chunk)
-        query, data = self.partial.get(record.id, (None, bytearray()))
-        if query is not None and len(data) >= query.input_size:
-            size = self.server.miner.weight(query)
+            self.partial[record.id].data.extend(record.chunk)
+        request = self.partial.get(record.id)
+        if request is not None and len(request.data) >= request.query.input_size:
+            size = self.server.miner.weight(request.query)
             del self.partial[record.id]
             if self.server.held() + size > MAX_ALL_HELD:
                 await self._send(Refusal(record.id, Reason.BUSY, "too many bytes of requests"))
                 return
             await self.guest.reserve(size)
             self.scopes[record.id] = trio.CancelScope()
-            nursery.start_soon(self._answer, record.id, query, bytes(data), size)
+            nursery.start_soon(self._answer, record.id, request, size)
         elif self.unfinished() > MAX_BUFFERED or self.server.unfinished() > MAX_UNFINISHED:
             raise Invalid(Reason.TOO_LARGE, "too many bytes of unfinished inputs")
 
@@ -170,30 +186,43 @@ class _Session:
             await self._admit(ask)
 
     async def _admit(self, ask: Ask) -> None:
-        waiting = self.server.miner.waiting(ask.query.model)
         try:
-            self.server.allowance.admit(self.guest.peer, ask.query, waiting)
+            lane = self.server.allowance.admit(self.guest.peer, ask.query)
         except Invalid as error:
             await self._send(Refusal(ask.id, error.reason, error.detail))
         else:
-            self.partial[ask.id] = (ask.query, bytearray(ask.chunk))
+            standing = Standing(ask.query.asker, self.place, lane)
+            self.partial[ask.id] = _Partial(ask.query, standing, bytearray(ask.chunk))
 
     def unfinished(self) -> int:
         """Bytes of inputs that have come in part."""
-        return sum(len(data) for _, data in self.partial.values())
+        return sum(len(request.data) for request in self.partial.values())
 
-    async def _answer(self, number: int, query: Query, data: bytes, reserved: int) -> None:
+    async def _answer(self, number: int, request: _Partial, reserved: int) -> None:
         async def send(*answered: Answered) -> None:
             await self._send_answered(number, answered)
 
+        query, standing, data = request.query, request.standing, bytes(request.data)
+        scope = self.scopes[number]
         try:
-            with self.scopes[number]:
-                await self.server.miner.answer(query, data, send)
+            with self._seat(query, standing, scope) as seat:
+                with scope:
+                    await self.server.miner.answer(query, data, send, standing)
+                if seat is not None and seat.lost and scope.cancelled_caught:
+                    raise Invalid(Reason.BUSY, "others ask too, who have less open")
         except Invalid as error:
             await self._send(Refusal(number, error.reason, brief(error.detail)))
         finally:
             del self.scopes[number]
             self.guest.free(reserved)
+
+    def _seat(
+        self, query: Query, standing: Standing, scope: trio.CancelScope
+    ) -> AbstractContextManager[Seat | None]:
+        """The seat of a request that is free; a validator needs none."""
+        if standing.lane is Lane.OWN:
+            return nullcontext()
+        return self.server.seats.take(query.model, standing, scope.cancel)
 
     async def _send_answered(self, number: int, answered: Sequence[Answered]) -> None:
         """Send parts of an answer: what is small in one go, what is large a frame at a time."""

@@ -20,6 +20,7 @@ from trio_typing import TaskStatus
 
 from ledger.errors import Invalid, Reason
 from models.pipe import Cancel, Done, Failed, FrameReader, Part, Ready, Refused, Submit, frame_bytes
+from models.turns import OWN, Standing
 from models.types import ModelCard, Query
 from p2p.config import MODULES
 from p2p.net.scopes import acquire, briefly
@@ -224,7 +225,7 @@ class Worker:
     # --- its jobs
 
     @asynccontextmanager
-    async def job(self, query: Query, data: bytes) -> AsyncIterator[Job]:
+    async def job(self, query: Query, data: bytes, standing: Standing = OWN) -> AsyncIterator[Job]:
         """Run a query; gives the channel of its parts, which ends early if the worker dies.
 
         Leaving the block before the end cancels the job in the worker. Raises Invalid BUSY.
@@ -245,6 +246,7 @@ class Worker:
                     query.sampling,
                     query.prefix,
                     query.time_limit_ms,
+                    standing,
                 )
             )
             yield receive

@@ -90,14 +90,14 @@ def test_steps_are_bounded_and_give_the_same(gpt: GptTokens, monkeypatch) -> Non
     """Given 12 continuations, more than a step reads; then all steps together say the same."""
     continuations = [bytes([65 + at]) * 40 for at in range(12)]
     readings = Readings(gpt)
-    readings.choose(1, list(b"before this"), continuations, 9.0)
+    readings.choose(1, lambda: (list(b"before this"), continuations), 9.0)
     counts = []
     while readings.busy:
         counts.append(readings.step(0.0))
     assert len(counts) > 1
     (read,) = counts[-1]
     monkeypatch.setattr("models.reading.READ_TOKENS", 10**6)
-    readings.choose(2, list(b"before this"), continuations, 9.0)
+    readings.choose(2, lambda: (list(b"before this"), continuations), 9.0)
     (whole,) = readings.step(0.0)
     assert whole.numbers is not None
     np.testing.assert_allclose(read.numbers, whole.numbers, atol=1e-5)
@@ -173,7 +173,6 @@ WRONG = {
     "bytes": encode((b"x", ("one", "two"))),
     "a long one": pack(Choices("x" * 4097, ("one", "two"))),
     "too much": pack(Choices("x", ("one" * 1000,) * MAX_CHOICES)),
-    "too long for the model": pack(Choices("x", ("one", "y" * TINY.context))),
     "passages": pack(Passages(("x", "y"))),
 }
 
@@ -201,13 +200,26 @@ def test_the_bounds_fit_each_other(tiny: TextBackend) -> None:
     """As many choices, and as many passages, as there may be are taken."""
     most = Choices("x", tuple(f"{at:04}" for at in range(MAX_CHOICES)))
     tiny.submit(job(1, Kind.CHOICE, most), 0.0)
-    tiny.submit(job(2, Kind.EMBEDDING, Passages(("y" * 1000,) * MAX_PASSAGES)), 0.0)
+    tiny.submit(job(2, Kind.EMBEDDING, Passages(("y" * 500,) * MAX_PASSAGES)), 0.0)
     said = drained(tiny)
     assert [part.tensor[0].shape for part, _ in said.values()] == [
         (MAX_CHOICES,),
         (MAX_PASSAGES, TINY.width),
     ]
-    assert MAX_PASSAGES * 1000 < MAX_READING_BYTES
+    assert MAX_PASSAGES * 500 < MAX_READING_BYTES
+
+
+def test_what_is_too_much_to_read_is_said_when_its_turn_comes(
+    tiny: TextBackend, shipped: TextBackend
+) -> None:
+    long = Choices("x", ("one", "y" * TINY.context))
+    costly = Choices("zq" * 400, tuple("qz" * 200 + str(at) for at in range(MAX_CHOICES)))
+    for backend, asked, words in ((tiny, long, "cannot take"), (shipped, costly, "at most 8192")):
+        backend.submit(job(1, Kind.CHOICE, asked), 0.0)
+        (failed,) = drained(backend)[1]
+        assert isinstance(failed, Failed)
+        assert failed.reason is Reason.BAD_REQUEST
+        assert words in failed.detail
 
 
 def test_reading_is_bounded_in_number_and_in_time(tiny: TextBackend) -> None:

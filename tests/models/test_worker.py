@@ -110,7 +110,7 @@ def test_the_time_limit_ends_a_job(worker: Worker) -> None:
         ),
         (
             text_job(1, "x" * 1_000_000),
-            "the prompt has over 1000000 tokens, the model takes 4096 with the answer",
+            "the prompt has over 4096 tokens, the model takes 4096 with the answer",
         ),
         (text_job(1, ""), "the prompt is empty"),
         (text_job(1, "hello", prefix=b"abc"), "the prefix is not whole tokens of 4 bytes"),

@@ -30,6 +30,7 @@ from models.answers import choices_of
 from models.catalog import SHIPPED
 from models.pipe import Part
 from models.tasks.corpus import read_texts
+from models.turns import Lane, Standing
 from models.types import (
     Finish,
     Query,
@@ -136,9 +137,10 @@ class Doorkeeper:
     def __post_init__(self) -> None:
         self.node.allowance.admit = self._admit  # type: ignore[method-assign]
 
-    def _admit(self, asker: str, query: Query, waiting: int) -> None:
-        Allowance.admit(self.node.allowance, asker, query, waiting)  # type: ignore[arg-type]
+    def _admit(self, asker: str, query: Query) -> Lane:
+        lane = Allowance.admit(self.node.allowance, asker, query)  # type: ignore[arg-type]
         self.asked.append(query)
+        return lane
 
 
 # --- miners that answer as they like
@@ -161,7 +163,7 @@ class Rogue:
         self.node.miner.announced = lambda: (served,)  # type: ignore[method-assign]
         self.node.miner.answer = self._answer  # type: ignore[method-assign]
 
-    async def _answer(self, query: Query, data: bytes, send: Send) -> None:
+    async def _answer(self, query: Query, data: bytes, send: Send, _: Standing) -> None:
         way = self.ways[self.turn % len(self.ways)]
         self.turn += 1
         await way(self, query, data, send)

@@ -7,8 +7,9 @@ import pytest
 from ledger.errors import Invalid, Reason
 from ledger.keys import KeyPair
 from ledger.types import ChainId, Hash
+from models.turns import Lane
 from models.types import Kind, Query, Sampling, input_hash
-from p2p.node.allowance import FREE_WAITING, MINUTE_S, Allowance, stakes_of_validators
+from p2p.node.allowance import MINUTE_S, Allowance, stakes_of_validators
 from tests.ledger.arena import arena, pool, score
 from tests.ledger.world import World
 
@@ -28,38 +29,30 @@ def allowance(clock: Time, free: int = 10, shared: int = 100) -> Allowance:
     return Allowance(free, shared, lambda: stakes, clock)
 
 
-def asked(door: Allowance, pair: KeyPair, waiting: int = 0) -> bool:
+def asked(door: Allowance, pair: KeyPair) -> Lane | None:
     query = Query(
         ChainId(bytes(16)), pair.public, bytes(16), Hash(bytes(32)), Kind.TEXT, input_hash(b"x"), 1,
         (), Sampling(), b"", 1000,
     )  # fmt: skip
     try:
-        door.admit(pair.peer_id, query, waiting)
+        return door.admit(pair.peer_id, query)
     except Invalid as error:
         assert error.reason == Reason.BUSY
-        return False
-    return True
+        return None
 
 
 @pytest.mark.parametrize(("pair", "most"), [(RICH, 80), (POOR, 20), (STRANGER, 10)])
 def test_stake_says_how_often_one_may_ask_in_a_minute(pair: KeyPair, most: int) -> None:
-    clock = Time()
+    clock, lane = Time(), Lane.FREE if pair is STRANGER else Lane.OWN
     door = allowance(clock)
-    assert [asked(door, pair) for _ in range(most + 1)] == [True] * most + [False]
+    assert [asked(door, pair) for _ in range(most + 1)][most - 1 :] == [lane, None]
     clock.now += MINUTE_S / most
-    assert [asked(door, pair) for _ in range(2)] == [True, False]
+    assert [asked(door, pair) for _ in range(2)] == [lane, None]
 
 
 def test_a_permit_with_little_stake_is_worth_what_all_have_free() -> None:
     door = allowance(Time(), free=30)
-    assert sum(asked(door, POOR) for _ in range(40)) == 30
-
-
-def test_half_of_what_can_wait_is_left_to_validators() -> None:
-    door = allowance(Time())
-    assert asked(door, STRANGER, FREE_WAITING)
-    assert not asked(door, STRANGER, FREE_WAITING + 1)
-    assert asked(door, POOR, FREE_WAITING + 1)
+    assert sum(asked(door, POOR) is Lane.OWN for _ in range(40)) == 30
 
 
 def test_nothing_free_is_nothing_for_strangers() -> None:

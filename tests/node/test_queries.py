@@ -9,16 +9,17 @@ import trio
 
 from ledger.errors import Reason
 from ledger.keys import KeyPair
-from ledger.types import Hash
+from models.turns import Standing
 from models.types import MAX_INPUT_BYTES, Kind, Query, Sampling, input_hash
 from p2p.net.host import Host
 from p2p.net.protocols import MAX_CHUNK_BYTES, MAX_OPEN_REQUESTS, QUERY, Ask, Drop, More, Refusal
 from p2p.net.streams import Frames
 from p2p.node.allowance import Allowance
 from p2p.node.queries import QueryServer
+from p2p.node.seats import FREE_SEATS
 
 LISTEN = ("/ip4/127.0.0.1/tcp/0",)
-ASKER = KeyPair.generate()
+ASKER, OTHER = KeyPair.generate(), KeyPair.generate()
 
 
 class Pondering:
@@ -31,10 +32,7 @@ class Pondering:
     def weight(self, query: Query) -> int:
         return query.input_size
 
-    def waiting(self, digest: Hash) -> int:
-        return 0
-
-    async def answer(self, query: Query, data: bytes, send) -> None:
+    async def answer(self, query: Query, data: bytes, send, standing: Standing) -> None:
         self.open += 1
         self.given.append(data)
         try:
@@ -148,3 +146,25 @@ async def test_who_asks_in_anothers_name_or_too_often_is_refused() -> None:
         assert isinstance(refusal, Refusal)
         assert (refusal.id, refusal.reason) == (4, Reason.BUSY)
         await until(lambda: miner.open == 2)
+
+
+async def test_who_has_most_open_gives_a_seat_to_who_has_none() -> None:
+    """Given one key with all free seats; then another gets in, and one of the first's is ended."""
+    miner, door = Pondering(), Allowance(1000, 0, dict, trio.current_time)
+    a, b, c = (Host(pair, LISTEN) for pair in (ASKER, KeyPair.generate(), OTHER))
+    b.handle(QUERY.id, QueryServer(miner, door).handle)
+    async with a.run(), b.run(), c.run():
+        links = []
+        for host in (a, c):
+            await host.dial(b.peer_id, b.addresses())
+            stream = await host.open_stream(b.peer_id, QUERY.id)
+            links.append(Frames(stream, QUERY.response, QUERY.request))
+        for number in range(FREE_SEATS):
+            await links[0].send(Ask(number, query(b"x"), b"x"))
+        await until(lambda: miner.open == FREE_SEATS)
+        await links[1].send(Ask(7, replace(query(b"y"), asker=OTHER.public), b"y"))
+        refusal = await links[0].receive()
+        assert isinstance(refusal, Refusal)
+        assert refusal.id < FREE_SEATS
+        assert refusal.reason == Reason.BUSY
+        await until(lambda: miner.given[-1] == b"y" and miner.open == FREE_SEATS)

@@ -41,13 +41,13 @@ def refused(name: str, parameters: str, corpus: Path | None = None) -> str:
         ("text", '{"choices":17}', "choices is not a whole number from 2 to 16"),
         ("text", '{"choices":true}', "choices is not a whole number"),
         ("text", '{"choices":4.0}', "choices is not a whole number"),
-        ("text", '{"prefix":15}', "prefix is not a whole number from 16 to 1000"),
-        ("text", '{"continuation":401}', "continuation is not a whole number from 4 to 400"),
+        ("text", '{"prefix":15}', "prefix is not a whole number from 16 to 800"),
+        ("text", '{"continuation":201}', "continuation is not a whole number from 4 to 200"),
         ("text", '{"deadline_ms":0}', "deadline_ms is not a whole number"),
         ("text", '{"per_tempo":1}', "per_tempo is not a whole number from 2 to 256"),
         ("text", '{"colour":1}', "it has no parameters 'colour'"),
         ("embedding", '{"prefix":100}', "it has no parameters 'prefix'"),
-        ("embedding", '{"passage":1000}', "passage is not a whole number from 16 to 400"),
+        ("embedding", '{"passage":1000}', "passage is not a whole number from 16 to 235"),
         ("tensor", '{"output":"words"}', "output is not one of logits, probabilities"),
         ("tensor", '{"output":["logits"]}', "output is not one of logits, probabilities"),
         ("tensor", "", "it needs a folder with labelled.safetensors"),
@@ -230,10 +230,10 @@ def test_the_widest_challenge_fits_in_a_query(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     wide = "".join(chr(0x10000 + int(number)) for number in rng.integers(0, 60_000, 60_000))
     folder = folder_of(tmp_path, a_txt=wide)
-    most = open_task("text", '{"choices":16,"prefix":1000,"continuation":400}', folder)
+    most = open_task("text", '{"choices":16,"prefix":800,"continuation":200}', folder)
     choices = choices_of(most.draw(seed(1)).data)
-    assert (len(choices.prefix), len(choices.continuations)) == (1000, MAX_CHOICES)
-    most = open_task("embedding", '{"choices":16,"passage":400}', folder)
+    assert (len(choices.prefix), len(choices.continuations)) == (800, MAX_CHOICES)
+    most = open_task("embedding", '{"choices":16,"passage":235}', folder)
     assert len(passages_of(most.draw(seed(1)).data).texts) == 17
     assert len(most.draw(seed(1)).data) <= MAX_READING_BYTES
 
