@@ -25,7 +25,7 @@ class Found:
     visits: Sequence[Visit]
 
     def save(self, path: Path) -> str:
-        """Save their receipts, and say where they are. Raises Failure if there are none; OSError."""
+        """Save their receipts, and say where. Raises Failure where there are none; OSError."""
         kept = [one["receipt"] for one in self.visits if one["receipt"]]
         if not kept:
             raise Failure(
