@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from p2p.cli.command import Command, current_client, json_option
+from p2p.cli.command import Command, current_client, json_option, note
 from p2p.cli.show import Cell, print_json, print_pairs, print_table
 from p2p.cli.submit import Row, tokens
 from p2p.cli.visits import visits_behind
@@ -67,15 +67,24 @@ def explain(
     from the ledger alone, so that every node says the same. What --receipts adds is of this node.
     """
     answer = current_client().get("/v0/explain", uid=uid, **_query(netuid, at))
-    found = visits_behind(answer) if receipts is not None else None
-    if found is not None and receipts is not None:
-        found.save(receipts)
+    if receipts is None:
+        return _print(answer, as_json)
+    found = visits_behind(answer)
+    saved = found.save(receipts)
+    _print(answer, as_json)
+    if not as_json:
+        found.show()
+    note(saved)
+
+
+def _print(answer: Row, as_json: bool) -> None:
+    """Print what an epoch decided of a uid."""
     if as_json:
         return print_json(answer)
     _print_epoch(answer)
     print_pairs(
         [
-            ("uid", uid),
+            ("uid", answer["uid"]),
             ("node", answer["hotkey"]),
             ("stake", tokens(answer["stake"])),
             ("registered", f"in block {answer['registered']}"),
@@ -84,8 +93,6 @@ def explain(
     )
     _print_miner(answer["miner"], answer["miners"])
     _print_validator(answer["validator"], answer["validators"])
-    if found is not None:
-        found.show()
 
 
 def _query(netuid: int | None, at: int | None) -> dict[str, int]:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from p2p.cli import receipts
-from p2p.cli.command import current_client, current_home, note
+from p2p.cli.command import current_client, current_home
 from p2p.cli.failure import Failure
 from p2p.cli.show import print_table
 from p2p.cli.submit import Row, node_key
@@ -24,8 +24,8 @@ class Found:
     end: int
     visits: Sequence[Visit]
 
-    def save(self, path: Path) -> None:
-        """Save their receipts. Raises Failure where there are none; OSError."""
+    def save(self, path: Path) -> str:
+        """Save their receipts, and say where. Raises Failure where there are none; OSError."""
         kept = [one["receipt"] for one in self.visits if one["receipt"]]
         if not kept:
             raise Failure(
@@ -33,7 +33,7 @@ class Found:
                 "a miner that did not answer signed none; see: yuma explain UID",
             )
         receipts.save(path, kept)
-        note(f"{len(kept)} receipts are in {path}; check them with: yuma receipts verify {path}")
+        return f"{len(kept)} receipts are in {path}; check them with: yuma receipts verify {path}"
 
     def show(self) -> None:
         """Print what they came to, by miner."""

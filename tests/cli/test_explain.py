@@ -223,7 +223,7 @@ def test_what_validators_earned_is_by_miner(nodes: list[Daemon]) -> None:
 def kept(nodes: list[Daemon]) -> Daemon:
     """vic's node, with visits to mia and moe in every tempo; vic committed once, in block 20."""
     journal = Journal(nodes[1].home / "validators" / "1")
-    journal.load()
+    journal.directory.mkdir(parents=True)
     rows = nodes[1].json("metagraph")["rows"]
     for end in range(19, HEIGHT, 20):
         for uid, reward in ((MIA, 0.75), (MIA, 0.25), (MOE, 0.0)):
