@@ -37,7 +37,8 @@ class Journal:
 
     directory: Path
 
-    def _averages(self, task: Task) -> Path:
+    def averages_of(self, task: Task) -> Path:
+        """The file of a task's averages."""
         name = hash_of("yuma/task", pack(task)).hex()[:16]
         return self.directory / f"averages-{name}.json"
 
@@ -47,7 +48,7 @@ class Journal:
         A damaged one is moved aside. Raises OSError.
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self._averages(task)
+        path = self.averages_of(task)
         if not path.exists():
             return Averages(), ""
         with path.open("rb") as file:
@@ -60,7 +61,7 @@ class Journal:
 
     def save(self, task: Task, text: str) -> None:
         """Have the averages of a task on disk, and no other's. Raises OSError."""
-        path = self._averages(task)
+        path = self.averages_of(task)
         write_whole(path, text.encode())
         for old in self.directory.glob("averages-*.json"):
             if old != path:

@@ -19,19 +19,18 @@ import trio
 from ledger.errors import Invalid, Reason
 from ledger.keys import KeyPair
 from ledger.neurons import neuron_of
-from ledger.payloads import CommitWeights, RevealWeights, SetRootWeights, SetWeights
+from ledger.payloads import CommitWeights, SetRootWeights, SetWeights
 from ledger.stakes import pool_of
 from ledger.state import State
 from ledger.subnets import subnet_of
 from ledger.tables import COMMITS, ROOT_WEIGHTS, WEIGHTS, Commit, uid_key
 from ledger.types import Hash, PublicKey
 from ledger.vectors import max_upscale
-from ledger.weights import commitment
 from p2p import vectors
 from p2p.config import Home
 from p2p.node.follow import Follow
 from p2p.node.journal import problem_of
-from p2p.vectors import Kept, vector_bytes
+from p2p.vectors import Kept, Seat, reveal_of, vector_bytes
 
 log = logging.getLogger("yuma.weights")
 
@@ -71,21 +70,16 @@ class Weigher:
             await self.follow.pool.say(SetWeights(netuid, *vector_bytes(places, values), version))
             return
         tempos = (settings.reveal_tempos + 1) * settings.tempo
-        kept = Kept(
-            hash="",
-            netuid=netuid,
-            hotkey=self.pair.peer_id,
+        kept = vectors.draw_up(
+            Seat(self.follow.chain, netuid, self.pair.peer_id, uid, neuron.registered),
+            places,
+            values,
             version=version,
             last=height + self.follow.params.validity + tempos,
-            salt=vectors.new_salt().hex(),
-            places=places,
-            values=values,
         )
-        digest = commitment(self.follow.chain, uid, neuron.registered, _reveal_of(kept))
-        kept = replace(kept, hash=digest.hex())
         await trio.to_thread.run_sync(vectors.keep, self.home, kept)
         try:
-            await self.follow.pool.say(CommitWeights(netuid, digest))
+            await self.follow.pool.say(CommitWeights(netuid, Hash(bytes.fromhex(kept.hash))))
         except Invalid:
             vectors.forget(self.home, kept)
             raise
@@ -131,7 +125,7 @@ class Weigher:
             kept = replace(kept, committed=commit.committed, last=commit.closes)
             await trio.to_thread.run_sync(vectors.keep, self.home, kept)
         if height >= opens and not self._is_waiting(self._sent.get(kept.hash)):
-            self._sent[kept.hash] = await self.follow.pool.say(_reveal_of(kept))
+            self._sent[kept.hash] = await self.follow.pool.say(reveal_of(kept))
 
     def _window(self, state: State, kept: Kept) -> tuple[int, Commit] | None:
         """A commitment, and the height from which on it can be revealed; None if it is not there,
@@ -186,8 +180,3 @@ def root_of(shares: Sequence[str]) -> dict[int, int]:
     """The root weights that settings such as 1=0.5 name, by netuid."""
     parts = sorted((int(netuid), weight) for netuid, weight in (each.split("=") for each in shares))
     return {netuid: round(float(weight) * UNITS) for netuid, weight in parts}
-
-
-def _reveal_of(kept: Kept) -> RevealWeights:
-    uids, values = vector_bytes(kept.places, kept.values)
-    return RevealWeights(kept.netuid, bytes.fromhex(kept.salt), uids, values, kept.version)

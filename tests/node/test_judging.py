@@ -26,6 +26,7 @@ QUICK = replace(
     tempo=10, heartbeat_interval=2,
 )  # fmt: skip
 NAMES = ["ann", "rog"]
+FIRST_TASK = Task("text", '{"per_tempo": 4}')
 TASKS = {2: (), 3: (Task("chess", ""),), 4: (Task("text", '{"choices": 99}'),)}
 """Of subnets beside the first; subnet 5 is not ann's, and there is no subnet 6."""
 ANN = pair_of("ann")
@@ -33,7 +34,7 @@ ANN = pair_of("ann")
 
 def genesis():
     """ann votes alone, and owns the subnets; rog mines the first."""
-    first = genesis_with(QUICK, NAMES, voters=1, parameters='{"per_tempo": 4}')
+    first = genesis_with(QUICK, NAMES, voters=1, parameters=FIRST_TASK.parameters)
     settings = first_settings(QUICK)
     others = [
         FirstSubnet(netuid, WALLET.public, ANN.public, settings, task=task)
@@ -112,7 +113,8 @@ def words(count: int) -> str:
 async def test_averages_that_are_damaged_are_moved_aside(tmp_path: Path) -> None:
     place = tmp_path / "ann" / "validators" / "1"
     place.mkdir(parents=True)
-    (place / "averages.json").write_text('{"format": "yuma-averages-1", "miners": [[1]]}')
+    file = Journal(place).averages_of(FIRST_TASK)
+    file.write_text('{"format": "yuma-averages-1", "miners": [[1]]}')
     with logged() as log:
         async with judging(tmp_path) as (node, judges):
             validator = judges.begin(NETUID, None)
@@ -121,29 +123,31 @@ async def test_averages_that_are_damaged_are_moved_aside(tmp_path: Path) -> None
             assert validator.problem == ""
     (line, *_) = about(log)
     assert line.startswith("subnet 1: the averages are damaged: ")
-    assert "averages.damaged" in line
-    assert (place / "averages.damaged").exists()
+    aside = file.with_suffix(".damaged")
+    assert str(aside) in line
+    assert aside.exists()
 
 
 async def test_a_disk_that_refuses_what_a_validator_keeps_is_waited_for(tmp_path: Path) -> None:
     """Directories stand where the files should be; rog is visited, and earns a weight."""
     place = tmp_path / "ann" / "validators" / "1"
-    (place / "averages.json").mkdir(parents=True)
+    file = Journal(place).averages_of(FIRST_TASK)
+    file.mkdir(parents=True)
     for end in range(QUICK.tempo - NETUID, 200, QUICK.tempo):
         (place / f"{end:012}.jsonl").mkdir()
     with logged() as log:
         async with judging(tmp_path) as (node, judges), rogue(tmp_path, node):
             validator = judges.begin(NETUID, None)
             await until(lambda: validator.problem)
-            (place / "averages.json").rmdir()
+            file.rmdir()
             await until(lambda: validator.as_json()["visits"])
-            (place / "averages.json").unlink(missing_ok=True)
-            (place / "averages.json").mkdir()
+            file.unlink(missing_ok=True)
+            file.mkdir()
             await until(lambda: validator.problem)
             said = commits(node)
             await blocks(node, QUICK.tempo)
             assert commits(node) == said
-            (place / "averages.json").rmdir()
+            file.rmdir()
             await until(lambda: commits(node) != said)
             await until(lambda: not validator.problem)
     refused = Counter(line for line in about(log) if "not kept" in line)
