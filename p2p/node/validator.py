@@ -178,6 +178,7 @@ class Validator:
             return
         challenge, sampling = self._question(round_.task, visit, miner)
         reward, evidence, fault = 0.0, None, ""
+        began = trio.current_time()
         try:
             evidence = await self._ask(round_.task, miner, challenge, sampling, caller)
             if challenge.truth != NO_TRUTH:
@@ -193,6 +194,7 @@ class Validator:
         if fault or challenge.truth != NO_TRUTH:
             self.averages.observe(miner, visit.stranger, reward)
         line = _line(visit, miner, challenge, reward, evidence, fault)
+        line["ms"] = round((trio.current_time() - began) * 1000, 1)
         await trio.to_thread.run_sync(self._keep, round_.plan.end, line)
 
     def _is_excused(self, plan: Plan, uid: int) -> bool:
