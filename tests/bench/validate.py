@@ -3,30 +3,29 @@
     python -m tests.bench.validate [--json] [--quick] [--miners 64] [--seconds 20]
 
 The validator is a whole node in this process, pinned to one core: a ledger on disk of which it is
-the only voter (devnet: a block a second, a tempo of 20), gossip, the loop of p2p/node/validator.py.
-The miners are whole nodes too, each with a key, connections, presence and receipts of its own, in
-one process on another core; the one thing they share is the worker with the shipped docs-gpt. The
-task is `text` with its default parameters. All questions and answers go over sockets, half of them
-asked as a stranger.
+the only voter (devnet: a block a second, a tempo of 20), gossip, and p2p/node/validator.py as it
+is. The miners (tests/bench/miners.py) are in one process on another core, each with a key and a
+socket of its own, before one worker with the shipped docs-gpt. The task is `text` with its default
+parameters; half of the questions are asked as a stranger.
 
-* a tempo: the second one of devnet, as it comes. `answer_ms` is from the question to the checked
-  answer, `model_ms` what its receipt says the miner took, `core` the part of the validator's core
-  in use, `core_before` that before it judged. `most_in_a_second` is of answers.
+* a tempo: devnet's second, as it comes. `answer_ms` is from the question to the checked answer,
+  `model_ms` what its receipt says of the miner, `not_model` the part of all answers' time that no
+  receipt speaks of. `core` is the part of the validator's core in use, `core_before` that before it
+  judged; `most_in_a_second` is of answers.
 * flat out: more visits are due than can be made, so that 16 are always under way. Milliseconds are
-  CPU of one visit: of the validator's process (threads included), the worker's, the miners' nodes'.
-* one core: the same with all three on the validator's core. `outside` is the CPU of the validator
+  CPU of one visit: of the validator's process (its threads included), the worker's, the miners'.
+* one core: the same with everything on the validator's core. `outside` is the CPU of the validator
   divided by that of validator and worker. Aim: at most 10 %.
-* tempo of ...: the seconds of a core that a tempo's visits take, validator and model, beside those
-  that the tempo has.
+* tempo of ...: the seconds of a core that the visits of a tempo take, validator and worker, beside
+  those that it has.
 """
 
-import json
 import os
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -35,81 +34,54 @@ from typing import Any
 import psutil
 import trio
 
-from ledger.codec import hash_of
+from ledger.codec import hash_of, unpack
 from ledger.genesis import Bond, FirstSubnet, Genesis
-from ledger.genesis_file import read_genesis, write_genesis
-from ledger.keys import KeyPair, peer_id_of
+from ledger.genesis_file import write_genesis
+from ledger.keys import KeyPair, PeerId
 from ledger.params import DEVNET, TOKEN, Params
 from ledger.subnets import first_settings
 from ledger.tables import Task
 from models.types import Receipt
-from ledger.codec import unpack
-from p2p.config import Home, Settings
+from p2p.config import Home
 from p2p.node.journal import Journal
-from p2p.node.node import Node
+from p2p.node.node import Node, split_address
 from p2p.node.validator import Validator
-from tests.bench.common import LISTEN, arguments, line_of, percentile, process, show
+from tests.bench.common import arguments, line_of, percentile, process, show
 from tests.bench.idle import cpu_of
+from tests.bench.miners import NETUID, pair_of
 from tests.node.chains import followed, member, until
 
-NETUID = 1
-MODEL = "docs-gpt"
-SLOTS = 8
 PER_TEMPO = 8
 """The default of the task's parameter."""
 FLAT_OUT = '{"per_tempo":256}'
 FLAT_TEMPO = 100
 """Blocks; with FLAT_OUT 197 visits a second of 64 miners are due."""
-MET_S = 120.0
+RENEW_S = 20.0
+"""After which miners are heard of again: a record counts for a minute."""
+MET_S = 60.0
+RECEIPT_BYTES = 2**12
 
-
-def pair_of(name: str) -> KeyPair:
-    """A key that both processes know."""
-    return KeyPair.from_seed(hash_of("bench/validate", name.encode()))
-
-
-VALIDATOR, OWNER = pair_of("validator"), pair_of("owner")
+OWNER, VALIDATOR = (
+    KeyPair.from_seed(hash_of("bench/validate", name)) for name in (b"owner", b"validator")
+)
 
 
 def founded(miners: int, parameters: str, tempo: int) -> Genesis:
     """A network in which one node votes, and judges so many others."""
-    neurons = tuple(pair_of(f"miner {number}").public for number in range(miners))
+    neurons = tuple(pair_of(number).public for number in range(miners))
     settings = replace(first_settings(DEVNET), tempo=tempo)
-    subnet = FirstSubnet(
-        NETUID, OWNER.public, VALIDATOR.public, settings, neurons, (Task("text", parameters),)
-    )
+    task = Task("text", parameters)
+    subnet = FirstSubnet(NETUID, OWNER.public, VALIDATOR.public, settings, neurons, (task,))
     bond = Bond(OWNER.public, VALIDATOR.public, 1000 * TOKEN)
     return Genesis("bench", int(time.time() * 1000), DEVNET, (), (bond,), (subnet,))
 
 
-# --- the miners' process
-
-
-async def mine(directory: Path, bootstrap: str, miners: int) -> None:
-    """Run the miners; says the worker's process once all are up."""
-    genesis = read_genesis((directory / "genesis.toml").read_text())
-    settings = Settings(listen=(LISTEN,), bootstrap=(bootstrap,), dht=False, peers_target=1)
-    async with AsyncExitStack() as stack:
-        nodes = []
-        for number in range(miners):
-            home = Home(directory / f"miner-{number}")
-            home.path.mkdir()
-            node = Node.make(pair_of(f"miner {number}"), settings, home, genesis)
-            nodes.append(await stack.enter_async_context(node.run()))
-        worker = await nodes[0].miner.mine(NETUID, MODEL, SLOTS, threads=1)
-        for node in nodes[1:]:
-            node.miner.workers[MODEL] = worker
-            node.presence.changed()
-        print(worker.pid, flush=True)
-        await trio.sleep_forever()
-
-
-# --- the validator's
+# --- what is measured
 
 
 @dataclass(frozen=True)
 class Usage:
-    """CPU seconds used so far, and the visits they went to."""
+    """Seconds of CPU used so far, and the visits they went to."""
 
     at: float
     validator: float
@@ -119,31 +91,35 @@ class Usage:
 
     def since(self, before: "Usage") -> "Usage":
         """What was used meanwhile."""
-        return Usage(*(now - then for now, then in zip(self._all(), before._all(), strict=True)))
-
-    def _all(self) -> tuple[Any, ...]:
-        return self.at, self.validator, self.worker, self.miners, self.visits
+        return Usage(
+            self.at - before.at,
+            self.validator - before.validator,
+            self.worker - before.worker,
+            self.miners - before.miners,
+            self.visits - before.visits,
+        )
 
 
 @dataclass
 class Scene:
-    """A validator that has met its miners."""
+    """A validator that has heard of its miners."""
 
     node: Node
-    journal: Journal
+    validators: Path
     worker: psutil.Process
     miners: psutil.Process
     validator: Validator | None = None
 
+    @property
+    def journal(self) -> Journal:
+        """What the validator keeps."""
+        return Journal(self.validators / str(NETUID))
+
     def usage(self) -> Usage:
         """What has been used so far."""
-        return Usage(
-            time.monotonic(),
-            cpu_of(psutil.Process()),
-            cpu_of(self.worker),
-            cpu_of(self.miners),
-            self.validator.as_json()["visits"] if self.validator else 0,
-        )
+        visits = self.validator.as_json()["visits"] if self.validator else 0
+        own, worker, miners = map(cpu_of, (psutil.Process(), self.worker, self.miners))
+        return Usage(time.monotonic(), own, worker, miners, visits)
 
     async def used(self, seconds: float) -> Usage:
         """What is used in some seconds."""
@@ -157,87 +133,88 @@ class Scene:
         self.validator = self.node.judging.begin(NETUID, None)
         return self.validator
 
+    async def tempo(self) -> int:
+        """Wait for the end of the tempo under way; the block that ends it."""
+        validator = self.validator
+        assert validator is not None
+        await until(lambda: validator.as_json()["until"])
+        end: int = validator.as_json()["until"]
+        await followed(self.node).head_after(end - 1)
+        return end
+
 
 @asynccontextmanager
-async def scene(directory: Path, miners: int, genesis: Genesis, core: int) -> AsyncIterator[Scene]:
+async def scene(directory: Path, miners: int, core: int, genesis: Genesis) -> AsyncIterator[Scene]:
     """A validator and its miners, these on a core of the caller's choice."""
     (directory / "genesis.toml").write_text(write_genesis(genesis))
     home = directory / "validator"
-    async with member(home, genesis, VALIDATOR, duplicates=False) as node:
-        address = f"{node.host.addresses()[0]}/p2p/{node.host.peer_id}"
-        flags = ("--mine", str(directory), address, "--miners", str(miners), "--core", str(core))
-        with process("-m", "tests.bench.validate", *flags) as child:
-            pid = int(await trio.to_thread.run_sync(line_of, child))
-            assert node.judging is not None
-            served = node.judging.around.served
-            await until(
-                lambda: all(
-                    served(pair_of(f"miner {number}").public, NETUID) for number in range(miners)
-                ),
-                MET_S,
-            )
-            journal = Journal(Home(home).validators / str(NETUID))
-            yield Scene(node, journal, psutil.Process(pid), psutil.Process(child.pid))
+    command = ("-m", "tests.bench.miners", str(directory), str(miners), str(core))
+    with process(*command) as child:
+        pid, _, address = (await trio.to_thread.run_sync(line_of, child)).partition(" ")
+        async with member(home, genesis, VALIDATOR, duplicates=False) as node:
+            place, first = split_address(address)
+            await node.host.dial(first, [place])
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(hear_again, node, first)
+                await until(lambda: len(node.presence.book) > miners, MET_S)
+                worker, process_ = psutil.Process(int(pid)), psutil.Process(child.pid)
+                yield Scene(node, Home(home).validators, worker, process_)
+                nursery.cancel_scope.cancel()
 
 
-async def next_tempo(scene: Scene) -> int:
-    """Wait for the end of a tempo under way; the block that ends it."""
-    assert scene.validator is not None
-    validator = scene.validator
-    await until(lambda: validator.as_json()["until"])
-    end: int = validator.as_json()["until"]
-    await followed(scene.node).head_after(end - 1)
-    return end
-
-
-# --- measuring
+async def hear_again(node: Node, miner: PeerId) -> None:
+    """Have one miner say what it holds of all, as nodes do when they meet."""
+    while True:
+        await node.presence.greet(miner)
+        await trio.sleep(RENEW_S)
 
 
 async def a_tempo(directory: Path, miners: int, core: int, seconds: float) -> dict[str, Any]:
     """The second tempo: what came of its visits, and what it cost."""
-    genesis = founded(miners, "", DEVNET.tempo)
-    async with scene(directory, miners, genesis, core) as here:
+    async with scene(directory, miners, core, founded(miners, "", DEVNET.tempo)) as here:
         before = await here.used(seconds)
         here.judge()
-        await next_tempo(here)
+        await here.tempo()
         start = here.usage()
-        end = await next_tempo(here)
+        end = await here.tempo()
         used = here.usage().since(start)
         lines = here.journal.visits(end)
-        size = here.journal._visits(end).stat().st_size
-        memory = psutil.Process().memory_info().rss
     return {
         "what": f"a tempo of {DEVNET.tempo} s, {miners} miners",
         "due": miners * PER_TEMPO,
         "made": len(lines),
         "faults": sum(bool(line["fault"]) for line in lines),
-        **answers(lines),
+        **answers([line for line in lines if line["receipt"]]),
         "core": percent(used.validator / used.at),
         "core_before": percent(before.validator / before.at),
-        "journal_kb": round(size / 1000),
-        "memory_mb": round(memory / 2**20),
     }
 
 
 def answers(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the lines of visits say of time."""
-    receipts = [
-        unpack(Receipt, bytes.fromhex(line["receipt"]["receipt"]), limit=2**16).body
-        for line in lines
-        if line["receipt"]
-    ]
-    waited = [line["ms"] for line in lines if line["receipt"]]
-    models = [body.total_us / 1000 for body in receipts]
-    times = sorted(body.time_ms for body in receipts)
+    """What the lines of answered visits say of time."""
+    data = (bytes.fromhex(line["receipt"]["receipt"]) for line in lines)
+    bodies = [unpack(Receipt, each, RECEIPT_BYTES).body for each in data]
+    waited, models = [line["ms"] for line in lines], [body.total_us / 1000 for body in bodies]
+    times = sorted(body.time_ms for body in bodies)
     return {
         "answer_ms": round(median(waited), 1),
-        "p99_ms": round(percentile(waited, 99), 1),
+        "answer_p99_ms": round(percentile(waited, 99), 1),
         "model_ms": round(median(models), 1),
         "not_model": percent(1 - sum(models) / sum(waited)),
-        "most_in_a_second": max(
-            sum(1 for other in times if at <= other < at + 1000) for at in times
-        ),
+        "most_in_a_second": max(sum(at <= one < at + 1000 for one in times) for at in times),
     }
+
+
+async def flat_out(directory: Path, miners: int, core: int, seconds: float) -> Usage:
+    """What is used while more visits are due than can be made."""
+    genesis = founded(miners, FLAT_OUT, FLAT_TEMPO)
+    async with scene(directory, miners, core, genesis) as here:
+        validator = here.judge()
+        await until(lambda: validator.as_json()["visits"] > 4 * miners, MET_S)
+        return await here.used(seconds)
+
+
+# --- rows
 
 
 def percent(part: float) -> str:
@@ -245,17 +222,8 @@ def percent(part: float) -> str:
     return f"{100 * part:.1f} %"
 
 
-async def flat_out(directory: Path, miners: int, core: int, seconds: float) -> Usage:
-    """What is used while more visits are due than can be made."""
-    genesis = founded(miners, FLAT_OUT, FLAT_TEMPO)
-    async with scene(directory, miners, genesis, core) as here:
-        validator = here.judge()
-        await until(lambda: validator.as_json()["visits"] > 4 * miners, MET_S)
-        return await here.used(seconds)
-
-
-def rate_of(what: str, used: Usage) -> dict[str, Any]:
-    """A row of what visits cost."""
+def rate(what: str, used: Usage) -> dict[str, Any]:
+    """What visits cost."""
     each = 1000 / used.visits
     return {
         "what": what,
@@ -264,14 +232,9 @@ def rate_of(what: str, used: Usage) -> dict[str, Any]:
         "validator_ms": round(used.validator * each, 2),
         "worker_ms": round(used.worker * each, 2),
         "miners_ms": round(used.miners * each, 2),
-        "outside": percent(outside(used)),
-        "validator_alone_per_s": round(used.visits / used.validator),
+        "outside": percent(used.validator / (used.validator + used.worker)),
+        "validator_per_s": round(used.visits / used.validator),
     }
-
-
-def outside(used: Usage) -> float:
-    """The part of the validator in what it and the model use."""
-    return used.validator / (used.validator + used.worker)
 
 
 def against(name: str, params: Params, miners: int, used: Usage) -> dict[str, Any]:
@@ -291,18 +254,17 @@ def measure(miners: int, seconds: float) -> list[dict[str, Any]]:
     """All rows."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[:1])
-    work: list[tuple[Callable[..., Any], int]] = [
-        (a_tempo, cores[-1]), (flat_out, cores[-1]), (flat_out, cores[0]),
-    ]  # fmt: skip
-    found = []
-    for each, core in work:
+
+    def run(work: Callable[..., Any], core: int) -> Any:
         with tempfile.TemporaryDirectory() as name:
-            found.append(trio.run(each, Path(name), miners, core, seconds))
-    tempo, two, one = found
+            return trio.run(work, Path(name), miners, core, seconds)
+
+    tempo, two = run(a_tempo, cores[-1]), run(flat_out, cores[-1])
+    one = run(flat_out, cores[0])
     return [
         tempo,
-        rate_of("flat out", two),
-        rate_of("flat out, one core", one),
+        rate("flat out, two cores", two),
+        rate("flat out, one core", one),
         against("devnet", DEVNET, miners, one),
         against("the main network", Params(), miners, one),
     ]
@@ -313,13 +275,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--miners", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--mine", nargs=2, metavar=("DIR", "ADDRESS"), help="be the miners")
-    parser.add_argument("--core", type=int, help="of the miners")
     options = parser.parse_args()
-    if options.mine:
-        os.sched_setaffinity(0, {options.core})
-        directory, address = options.mine
-        return trio.run(mine, Path(directory), address, options.miners)
     miners, seconds = (3, 2.0) if options.quick else (options.miners, options.seconds)
     show(measure(miners, seconds), options.json)
 
