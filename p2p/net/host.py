@@ -153,7 +153,7 @@ class Host:
 
     def peers(self) -> set[PeerId]:
         """Everyone connected now."""
-        return {connection.peer for connection in self.connections()}
+        return {peer for peer, _ in self._welcome()}
 
     def is_connected(self, peer: PeerId) -> bool:
         """Whether a live connection to the peer exists."""

@@ -50,15 +50,16 @@ class Journal:
         """Have the averages on disk. Raises OSError."""
         write_whole(self._averages, text.encode())
 
-    def note(self, end: int, visit: Mapping[str, Any]) -> None:
-        """Keep a visit of the tempo that a block ends. Raises OSError."""
+    def note(self, end: int, *visits: Mapping[str, Any]) -> None:
+        """Keep visits of the tempo that a block ends. Raises OSError."""
         path = self._visits(end)
         if not path.exists():
             for old in self._files()[: -KEPT_TEMPOS + 1]:
                 old.unlink()
+        lines = b"".join(json.dumps(visit).encode() + b"\n" for visit in visits)
         with path.open("ab") as file:
-            if file.tell() < MAX_FILE_BYTES:
-                file.write(json.dumps(visit).encode() + b"\n")
+            if file.tell() + len(lines) <= MAX_FILE_BYTES:
+                file.write(lines)
 
     def visits(self, end: int) -> list[dict[str, Any]]:
         """The visits of the tempo that a block ended, in their order. Raises OSError.

@@ -56,9 +56,10 @@ class Plan:
         """All visits, in the order of time."""
         return schedule(vrf.output_of(self.proof), list(self.miners), per_miner)
 
-    def due_at(self, visit: Visit) -> int:
-        """The height after which a visit is due."""
-        return self.begin + (self.last_visit - self.begin) * visit.at // MOMENTS
+    def due_at(self, visit: Visit) -> tuple[int, float]:
+        """The height after which a visit is due, and what part of a block's time later."""
+        blocks, rest = divmod((self.last_visit - self.begin) * visit.at, MOMENTS)
+        return self.begin + blocks, rest / MOMENTS
 
 
 def plan_of(state: State, chain: ChainId, netuid: int, height: int, pair: KeyPair) -> Plan:

@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +32,7 @@ from models.tasks.averages import Averages, Miner
 from models.tasks.schedule import Visit
 from models.types import ANSWERS, Kind, Sampling
 from p2p.net.protocols import Status
+from p2p.net.scopes import briefly
 from p2p.node.attempt import Broken, Evidence, Lied
 from p2p.node.caller import NONCE_BYTES, Caller, stranger
 from p2p.node.follow import Follow
@@ -47,6 +48,10 @@ VISITS_AT_ONCE: Final = 16
 DUPLICATE_TOKENS: Final = 16
 """Of a text that is asked for again only to see whether it comes."""
 NO_TRUTH: Final = -1
+KEEP_S: Final = 5.0
+KEPT_AT_ONCE: Final = 32
+"""Visits that wait to be written, at most, and not longer than a block: a turn of a thread for each
+would be a tenth of what a visit costs."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +76,13 @@ class _Round:
 
     plan: Plan
     task: Task
+    height: int = 0
+    since: float = 0.0
+    """The head by which visits go, and when it was seen first (trio's clock)."""
     visits: int = 0
     answered: int = 0
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    """Visits that are not in the journal yet."""
     vector: list[tuple[int, int]] | None = None
     """The weights that came of it, once averages have moved."""
     said: bool = False
@@ -94,7 +104,8 @@ class Validator:
         self._journal, self._around = journal, around
         self._round: _Round | None = None
         self._opened: tuple[TaskRow, Task] | None = None
-        self._faults: set[str] = set()
+        self._faults: set[int] = set()
+        """Who has been complained of in this tempo: a miner chooses what its refusals say."""
         self._limit = trio.CapacityLimiter(VISITS_AT_ONCE)
 
     async def run(self) -> None:
@@ -124,6 +135,8 @@ class Validator:
 
     async def _advance(self, height: int, nursery: trio.Nursery) -> None:
         """Do what is due after a block. Raises Invalid, OSError."""
+        if self._round is not None:
+            await self._keep(self._round)
         if self._round is None or height >= self._round.plan.end:
             self._round = None
             with self._around.follow.snapshot() as disk:
@@ -152,18 +165,32 @@ class Validator:
         around, plan = self._around, round_.plan
         async with AsyncExitStack() as stack:
             unknown = around.caller
+            stack.push_async_callback(self._keep_last, round_)
             if around.strangers:
                 unknown = await stack.enter_async_context(
                     stranger(around.caller.chain, around.status, around.caller.addresses)
                 )
             async with trio.open_nursery() as nursery:
                 for visit in plan.visits(round_.task.per_tempo):
-                    head = await around.follow.head_after(plan.due_at(visit) - 1)
-                    if head.height >= plan.end:
+                    if not await self._is_due(round_, visit):
                         break
                     await self._limit.acquire_on_behalf_of(visit)
                     caller = unknown if visit.stranger else around.caller
                     nursery.start_soon(self._visit, round_, visit, caller)
+
+    async def _is_due(self, round_: _Round, visit: Visit) -> bool:
+        """Wait for a visit's moment; whether the tempo is not over.
+
+        What comes just after a block, visit after visit, would be known for what it is.
+        """
+        height, part = round_.plan.due_at(visit)
+        follow = self._around.follow
+        head = await follow.head_after(height - 1)
+        if head.height > round_.height:
+            round_.height, round_.since = head.height, trio.current_time()
+        if head.height == height:
+            await trio.sleep_until(round_.since + part * follow.params.block_ms / 1000)
+        return head.height < round_.plan.end
 
     async def _visit(self, round_: _Round, visit: Visit, caller: Caller) -> None:
         try:
@@ -195,7 +222,9 @@ class Validator:
             self.averages.observe(miner, visit.stranger, reward)
         line = _line(visit, miner, challenge, reward, evidence, fault)
         line["ms"] = round((trio.current_time() - began) * 1000, 1)
-        await trio.to_thread.run_sync(self._keep, round_.plan.end, line)
+        round_.lines.append(line)
+        if len(round_.lines) >= KEPT_AT_ONCE:
+            await self._keep(round_)
 
     def _is_excused(self, plan: Plan, uid: int) -> bool:
         """Whether a neuron need not have a model: a validator, or while nobody is heard of here."""
@@ -237,17 +266,25 @@ class Validator:
 
     def _note_fault(self, visit: Visit, miner: Miner, fault: str) -> None:
         """Log what is wrong with a miner, once a tempo."""
-        key = f"{visit.uid} {fault}"
-        if fault and key not in self._faults:
-            self._faults.add(key)
+        if fault and visit.uid not in self._faults:
+            self._faults.add(visit.uid)
             name = peer_id_of(miner.hotkey)
             log.info("subnet %d: miner %d (%s): %s", self.netuid, visit.uid, name, fault)
 
-    def _keep(self, end: int, line: dict[str, Any]) -> None:
+    async def _keep(self, round_: _Round) -> None:
+        """Have the visits made so far in the journal."""
+        lines, round_.lines = round_.lines, []
+        if not lines:
+            return
         try:
-            self._journal.note(end, line)
+            await trio.to_thread.run_sync(self._journal.note, round_.plan.end, *lines)
         except OSError as error:
-            log.warning("subnet %d: a visit is not kept: %s", self.netuid, error)
+            log.warning("subnet %d: %d visits are not kept: %s", self.netuid, len(lines), error)
+
+    async def _keep_last(self, round_: _Round) -> None:
+        """The same when the tempo is over, or the validator is told to stop."""
+        with briefly(KEEP_S):
+            await self._keep(round_)
 
     # --- weights
 
