@@ -52,6 +52,8 @@ KEEP_S: Final = 5.0
 KEPT_AT_ONCE: Final = 32
 """Visits that wait to be written, at most, and not longer than a block: a turn of a thread for each
 would be a tenth of what a visit costs."""
+LARGE: Final = 2**16
+"""Bytes of question and answer that do not wait: those that do come to some megabytes at most."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,8 @@ class Validator:
         line = _line(visit, miner, challenge, reward, evidence, fault)
         line["ms"] = round((trio.current_time() - began) * 1000, 1)
         round_.lines.append(line)
-        if len(round_.lines) >= KEPT_AT_ONCE:
+        size = len(evidence.data) + len(evidence.output) if evidence else 0
+        if len(round_.lines) >= KEPT_AT_ONCE or size > LARGE:
             await self._keep(round_)
 
     def _is_excused(self, plan: Plan, uid: int) -> bool:
