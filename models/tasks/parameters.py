@@ -47,7 +47,7 @@ Table = Mapping[str, Whole | Word]
 
 _EVERY: Final[Table] = {
     "deadline_ms": Whole(5000, 100, 60_000),  # what an answer may take
-    "per_tempo": Whole(8, 2, 256),  # challenges for a miner: one at least for each door
+    "per_tempo": Whole(16, 2, 256),  # challenges for a miner: half of them through each door
 }
 # The bounds keep a challenge of the widest characters within what a query may carry.
 TEXT: Final[Table] = {

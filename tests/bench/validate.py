@@ -32,6 +32,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -179,9 +180,11 @@ async def hear_again(node: Node, miner: PeerId) -> None:
         await trio.sleep(RENEW_S)
 
 
-async def a_tempo(directory: Path, miners: int, core: int, seconds: float) -> dict[str, Any]:
+async def a_tempo(
+    tempo: int, directory: Path, miners: int, core: int, seconds: float
+) -> dict[str, Any]:
     """The second tempo: what came of its visits, and what it cost."""
-    async with scene(directory, miners, core, founded(miners, "", TEMPO)) as here:
+    async with scene(directory, miners, core, founded(miners, "", tempo)) as here:
         await trio.sleep(min(SETTLE_S, seconds))
         before = await here.used(seconds)
         here.judge()
@@ -192,7 +195,7 @@ async def a_tempo(directory: Path, miners: int, core: int, seconds: float) -> di
         lines = here.journal.visits(end)
         size = (here.journal.directory / f"{end:012}.jsonl").stat().st_size
     return {
-        "what": f"a tempo of {TEMPO} s, {miners} miners",
+        "what": f"a tempo of {tempo} s, {miners} miners",
         "due": miners * PER_TEMPO,
         "made": len(lines),
         "kept_kb": round(size / 1000),
@@ -282,7 +285,7 @@ def against(name: str, params: Params, miners: int, each: float, model: float) -
     }
 
 
-def measure(miners: int, seconds: float) -> list[dict[str, Any]]:
+def measure(miners: int, seconds: float, blocks: int) -> list[dict[str, Any]]:
     """All rows."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[:1])
@@ -291,7 +294,7 @@ def measure(miners: int, seconds: float) -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as name:
             return trio.run(work, Path(name), miners, core, seconds)
 
-    tempo = run(a_tempo, cores[-1])
+    tempo = run(partial(a_tempo, blocks), cores[-1])
     each, model = tempo["validator_ms"] / 1000, tempo["worker_ms"] / 1000
     return [
         tempo,
@@ -308,8 +311,11 @@ def main() -> None:
     parser.add_argument("--miners", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=20.0)
     options = parser.parse_args()
-    miners, seconds = (3, 2.0) if options.quick else (options.miners, options.seconds)
-    show(measure(miners, seconds), options.json)
+    if options.quick:
+        rows = measure(3, 2.0, DEVNET.tempo)
+    else:
+        rows = measure(options.miners, options.seconds, TEMPO)
+    show(rows, options.json)
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ async def test_a_peer_that_gives_another_state_is_cut_off(
 async def test_a_state_that_contradicts_the_checkpoint_is_not_taken(
     tmp_path: Path, genesis: Genesis, grown: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(begin, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(begin, "PATIENCE_S", 2.0)
     async with (
         server(tmp_path / "a", genesis, grown) as a,
         beginner(tmp_path / "new", genesis, f"40:{'00' * 32}") as (new, work),
