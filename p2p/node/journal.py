@@ -1,7 +1,8 @@
 """What a validator keeps of its work on disk: the averages of its miners, and every visit.
 
 Visits are lines of JSON, a file for each tempo, named after the block that ended it. They hold the
-receipts behind this node's weights, so that it can show why it said what it said.
+receipts behind this node's weights, so that it can show why it said what it said: with input and
+answer as `receipt`, or, where these are large, as `hashed`.
 """
 
 import json
@@ -14,6 +15,8 @@ from ledger.errors import Invalid
 from models.tasks.averages import MAX_BYTES, Averages
 from p2p.config import write_whole
 
+MAX_LINE_BYTES: Final = 2**16
+"""Of one visit, so that no miner fills the file; a longer one is kept without its receipt."""
 KEPT_TEMPOS: Final = 16
 """Files of visits; the oldest goes when another is begun."""
 MAX_FILE_BYTES: Final = 64 * 2**20
@@ -63,9 +66,12 @@ class Journal:
         if not path.exists():
             for old in self._files()[: -KEPT_TEMPOS + 1]:
                 old.unlink()
+        line = _line(visit)
+        if len(line) > MAX_LINE_BYTES:
+            line = _line({**visit, "receipt": None, "hashed": None})
         with path.open("ab") as file:
-            if file.tell() < MAX_FILE_BYTES:
-                file.write(json.dumps(visit).encode() + b"\n")
+            if len(line) <= MAX_LINE_BYTES and file.tell() + len(line) <= MAX_FILE_BYTES:
+                file.write(line)
 
     def visits(self, end: int) -> list[dict[str, Any]]:
         """The visits of the tempo that a block ended, in their order. Raises OSError.
@@ -86,3 +92,7 @@ class Journal:
 
     def _files(self) -> list[Path]:
         return sorted(self.directory.glob("*.jsonl"))
+
+
+def _line(visit: Mapping[str, Any]) -> bytes:
+    return json.dumps(visit).encode() + b"\n"
