@@ -10,8 +10,22 @@ from numpy.typing import NDArray
 
 from ledger.codec import unpack
 from ledger.errors import Invalid, Reason
-from models.types import MAX_READING_BYTES, Choices, Kind, Passages, Query, Tensor
+from models.types import (
+    MAX_ANSWER_BYTES,
+    MAX_CHOICES,
+    MAX_PASSAGES,
+    MAX_READING_BYTES,
+    Choices,
+    Kind,
+    Passages,
+    Query,
+    Tensor,
+)
 
+MAX_WIDTH = 8192
+"""Numbers of one direction: twice what the widest models for embedding have."""
+LARGEST_NUMBER = 8
+"""Bytes of a float64."""
 DTYPES = ("float32", "float64", "float16")
 SUM_TOLERANCE = 1e-3
 LENGTH_TOLERANCE = 1e-2
@@ -29,6 +43,15 @@ def validate_answer(query: Query, data: bytes, tensor: tuple[Tensor, ...], outpu
         probabilities_of(one_of(tensor), output, len(choices_of(data).continuations))
     elif query.kind is Kind.EMBEDDING:
         directions_of(one_of(tensor), output, len(passages_of(data).texts))
+
+
+def most_bytes(kind: Kind) -> int:
+    """How many bytes an answer of a kind can have, whatever its input."""
+    if kind is Kind.CHOICE:
+        return MAX_CHOICES * LARGEST_NUMBER
+    if kind is Kind.EMBEDDING:
+        return MAX_PASSAGES * MAX_WIDTH * LARGEST_NUMBER
+    return MAX_ANSWER_BYTES
 
 
 def choices_of(data: bytes) -> Choices:
@@ -83,6 +106,8 @@ def as_probabilities(numbers: Floats) -> tuple[float, ...]:
 
 def directions_of(tensor: Tensor, output: bytes, count: int) -> Floats:
     """`count` vectors of length 1, (count, d). Raises Invalid BAD_ANSWER."""
+    if len(tensor.shape) == 2 and tensor.shape[1] > MAX_WIDTH:
+        raise _refuse(f"its vectors have {tensor.shape[1]} numbers, at most {MAX_WIDTH} count")
     vectors = numbers_of(tensor, output, (count, None))
     lengths = np.linalg.norm(vectors, axis=1)
     if np.abs(lengths - 1).max() > LENGTH_TOLERANCE:

@@ -21,6 +21,8 @@ from ledger.types import (
 
 MAX_INPUT_BYTES = 8 * 2**20
 """The largest prompt or tensor of one query (= 8 MiB)."""
+MAX_ANSWER_BYTES = 2 * MAX_INPUT_BYTES
+"""Of one answer, whatever a server says of it (= 16 MiB)."""
 MAX_PREFIX_BYTES = 4 * 65_536
 """Tokens already out that a resumed query may carry: 65,536 of 4 bytes."""
 MAX_NEW_TOKENS = 65_536

@@ -12,7 +12,8 @@ from typing import Any
 import trio
 
 from ledger.keys import PeerId
-from models.types import MAX_INPUT_BYTES, Query
+from models.answers import most_bytes
+from models.types import Query
 from p2p.net.host import Host
 from p2p.net.protocols import (
     MAX_CHUNK_BYTES,
@@ -30,8 +31,6 @@ from p2p.net.streams import Frames
 
 log = logging.getLogger("yuma.links")
 
-MAX_ANSWER_BYTES = 2 * MAX_INPUT_BYTES
-"""Of one answer, whatever a server says of it (= 16 MiB)."""
 FRAME_S = 20.0
 """A frame that the server does not take for so long has broken the stream; until then it is written
 whole, for half a frame would break it too."""
@@ -47,6 +46,7 @@ class _Asker:
     """Who waits for an answer, and how many bytes of it have come."""
 
     channel: trio.MemorySendChannel[Event]
+    most: int
     received: int = 0
 
     def is_done_by(self, event: Event) -> bool:
@@ -55,7 +55,7 @@ class _Asker:
             self.received += len(event.data) + len(event.tokens)
         elif isinstance(event, More):
             self.received += len(event.chunk)
-        if self.received > MAX_ANSWER_BYTES:
+        if self.received > self.most:
             return True
         try:
             self.channel.send_nowait(event)
@@ -147,7 +147,7 @@ class Links:
         number, link.next = link.next, link.next + 1
         room = query.sampling.max_tokens + len(data) // MAX_CHUNK_BYTES + SPARE_EVENTS
         send, receive = trio.open_memory_channel[Event](room)
-        link.waiting[number] = _Asker(send)
+        link.waiting[number] = _Asker(send, most_bytes(query.kind))
         try:
             await link.send(*_ask(number, query, data))
             yield receive

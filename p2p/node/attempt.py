@@ -29,6 +29,11 @@ NEXT_TIMEOUT_S = 15.0
 TOKEN_BYTES = 4
 MAX_DETAIL = 300
 """Letters of what a server says of its refusal: our own sentences are shorter."""
+INLINE_BYTES = 2**16
+"""An answer up to this is checked in under a millisecond; a larger one in a thread."""
+KEPT_BYTES = 2**14
+"""Of an input with its answer, whole in a validator's journal; what is larger is there by its
+hashes, so that no miner decides how much its visits take."""
 
 Tell = Callable[[Part], Awaitable[None]]
 
@@ -50,6 +55,15 @@ class Evidence:
             "output": base64.b64encode(self.output).decode(),
             "receipt": pack(self.receipt).hex(),
         }
+
+    def kept(self) -> dict[str, dict[str, str] | None]:
+        """As a validator keeps it: the whole, or, of what is large, what holds its hashes."""
+        if len(self.data) + len(self.output) <= KEPT_BYTES:
+            return {"receipt": self.as_json(), "hashed": None}
+        hashed = {"query": pack(self.query).hex(), "receipt": pack(self.receipt).hex()}
+        if len(self.data) <= KEPT_BYTES:
+            hashed["input"] = base64.b64encode(self.data).decode()
+        return {"receipt": None, "hashed": hashed}
 
 
 class Broken(Exception):  # noqa: N818 - what happened to the answer
@@ -167,9 +181,21 @@ def _line(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in words)
 
 
-def check(peer: PeerId, receipt: Receipt, query: Query, data: bytes, progress: Progress) -> None:
+async def check(
+    peer: PeerId, receipt: Receipt, query: Query, data: bytes, progress: Progress
+) -> None:
     """Return if the receipt is the peer's, for this query and what came, and if that can be an
     answer to it. Raises Lied, Broken."""
+    if len(progress.output) <= INLINE_BYTES:
+        check_now(peer, receipt, query, data, progress)
+    else:
+        await trio.to_thread.run_sync(check_now, peer, receipt, query, data, progress)
+
+
+def check_now(
+    peer: PeerId, receipt: Receipt, query: Query, data: bytes, progress: Progress
+) -> None:
+    """`check` in this thread. Raises Lied, Broken."""
     body = receipt.body
     try:
         if body.server != public_key_of(peer):

@@ -57,7 +57,7 @@ class Caller:
         """The whole answer to a query, checked. Raises Broken, Lied, Invalid."""
         progress = Progress()
         receipt, _ = await self.exchange(server, query, data, progress, _keep)
-        check(server, receipt, query, data, progress)
+        await check(server, receipt, query, data, progress)
         return Evidence(query, data, bytes(progress.output), receipt)
 
     def query(

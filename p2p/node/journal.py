@@ -1,8 +1,9 @@
 """What a validator keeps of its work on disk: the averages of its miners, and every visit.
 
 Visits are lines of JSON, a file for each tempo, named after the block that ended it. They hold the
-receipts behind this node's weights, and before them the plan with its proof, so that it can show
-why it said what it said. Averages are of one task: with another, miners begin anew.
+receipts behind this node's weights, so that it can show why it said what it said: with input and
+answer as `receipt`, or, where these are large, as `hashed`. Before them stands the plan with its
+proof. Averages are of one task: with another, miners begin anew.
 """
 
 import json
@@ -18,6 +19,8 @@ from ledger.tables import Task
 from models.tasks.averages import MAX_BYTES, Averages
 from p2p.config import write_whole
 
+MAX_LINE_BYTES: Final = 2**16
+"""Of one visit, so that no miner fills the file; a longer one is kept without its receipt."""
 KEPT_TEMPOS: Final = 16
 """Files of visits; the oldest goes when another is begun."""
 MAX_FILE_BYTES: Final = 64 * 2**20
@@ -73,7 +76,7 @@ class Journal:
         if not path.exists():
             for old in self._files()[: -KEPT_TEMPOS + 1]:
                 old.unlink()
-        lines = b"".join(json.dumps(visit).encode() + b"\n" for visit in visits)
+        lines = b"".join(map(_bounded, visits))
         with path.open("ab") as file:
             if file.tell() + len(lines) <= MAX_FILE_BYTES:
                 file.write(lines)
@@ -102,3 +105,15 @@ class Journal:
 
     def _files(self) -> list[Path]:
         return sorted(self.directory.glob("*.jsonl"))
+
+
+def _bounded(visit: Mapping[str, Any]) -> bytes:
+    """A visit as a line; without its receipt where that is too much, and nothing where all is."""
+    line = _line(visit)
+    if len(line) > MAX_LINE_BYTES:
+        line = _line({**visit, "receipt": None, "hashed": None})
+    return line if len(line) <= MAX_LINE_BYTES else b""
+
+
+def _line(visit: Mapping[str, Any]) -> bytes:
+    return json.dumps(visit).encode() + b"\n"

@@ -195,7 +195,7 @@ class Router:
         began = trio.current_time()
         try:
             receipt, waiting = await self._from(server.peer, query, data, progress, tell)
-            check(server.peer, receipt, query, data, progress)
+            await check(server.peer, receipt, query, data, progress)
         except Broken:
             measured.failed_at = trio.current_time()
             raise

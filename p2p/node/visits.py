@@ -279,5 +279,5 @@ def _line(
         "truth": challenge.truth,
         "reward": round(reward, 6),
         "fault": fault,
-        "receipt": evidence.as_json() if evidence else None,
+        **(evidence.kept() if evidence else {"receipt": None, "hashed": None}),
     }
