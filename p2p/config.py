@@ -1,104 +1,23 @@
-"""This node's own settings: the home directory, node.toml, where each value came from.
+"""This node's own settings: node.toml, where each value came from.
 
 A value comes from a flag, else from the environment (YUMA_<KEY>), else from node.toml, else it is
 the default. Everything is checked once, here; what follows holds a frozen `Settings`.
 """
 
 import json
-import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any, TypeVar
 
 from ledger.types import ChainId
+from p2p.home import ConfigError, Home, write_whole
 
 Value = str | int | bool | tuple[str, ...]
 Checked = TypeVar("Checked", bound=Value)
 
-MODULES = Path(__file__).parents[1]
-"""Where the packages are: a Python that is started elsewhere would import what lies there."""
-MAX_SOCKET_BYTES = 103
-"""The shortest limit on a unix socket's path among the systems we run on (macOS; Linux has 107)."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
-
-
-class ConfigError(Exception):
-    """A setting, or the home itself, is not usable. The text is one sentence for people."""
-
-
-@dataclass(frozen=True)
-class Home:
-    """The directory that holds all of a node."""
-
-    path: Path
-
-    @property
-    def key(self) -> Path:
-        """The node's secret; its public half is the peer id."""
-        return self.path / "node.key"
-
-    @property
-    def settings(self) -> Path:
-        """node.toml."""
-        return self.path / "node.toml"
-
-    @property
-    def socket(self) -> Path:
-        """The local API."""
-        return self.path / "api.sock"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the one daemon that may run on this home."""
-        return self.path / "daemon.lock"
-
-    @property
-    def peers(self) -> Path:
-        """Peers remembered from earlier runs."""
-        return self.path / "peers.json"
-
-    @property
-    def chain(self) -> Path:
-        """The ledger: a directory."""
-        return self.path / "chain"
-
-    @property
-    def wal(self) -> Path:
-        """The record of this node's votes: a file."""
-        return self.path / "wal"
-
-    @property
-    def snapshots(self) -> Path:
-        """Late states for others to begin with: a directory."""
-        return self.path / "snapshots"
-
-    @property
-    def genesis(self) -> Path:
-        """What the ledger began with."""
-        return self.path / "genesis.toml"
-
-    @property
-    def membership(self) -> Path:
-        """What lets this node into a private swarm, in hexadecimal."""
-        return self.path / "membership"
-
-    @property
-    def revocations(self) -> Path:
-        """Who is no longer let into it, one line each."""
-        return self.path / "revocations"
-
-    @property
-    def validators(self) -> Path:
-        """What validators keep: a directory for each subnet."""
-        return self.path / "validators"
-
-    @property
-    def wallets(self) -> Path:
-        """Encrypted wallets, one file each; for the command line only."""
-        return self.path / "wallets"
 
 
 @dataclass(frozen=True)
@@ -285,18 +204,6 @@ KEYS = {
 }
 
 
-def home_of(flag: str | None, environ: Mapping[str, str]) -> Home:
-    """The home that a flag names, else the environment, else ~/.yuma. Raises ConfigError."""
-    text = flag or environ.get("YUMA_HOME") or "~/.yuma"
-    home = Home(Path(os.path.abspath(os.path.expanduser(text))))
-    if len(os.fsencode(home.socket)) > MAX_SOCKET_BYTES:
-        raise ConfigError(
-            f"the path {home.path} is too long for a home: "
-            f"that of its socket may have {MAX_SOCKET_BYTES} bytes"
-        )
-    return home
-
-
 def load_settings(home: Home, flags: Mapping[str, Value], environ: Mapping[str, str]) -> Loaded:
     """The settings of a node and where each came from. Raises ConfigError."""
     in_file = _file_values(home)
@@ -376,31 +283,6 @@ def template(values: Mapping[str, Value]) -> str:
         if key.name in values:
             lines.append(f"{key.name} = {toml_text(values[key.name])}")
     return "\n".join(lines) + "\n"
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all, for its owner only. Raises OSError."""
-    beside = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    """Have the names in a directory on disk. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def chain_of(network: str) -> ChainId:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ledger.errors import Invalid, Reason
 from ledger.types import ChainId
-from p2p.config import MODULES
+from p2p.home import MODULES
 
 DAMAGE: Final = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
 """How a process ends that follows damaged pages."""

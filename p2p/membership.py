@@ -7,7 +7,7 @@ from gossip.membership import Membership, Register, read_membership, read_revoca
 from ledger.errors import Invalid
 from ledger.genesis import Genesis
 from ledger.types import PublicKey
-from p2p.config import ConfigError, Home
+from p2p.home import ConfigError, Home
 
 
 @dataclass(frozen=True)

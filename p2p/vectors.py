@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from p2p.config import Home, write_whole
+from p2p.home import Home, write_whole
 
 if TYPE_CHECKING:
     from ledger.payloads import RevealWeights

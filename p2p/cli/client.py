@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from p2p.cli.failure import Failure
-from p2p.config import Home
+from p2p.home import Home
 
 PATIENCE_S = 20.0
 """For an answer that takes the daemon no work on the network beyond one dial."""

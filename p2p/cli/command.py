@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from p2p.cli.client import Client
-from p2p.config import Home, home_of
+from p2p.home import Home, home_of
 
 _HOME = "p2p.cli.home"
 """Where a context keeps the flag; nested contexts share it."""

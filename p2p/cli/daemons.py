@@ -15,7 +15,7 @@ from typing import Any
 from p2p.cli.client import Client
 from p2p.cli.command import note
 from p2p.cli.failure import Failure
-from p2p.config import MODULES, Home
+from p2p.home import MODULES, Home
 
 READY = "Daemon is ready"
 """The line that a daemon prints once it can be joined."""

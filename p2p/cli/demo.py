@@ -13,7 +13,7 @@ from p2p.cli.command import Command, note
 from p2p.cli.daemons import LOOPBACK, Daemon, blaming, check_ends, interrupt_on, stop_all, wait
 from p2p.cli.models import SHIPPED
 from p2p.cli.swarm import draw
-from p2p.config import Home
+from p2p.home import Home
 
 PROMPT = "An exception is raised when"
 SEEN_S = 30.0

@@ -18,7 +18,8 @@ from p2p.cli.client import Client
 from p2p.cli.command import Command, current_home, json_option
 from p2p.cli.failure import Failure
 from p2p.cli.show import aligned, bytes_text, print_json, printable, time_text
-from p2p.config import ConfigError, Home, Settings, load_settings
+from p2p.config import Settings, load_settings
+from p2p.home import ConfigError, Home
 
 KEY_BYTES = 32
 DISK_BYTES = (50 * 10**6, 10**9)

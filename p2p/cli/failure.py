@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from p2p.config import ConfigError
+from p2p.home import ConfigError
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""

@@ -10,7 +10,7 @@ import click
 from p2p.cli.command import Group, json_option, note
 from p2p.cli.failure import Failure
 from p2p.cli.show import print_json, print_pairs
-from p2p.config import MODULES
+from p2p.home import MODULES
 
 if TYPE_CHECKING:
     from ledger.genesis import Allocation, Bond, Genesis

@@ -1,7 +1,8 @@
 """Making a node's home: its directory, its key, its node.toml."""
 
 from p2p.cli.failure import Failure
-from p2p.config import KEYS, Home, parse_value, set_value, template
+from p2p.config import KEYS, parse_value, set_value, template
+from p2p.home import Home
 
 
 def make_home(home: Home, network: str | None) -> str:

@@ -12,7 +12,7 @@ from p2p.cli.failure import Failure
 from p2p.cli.genesis import load
 from p2p.cli.networks import keep_genesis
 from p2p.cli.show import bytes_text, print_json, print_pairs
-from p2p.config import Home, home_of
+from p2p.home import Home, home_of
 
 HINTS = {
     Reason.LEDGER_EXISTS: "a ledger is never made anew: name another home",

@@ -15,7 +15,7 @@ from p2p.cli.genesis import load
 from p2p.cli.show import bytes_text, print_json, print_pairs
 from p2p.cli.submit import tokens
 from p2p.cli.wallets import owner_key
-from p2p.config import write_whole
+from p2p.home import write_whole
 
 if TYPE_CHECKING:
     from consensus.light import Anchor, Found

@@ -11,7 +11,7 @@ from p2p.cli.command import Group, current_client, current_home, json_option, no
 from p2p.cli.failure import Failure
 from p2p.cli.show import print_json, print_pairs
 from p2p.cli.wallets import password_option, unlock, wallet_option
-from p2p.config import write_whole
+from p2p.home import write_whole
 
 if TYPE_CHECKING:
     from gossip.membership import Membership, Register

@@ -10,7 +10,7 @@ from p2p.cli.genesis import MAINNET, PRESETS, load, preset
 from p2p.cli.home import check_no_node, make_home
 from p2p.cli.wallets import DEFAULT, keep_at_home, password_if_given, path_of
 from p2p.cli.wallets import load as load_wallet
-from p2p.config import Home, write_whole
+from p2p.home import Home, write_whole
 
 if TYPE_CHECKING:
     from ledger.genesis import Genesis

@@ -13,7 +13,7 @@ import click
 from p2p.cli.command import Group, json_option
 from p2p.cli.failure import Failure
 from p2p.cli.show import aligned, print_json
-from p2p.config import write_whole
+from p2p.home import write_whole
 
 if TYPE_CHECKING:
     from models.types import Query, Receipt, Tensor

@@ -13,7 +13,8 @@ import click
 
 from p2p.cli.command import current_home
 from p2p.cli.failure import Failure
-from p2p.config import NAME, write_whole
+from p2p.config import NAME
+from p2p.home import write_whole
 
 if TYPE_CHECKING:
     from ledger.keys import KeyPair

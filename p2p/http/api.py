@@ -12,7 +12,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from ledger.keys import PeerId
-from p2p.config import Home, is_address, is_peer_id
+from p2p.config import is_address, is_peer_id
+from p2p.home import Home
 from p2p.node.node import Node
 
 log = logging.getLogger("yuma.api")

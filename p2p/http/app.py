@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ledger.errors import Invalid
-from p2p.config import ConfigError
+from p2p.home import ConfigError
 from p2p.http import chain, epochs, judging, members, models, node, subnets, swarm, transactions
 from p2p.http.api import Control, Handler, Refused
 from p2p.net.scopes import briefly

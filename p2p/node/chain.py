@@ -14,7 +14,7 @@ from ledger.restore import complete
 from ledger.store import Store
 from ledger.types import Hash
 from ledger.wal import Wal
-from p2p.config import ConfigError, Home
+from p2p.home import ConfigError, Home
 from p2p.ledger import check_ledger
 
 

@@ -12,7 +12,8 @@ import trio
 from ledger.errors import Invalid
 from ledger.keys import load_seed
 from ledger.restore import finish
-from p2p.config import ConfigError, Home, Settings
+from p2p.config import Settings
+from p2p.home import ConfigError, Home
 from p2p.http.api import Control
 from p2p.http.app import serve_control
 from p2p.membership import pass_of

@@ -17,7 +17,7 @@ from ledger.codec import hash_of, pack
 from ledger.errors import Invalid
 from ledger.tables import Task
 from models.tasks.averages import MAX_BYTES, Averages
-from p2p.config import write_whole
+from p2p.home import write_whole
 
 MAX_LINE_BYTES: Final = 2**16
 """Of one visit, so that no miner fills the file; a longer one is kept without its receipt."""

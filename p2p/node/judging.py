@@ -9,7 +9,7 @@ import trio
 from trio_typing import TaskStatus
 
 from ledger.errors import Invalid, Reason
-from p2p.config import Home
+from p2p.home import Home
 from p2p.node.journal import Journal
 from p2p.node.validator import Validator
 from p2p.node.visits import Surroundings

@@ -19,7 +19,7 @@ from ledger.codec import pack, unpack
 from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId, peer_id_of, public_key_of
 from ledger.types import PublicKey
-from p2p.config import write_whole
+from p2p.home import write_whole
 from p2p.membership import Pass
 from p2p.net.host import Host, NotConnected
 from p2p.net.protocols import MEMBERS, Credentials

@@ -16,7 +16,8 @@ from gossip.topics import PRESENCE, QUERIES, TOPICS, Served
 from ledger.genesis import Genesis
 from ledger.keys import KeyPair, PeerId
 from ledger.types import ChainId, Hash, Height, PublicKey
-from p2p.config import Home, Settings, chain_of
+from p2p.config import Settings, chain_of
+from p2p.home import Home
 from p2p.membership import Pass
 from p2p.net.discovery import Dht, mdns
 from p2p.net.host import Host

@@ -23,7 +23,7 @@ from ledger.snapshot import Snapshot
 from ledger.store import Store
 from ledger.tables import Share
 from ledger.terms import unpack_voters
-from p2p.config import MODULES
+from p2p.home import MODULES
 from p2p.net.protocols import (
     LIGHT,
     MAX_CHUNK_BYTES,

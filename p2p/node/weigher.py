@@ -27,7 +27,7 @@ from ledger.tables import COMMITS, ROOT_WEIGHTS, WEIGHTS, Commit, uid_key
 from ledger.types import Hash, PublicKey
 from ledger.vectors import max_upscale
 from p2p import vectors
-from p2p.config import Home
+from p2p.home import Home
 from p2p.node.follow import Follow
 from p2p.node.journal import problem_of
 from p2p.vectors import Kept, Seat, reveal_of, vector_bytes

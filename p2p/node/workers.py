@@ -22,7 +22,7 @@ from ledger.errors import Invalid, Reason
 from models.pipe import Cancel, Done, Failed, FrameReader, Part, Ready, Refused, Submit, frame_bytes
 from models.turns import OWN, Standing
 from models.types import ModelCard, Query
-from p2p.config import MODULES
+from p2p.home import MODULES
 from p2p.net.scopes import acquire, briefly
 
 log = logging.getLogger("yuma.worker")

@@ -12,7 +12,7 @@ from p2p.cli.command import note
 from p2p.cli.daemons import environment
 from p2p.cli.failure import Failure
 from p2p.cli.models import SHIPPED, model_reference
-from p2p.config import MODULES
+from p2p.home import MODULES
 from p2p.testnet.roles import Miner, Roles
 
 SIZE: Final = "docs-small"

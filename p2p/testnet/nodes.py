@@ -12,7 +12,7 @@ import trio
 from p2p.cli.daemons import READY_S, Daemon, blaming, check_ends, stop_all
 from p2p.cli.failure import Failure
 from p2p.cli.wallets import DEFAULT
-from p2p.config import write_whole
+from p2p.home import write_whole
 from p2p.testnet.links import Links
 from p2p.testnet.plan import BALANCE, Plan
 

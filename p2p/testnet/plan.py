@@ -23,7 +23,8 @@ from p2p.cli.failure import Failure
 from p2p.cli.genesis import PRESETS, load, preset
 from p2p.cli.models import SHIPPED
 from p2p.cli.wallets import DEFAULT, keep
-from p2p.config import Home, Value, home_of, template
+from p2p.config import Value, template
+from p2p.home import Home, home_of
 from p2p.testnet.roles import NETUID, Roles
 
 MAX_NODES: Final = 64

@@ -42,7 +42,7 @@ from typing import Any, Final
 
 from ledger.params import Params
 from p2p.cli.failure import Failure
-from p2p.config import MODULES
+from p2p.home import MODULES
 from p2p.testnet.keys import Keys
 from p2p.testnet.plan import MAX_NODES, params_of
 from p2p.testnet.roles import Roles, read_roles

@@ -26,7 +26,7 @@ import trio
 from multiaddr import Multiaddr
 
 from p2p.cli.client import Client
-from p2p.config import Home
+from p2p.home import Home
 from tests.bench.common import (
     LISTEN,
     ROOT,

@@ -36,7 +36,8 @@ from multiaddr import Multiaddr
 from ledger.keys import KeyPair
 from models.types import Kind, Sampling, Tensor
 from p2p.cli.client import Client
-from p2p.config import Home, Settings
+from p2p.config import Settings
+from p2p.home import Home
 from p2p.node.node import Node
 from p2p.node.router import Request, Told
 from tests.bench.common import (

@@ -48,7 +48,7 @@ from ledger.params import DEVNET, TOKEN, Params
 from ledger.subnets import first_settings
 from ledger.tables import Task
 from models.types import Receipt
-from p2p.config import Home
+from p2p.home import Home
 from p2p.node.journal import Journal
 from p2p.node.node import Node, split_address
 from p2p.node.validator import Validator

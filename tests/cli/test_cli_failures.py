@@ -11,7 +11,7 @@ import pytest
 from ledger.keys import KeyPair
 from p2p.cli.client import Client, WentAway
 from p2p.cli.failure import Failure
-from p2p.config import Home
+from p2p.home import Home
 from tests.cli.command_line import ROOT, FakeDaemon, Yuma, environment
 
 PEER = KeyPair.from_seed(bytes(32)).peer_id

@@ -9,7 +9,7 @@ import pytest
 
 from p2p.cli.daemons import TAIL_LINES, Daemon, interrupt_on, stop_all
 from p2p.cli.failure import Failure
-from p2p.config import Home
+from p2p.home import Home
 from tests.cli.command_line import ROOT, environment
 
 PATIENCE_S = 30.0

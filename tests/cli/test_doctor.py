@@ -17,7 +17,8 @@ from p2p.cli.doctor import (
     check_memory,
     check_peers,
 )
-from p2p.config import Home, Settings
+from p2p.config import Settings
+from p2p.home import Home
 from tests.cli.command_line import Yuma
 
 

@@ -8,7 +8,7 @@ import pytest
 from ledger.types import ChainId
 from ledger.weights import commitment
 from p2p import vectors
-from p2p.config import Home
+from p2p.home import Home
 from p2p.vectors import Seat, draw_up, reveal_of
 
 SEAT = Seat(ChainId(bytes(16)), 3, "12D3KooWKnLihH8JwvytUbupH5hpcYxKcDz3z1zJEfLSmRe1WvtL", 7, 40)

@@ -11,7 +11,7 @@ from ledger.disk import DATA
 from ledger.errors import Invalid, Reason
 from ledger.store import Store
 from ledger.types import ChainId
-from p2p.config import Home
+from p2p.home import Home
 from p2p.ledger import check_ledger
 from tests.cli.command_line import Yuma
 from tests.ledger.chain import CHAIN, commit, new_store

@@ -8,11 +8,8 @@ from hypothesis import strategies as st
 from ledger.keys import KeyPair
 from p2p.config import (
     KEYS,
-    ConfigError,
-    Home,
     Settings,
     chain_of,
-    home_of,
     is_address,
     load_settings,
     parse_value,
@@ -20,6 +17,7 @@ from p2p.config import (
     set_value,
     template,
 )
+from p2p.home import ConfigError, Home, home_of
 
 ROOT = Path(__file__).parent.parent.parent
 PEER = KeyPair.from_seed(bytes(32)).peer_id

@@ -12,7 +12,7 @@ from ledger.types import ChainId
 from ledger.wallet import WalletFile, pair_of
 from p2p.cli.client import Client
 from p2p.cli.failure import Failure
-from p2p.config import Home
+from p2p.home import Home
 from tests.cli.command_line import Daemon, Yuma, running
 from tests.cli.network import NODE, refused, wallet
 

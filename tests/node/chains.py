@@ -12,7 +12,8 @@ from ledger.genesis import Genesis, genesis_header, genesis_rows
 from ledger.keys import KeyPair
 from ledger.store import Store
 from ledger.wal import Wal
-from p2p.config import Home, Settings
+from p2p.config import Settings
+from p2p.home import Home
 from p2p.node.chain import Chain
 from p2p.node.follow import Follow
 from p2p.node.node import Node

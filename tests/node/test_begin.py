@@ -18,7 +18,7 @@ from ledger.params import DEVNET
 from ledger.parts import write_parts
 from ledger.restore import finish
 from ledger.store import Store
-from p2p.config import Home
+from p2p.home import Home
 from p2p.net.protocols import SNAPSHOT, Bytes, GetPart, Offered
 from p2p.net.streams import Frames
 from p2p.node import begin, haul

@@ -10,7 +10,8 @@ import trio
 
 from ledger.keys import KeyPair, PeerId
 from models.types import Kind, Sampling
-from p2p.config import Home, Settings
+from p2p.config import Settings
+from p2p.home import Home
 from p2p.net.protocols import PEERS, STATUS
 from p2p.net.streams import Frames
 from p2p.node.caller import NONCE_BYTES, Caller, Greeting, stranger

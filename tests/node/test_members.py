@@ -24,7 +24,7 @@ from ledger.errors import Invalid, Reason
 from ledger.genesis import Genesis
 from ledger.params import DEVNET
 from ledger.types import PublicKey
-from p2p.config import ConfigError, Home
+from p2p.home import ConfigError, Home
 from p2p.membership import Pass, pass_of
 from p2p.net.host import Host
 from p2p.net.protocols import Credentials

@@ -13,7 +13,8 @@ from gossip.topics import PRESENCE, PeerRecord
 from gossip.validation import Reject
 from ledger.errors import Invalid
 from ledger.keys import KeyPair
-from p2p.config import Home, Settings
+from p2p.config import Settings
+from p2p.home import Home
 from p2p.net.protocols import Records
 from p2p.node import presence
 from p2p.node.node import Node

@@ -30,7 +30,8 @@ from models.types import (
     sign_receipt,
     verify_receipt,
 )
-from p2p.config import Home, Settings
+from p2p.config import Settings
+from p2p.home import Home
 from p2p.net.host import Host
 from p2p.net.protocols import MAX_OPEN_REQUESTS, QUERY, Ask, Drop, End, More, Piece, Refusal
 from p2p.net.streams import Frames

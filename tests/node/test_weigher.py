@@ -17,7 +17,7 @@ from ledger.state import State
 from ledger.tables import ROOT_WEIGHTS, WEIGHTS, Weights, uid_key
 from ledger.vectors import unpack
 from p2p import vectors
-from p2p.config import Home
+from p2p.home import Home
 from p2p.node.node import Node
 from p2p.node.weigher import Weigher, root_of
 from tests.node.chains import followed, member, until

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from p2p.cli.client import Client
 from p2p.cli.failure import Failure
-from p2p.config import Home
+from p2p.home import Home
 from tests.forks import Fork
 
 ROOT = Path(__file__).parents[2]

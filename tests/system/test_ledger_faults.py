@@ -20,7 +20,7 @@ from ledger.state import MemoryRows
 from ledger.store import Store
 from ledger.types import Hash
 from ledger.wal import Wal
-from p2p.config import Home
+from p2p.home import Home
 from p2p.ledger import check_ledger
 from tests.ledger.chain import CHAIN, commit, everything, new_store
 from tests.test_layers import ROOT

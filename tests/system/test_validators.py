@@ -11,7 +11,7 @@ from ledger.store import Store
 from ledger.tables import COMMITS, WEIGHTS, Commit, uid_key
 from ledger.vectors import pack, unpack
 from p2p import vectors
-from p2p.config import Home
+from p2p.home import Home
 from p2p.vectors import Kept
 from tests.node.judged import NETUID, genesis_with, pair_of, sent_by
 from tests.system.networks import QUICK, height, settle
