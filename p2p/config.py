@@ -160,7 +160,9 @@ class Settings:
         True, "Ask miners what clients of this node asked, so that tests are not known by it", BOOL
     )
     free_requests: int = _key(
-        6_000, "Requests a minute that each peer has free", _within(0, 1_000_000)
+        6_000,
+        "Requests a minute that each peer has free; a miner that gives none earns nothing",
+        _within(0, 1_000_000),
     )
     validator_requests: int = _key(
         60_000, "Requests a minute for all validators, by their stake", _within(0, 1_000_000)

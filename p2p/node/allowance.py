@@ -14,7 +14,7 @@ from typing import Final
 from gossip.validation import Bucket
 from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId, public_key_of
-from ledger.neurons import neurons, permit
+from ledger.neurons import neurons, permits
 from ledger.pools import pool_at
 from ledger.state import State
 from ledger.tables import SUBNETS, netuid_key
@@ -88,8 +88,8 @@ def stakes_of_validators(state: State, netuids: Iterable[int]) -> dict[PublicKey
     for netuid in sorted(netuids):
         if state.get(SUBNETS, netuid_key(netuid)) is None:
             continue
-        for uid, neuron in enumerate(neurons(state, netuid)):
-            if permit(state, netuid, uid, neuron):
-                pool = pool_at(state, neuron.pool)
-                stakes[PublicKey(pool.hotkey)] = pool.stake
+        found = neurons(state, netuid)
+        for uid in permits(state, netuid, found):
+            pool = pool_at(state, found[uid].pool)
+            stakes[PublicKey(pool.hotkey)] = pool.stake
     return stakes

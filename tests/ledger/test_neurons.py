@@ -16,6 +16,7 @@ from ledger.neurons import (
     neuron_of,
     neurons,
     permit,
+    permits,
     raised,
     weakest,
 )
@@ -265,3 +266,15 @@ def test_a_validator_is_who_the_last_epoch_said_and_the_owner() -> None:
     world.wait(1)
     join(world, netuid, "cid")  # of whom the epoch knew nothing
     assert validators(world.state) == [0, 2]
+
+
+def test_all_permits_at_once_are_those_of_each() -> None:
+    world = World()
+    netuid = arena(world, "val", "mia")
+    score(world, netuid, permits=[2])
+    world.wait(1)
+    arrive(world, "late")
+    join(world, netuid, "late")
+    found = neurons(world.state, netuid)
+    each = {uid for uid, row in enumerate(found) if permit(world.state, netuid, uid, row)}
+    assert permits(world.state, netuid, found) == each == {0, 2}
