@@ -68,14 +68,14 @@ class Journal:
         write_whole(path, text.encode())
         for old in self.directory.glob("averages-*.json"):
             if old != path:
-                old.unlink()
+                old.unlink(missing_ok=True)
 
     def note(self, end: int, *visits: Mapping[str, Any]) -> None:
         """Keep visits of the tempo that a block ends, or its plan. Raises OSError."""
         path = self._visits(end)
         if not path.exists():
             for old in self._files()[: -KEPT_TEMPOS + 1]:
-                old.unlink()
+                old.unlink(missing_ok=True)
         lines = b"".join(map(_bounded, visits))
         with path.open("ab") as file:
             if file.tell() + len(lines) <= MAX_FILE_BYTES:
