@@ -55,3 +55,8 @@ def test_the_order_of_miners_changes_within_a_tempo() -> None:
     visits = schedule(SEED, range(10), 20)
     rounds = [tuple(visit.uid for visit in visits[at : at + 10]) for at in range(0, 200, 10)]
     assert len(set(rounds)) == 20
+
+
+def test_what_is_repeated_goes_through_both_doors() -> None:
+    visits = schedule(bytes(32), range(100), 16)
+    assert {visit.stranger for visit in visits if visit.duplicate} == {True, False}
