@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ledger.types import ChainId
 
 MAX_FILE_BYTES = 2**18
+SALT_BYTES = 32
+"""Nobody guesses them."""
 
 
 class Damaged(Exception):  # noqa: N818 - what a file is
@@ -62,7 +64,7 @@ def draw_up(
     """A vector under a new salt, with the hash that commits to it. Raises ValueError."""
     from ledger.weights import commitment
 
-    salt = new_salt().hex()
+    salt = os.urandom(SALT_BYTES).hex()
     kept = Kept("", seat.netuid, seat.hotkey, version, last, salt, list(places), list(values))
     digest = commitment(seat.chain, seat.uid, seat.registered, reveal_of(kept))
     return replace(kept, hash=digest.hex())
@@ -125,8 +127,3 @@ def vector_bytes(places: Sequence[int], values: Sequence[int]) -> tuple[bytes, b
         return pack(places), pack(values)
     except struct.error as error:
         raise ValueError(str(error)) from None
-
-
-def new_salt() -> bytes:
-    """32 bytes that nobody guesses."""
-    return os.urandom(32)

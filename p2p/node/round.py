@@ -45,7 +45,7 @@ class Plan:
     miners: Mapping[int, Miner]
     """All others, by uid."""
     permits: frozenset[int]
-    """Those of them who are validators, and may have no model."""
+    """The uids that are validators, and may have no model."""
     alpha: bytes
     proof: bytes
     """Of the VRF over alpha, from whose output all visits are drawn."""

@@ -7,11 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consensus import vrf
+from ledger.errors import Invalid
+from ledger.genesis import genesis_state
+from ledger.params import DEVNET
 from ledger.tables import Task
-from models.tasks.schedule import MOMENTS, Visit
+from models.tasks.schedule import MOMENTS, Visit, schedule
 from p2p.node import journal as journal_module
 from p2p.node.journal import KEPT_TEMPOS, Journal
-from p2p.node.round import Plan
+from p2p.node.round import Plan, plan_of
+from tests.node.judged import genesis_with, pair_of
 
 TASK = Task("text", "")
 
@@ -72,3 +77,14 @@ def test_a_tempo_has_only_so_many_bytes(journal: Journal, monkeypatch) -> None:
     assert [line["uid"] for line in journal.visits(20)] == list(range(len(journal.visits(20))))
     assert sum(len(b'{"uid": 00}\n') for _ in journal.visits(20)) <= 112
     assert 8 <= len(journal.visits(20)) <= 10
+
+
+def test_who_is_shown_a_plan_can_draw_its_visits_again() -> None:
+    genesis = genesis_with(DEVNET, ["ann", "mia", "moe"], voters=1)
+    pair = pair_of("ann")
+    made = plan_of(genesis_state(genesis), genesis.chain, 1, 0, pair)
+    shown = made.as_json()
+    output = vrf.verify(pair.public, bytes.fromhex(shown["alpha"]), bytes.fromhex(shown["plan"]))
+    assert schedule(output, shown["miners"], 16) == made.visits(16)
+    with pytest.raises(Invalid):
+        vrf.verify(pair_of("mia").public, made.alpha, made.proof)
