@@ -183,6 +183,13 @@ class Sender:
             "block": None,
         }
 
+    def fee(self, payload: "Payload") -> int:
+        """What the next transaction, if it is this, would cost in rao."""
+        account = self._account()
+        last = account["height"] + self.params.validity
+        transaction, _ = self._signed(payload, account["next_nonce"], last)
+        return transaction.fee
+
     def _signed(self, payload: "Payload", nonce: int, last: int) -> "tuple[Transaction, bytes]":
         """A transaction, and its bytes with the signature."""
         from ledger.transactions import Transaction, sign, sign_for_least_fee
