@@ -47,22 +47,8 @@ def yuma() -> None:
 
 
 for _module in (
-    *(node, doctor, ping, swarm, bootstrap, member, models, run),
-    *(
-        receipts,
-        wallet,
-        purse,
-        channel,
-        tx,
-        stake,
-        subnet,
-        mining,
-        weights,
-        explain,
-        chain,
-        history,
-        light,
-    ),
+    *(node, doctor, ping, swarm, bootstrap, member, models, run, receipts),
+    *(wallet, purse, channel, tx, stake, subnet, mining, weights, explain, chain, history, light),
     *(genesis, ledger, epoch, config, log, demo, testnet),
 ):
     for _command in _module.COMMANDS:

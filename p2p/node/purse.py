@@ -37,6 +37,8 @@ SHARES: Final = 4
 needs, if that is more: four servers can be paid before the first is known to be good."""
 LIFE_GRACES: Final = 28
 """A channel lasts so many times the grace that payees have: a day on a main network."""
+PATIENCE_S: Final = 15.0
+"""For a server to get the block that the ledger took a channel in."""
 OPEN_BYTES: Final = 256
 """Of the transactions that open, top up or close a channel, at most: what fees are reckoned by."""
 FUND: Final = "put tokens into this node's purse with: yuma purse fund AMOUNT"
@@ -88,7 +90,7 @@ class Order:
     @property
     def is_news(self) -> bool:
         """Whether the server may not have heard yet that the channel is there."""
-        return trio.current_time() - self.tab.changed_at < self.purse.patience_s
+        return trio.current_time() - self.tab.changed_at < PATIENCE_S
 
     def payment(self) -> tuple[Payment, ...]:
         """What goes with the request."""
@@ -129,11 +131,6 @@ class Purse:
     def __post_init__(self) -> None:
         for channel, payee, promised, usable in self.book.promises():
             self._tabs[channel] = _Tab(channel, payee, promised, usable)
-
-    @property
-    def patience_s(self) -> float:
-        """How long a server may be behind with the chain: two blocks."""
-        return 2 * self.follow.params.block_ms / 1000
 
     @property
     def left(self) -> int:
