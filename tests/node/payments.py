@@ -1,4 +1,4 @@
-"""Two nodes that pay each other, on a ledger in memory: what the till and the purse see of a chain."""
+"""A ledger in memory as the till and the purse see it, and a shop that is paid on it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,7 +52,12 @@ class Chain:
 
     @property
     def head(self) -> SimpleNamespace:
-        return SimpleNamespace(height=self.world.height)
+        return SimpleNamespace(height=self.world.height - 1)
+
+    async def head_after(self, height: int) -> SimpleNamespace:
+        while self.head.height <= height:
+            await self._moved.wait()
+        return self.head
 
     @property
     def params(self) -> Params:
@@ -138,7 +143,9 @@ class Shop:
         self, cumulative: int, payer: str = "ann", price: int = PRICE, ours: int = PRICE, **more
     ) -> Bill:
         """A paid request of so many tokens at most."""
-        voucher = more.pop("voucher", None) or self.voucher(cumulative, more.pop("by", payer), **more)
+        voucher = more.pop("voucher", None) or self.voucher(
+            cumulative, more.pop("by", payer), **more
+        )
         return self.till.admit(
             public(payer), Payment(voucher, price), ours, ("m", Kind.TEXT, TOKENS)
         )

@@ -204,7 +204,7 @@ async def test_a_small_sum_is_claimed_before_expiry_and_the_channel_closed_after
     world = funded(FEES)
     shop = Shop(world, tmp_path, amount=TOKEN // 2)
     shop.pay(2 * shop.till.fee)
-    shop.chain.block(shop.blocks - shop.till.margin - 1)
+    shop.chain.block(shop.blocks - shop.till.margin)
     await shop.till.tend()
     assert shop.chain.sent == []
     assert shop.refusal(0) == Reason.OLD_VOUCHER
