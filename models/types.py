@@ -36,6 +36,9 @@ whoever else asks (20 ms for 4 KiB of letters in no language)."""
 TEMPERATURE_UNIT = 1000
 """Temperatures travel as integers: 700 is 0.7, 0 is greedy."""
 
+PRICED_TOKENS = 1000
+"""What a price is for: one token may cost less than a rao."""
+
 
 class Kind(StrEnum):
     """What goes in and what comes out."""
@@ -83,7 +86,7 @@ class ModelCard:
     engine: Annotated[str, Size(64)]
     """Fingerprint of what runs it: backend, its version, threads."""
     price: int
-    """rao per 1000 output tokens (or per tensor)."""
+    """rao per 1000 output tokens (or per tensor): `cost_of`."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,8 @@ class ReceiptBody:
     height: int
     """The server's chain head then."""
     engine: Annotated[str, Size(64)]
+    cost: int = 0
+    """Rao that are due for the answer, at the price agreed; 0 where it is free."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +182,11 @@ class Receipt:
 
     body: ReceiptBody
     signature: SignatureField
+
+
+def cost_of(kind: Kind, price: int, tokens: int) -> int:
+    """What an answer costs in rao, rounded up: by its output tokens, or the price for a tensor."""
+    return -(-price * tokens // PRICED_TOKENS) if kind is Kind.TEXT else price
 
 
 def input_hash(data: bytes) -> Hash:

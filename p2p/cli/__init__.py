@@ -7,6 +7,7 @@ import click
 from p2p.cli import (
     bootstrap,
     chain,
+    channel,
     config,
     demo,
     doctor,
@@ -23,6 +24,7 @@ from p2p.cli import (
     models,
     node,
     ping,
+    purse,
     receipts,
     run,
     stake,
@@ -45,8 +47,8 @@ def yuma() -> None:
 
 
 for _module in (
-    *(node, doctor, ping, swarm, bootstrap, member, models, run),
-    *(receipts, wallet, tx, stake, subnet, mining, weights, explain, chain, history, light),
+    *(node, doctor, ping, swarm, bootstrap, member, models, run, receipts),
+    *(wallet, purse, channel, tx, stake, subnet, mining, weights, explain, chain, history, light),
     *(genesis, ledger, epoch, config, log, demo, testnet),
 ):
     for _command in _module.COMMANDS:

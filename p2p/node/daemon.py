@@ -101,6 +101,8 @@ async def _main(home: Home, settings: Settings, chain: Chain | None) -> None:
     node = Node.make(pair, settings, home, chain, own_pass)
     control = Control(node, home)
     async with _signals(control), node.run(), serve_control(control), serve_web(control):
+        if settings.prices and chain is None:
+            raise ConfigError("prices are set, and this swarm has no ledger to be paid on")
         for model in settings.serve:
             worker = await node.miner.serve(model, None, settings.slots, settings.threads)
             log.info("serving %s", worker.card.name)
