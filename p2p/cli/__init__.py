@@ -14,6 +14,7 @@ from p2p.cli import (
     epoch,
     explain,
     failure,
+    gateway,
     genesis,
     history,
     ledger,
@@ -47,7 +48,7 @@ def yuma() -> None:
 
 
 for _module in (
-    *(node, doctor, ping, swarm, bootstrap, member, models, run, receipts),
+    *(node, doctor, ping, swarm, bootstrap, member, models, run, gateway, receipts),
     *(wallet, purse, channel, tx, stake, subnet, mining, weights, explain, chain, history, light),
     *(genesis, ledger, epoch, config, log, demo, testnet),
 ):

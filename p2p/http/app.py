@@ -22,6 +22,7 @@ from p2p.http import (
     chain,
     epochs,
     judging,
+    keys,
     members,
     models,
     node,
@@ -41,8 +42,9 @@ OWNER_ONLY = 0o177
 def application(control: Control) -> Starlette:
     """The API of one node."""
     parts = (
-        node, swarm, members, models, chain, transactions, subnets, epochs, judging, payments
-    )  # fmt: skip
+        *(node, swarm, members, models, chain, transactions, subnets, epochs, judging),
+        *(payments, keys),
+    )
     rows = [row for part in parts for row in part.ROUTES]
     routes = [
         Route(path, bound(control, handler), methods=[method]) for method, path, handler in rows
