@@ -7,6 +7,7 @@ import click
 from p2p.cli import (
     bootstrap,
     chain,
+    completion,
     config,
     demo,
     doctor,
@@ -14,6 +15,7 @@ from p2p.cli import (
     explain,
     failure,
     genesis,
+    guide,
     history,
     ledger,
     light,
@@ -47,7 +49,7 @@ def yuma() -> None:
 for _module in (
     *(node, doctor, ping, swarm, bootstrap, member, models, run),
     *(receipts, wallet, tx, stake, subnet, mining, weights, explain, chain, history, light),
-    *(genesis, ledger, epoch, config, log, demo, testnet),
+    *(genesis, ledger, epoch, config, log, demo, testnet, guide, completion),
 ):
     for _command in _module.COMMANDS:
         yuma.add_command(_command)

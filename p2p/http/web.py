@@ -19,14 +19,15 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from p2p.home import ConfigError
-from p2p.http import chain, epochs, models, node, subnets, swarm
+from p2p.http import chain, epochs, guides, health, models, node, subnets, swarm
 from p2p.http.api import Control, Row
 from p2p.http.app import bound, unknown
 from p2p.http.serving import serving
 
 READABLE: Final = (
     "/v0/id", "/v0/status", "/v0/swarm/peers", "/v0/swarm/graph", "/v0/models", "/v0/models/show",
-    "/v0/chain/head", "/v0/chain/log", "/v0/subnets", "/v0/metagraph",
+    "/v0/chain/head", "/v0/chain/log", "/v0/subnets", "/v0/metagraph", "/v0/guides",
+    "/healthz", "/readyz", "/metrics",
 )  # fmt: skip
 """Of the local API: what a page may look at. Nothing here changes the node."""
 LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -34,7 +35,7 @@ LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 def web(control: Control, hosts: Iterable[str]) -> ASGIApp:
     """The application, for requests that name one of the hosts."""
-    parts = (node, swarm, models, chain, subnets, epochs)
+    parts = (health, guides, node, swarm, models, chain, subnets, epochs)
     rows: list[Row] = [row for part in parts for row in part.ROUTES]
     routes = [
         Route(path, bound(control, handler), methods=["GET"])

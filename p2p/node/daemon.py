@@ -38,7 +38,7 @@ WRONG_SETTINGS = 2
 
 def run_daemon(home: Home, settings: Settings) -> int:
     """Run a daemon on a home until it is told to stop; gives the exit status."""
-    log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, settings.log_format)
     try:
         with _lock(home):
             if settings.sync == "snapshot" and not trio.run(_begin, home, settings):
@@ -105,6 +105,7 @@ async def _main(home: Home, settings: Settings, chain: Chain | None) -> None:
             worker = await node.miner.serve(model, None, settings.slots, settings.threads)
             log.info("serving %s", worker.card.name)
         await _take_part(node, settings)
+        control.started = True
         _print_ready(node, control.gateway)
         await control.stopping.wait()
         await _drain(node)
