@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from p2p.cli.command import Command, current_client, json_option, note
+from p2p.cli.progress import waiting
 from p2p.cli.show import (
     Cell,
     bytes_text,
@@ -40,7 +41,8 @@ def serve(
     It is a model directory, or the name of a model that comes with the program (docs-gpt).
     """
     body = {"model": model_reference(model), "name": name, "slots": slots, "threads": threads}
-    answer = current_client().post("/v0/serve", body, LOAD_S)
+    with waiting(f"loading {body['model']}"):
+        answer = current_client().post("/v0/serve", body, LOAD_S)
     if as_json:
         return print_json(answer)
     click.echo(answer["name"])

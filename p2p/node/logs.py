@@ -5,6 +5,8 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+from p2p.node.console import Console
+
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -25,12 +27,13 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
-def log_to_stderr(level: str, form: str) -> None:
+def log_to_stderr(level: str, form: str) -> Console:
     """Our own log on stderr. The library's is as loud as ours only when debugging (T18)."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(TEXT))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    console = Console(sys.stderr)
+    console.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(TEXT))
+    logging.basicConfig(handlers=[console], level=logging.WARNING, force=True)
     set_log_level(level)
+    return console
 
 
 def set_log_level(level: str) -> None:
