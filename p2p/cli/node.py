@@ -103,8 +103,10 @@ def identity(as_json: bool) -> None:
     if as_json:
         return print_json(answer)
     names = ("peer_id", "public_key", "agent", "network", "chain")
-    addresses = [("address", address) for address in answer["addresses"]]
-    print_pairs([*((name, answer[name]) for name in names), *addresses])
+    places = [("address", address) for address in answer["addresses"]]
+    if answer["gateway"]:
+        places.append(("gateway", answer["gateway"]))
+    print_pairs([*((name, answer[name]) for name in names), *places])
 
 
 def installed_version(distribution: str) -> str:

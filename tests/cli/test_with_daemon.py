@@ -40,7 +40,15 @@ def lone(tmp_path: Path) -> Iterator[Daemon]:
 
 def test_id(swarm: Swarm) -> None:
     answer = swarm.first.json("id")
-    assert set(answer) == {"peer_id", "public_key", "agent", "network", "chain", "addresses"}
+    assert set(answer) == {
+        "peer_id",
+        "public_key",
+        "agent",
+        "network",
+        "chain",
+        "addresses",
+        "gateway",
+    }
     assert answer["addresses"][0].endswith(f"/p2p/{answer['peer_id']}")
     lines = swarm.first("id").out.splitlines()
     assert lines[0].split() == ["peer_id", answer["peer_id"]]
