@@ -59,9 +59,12 @@ async def test_where_nobody_answers_it_is_not_reachable() -> None:
 
 async def test_where_another_peer_answers_it_is_not_reachable() -> None:
     """Given a node that names the port of another; then who dials it sees that it is another."""
-    async with node() as another:
-        async with node(announce=tuple(another.host.addresses())) as one, node() as other:
-            assert not (await judged(one, other)).reachable
+    async with (
+        node() as another,
+        node(announce=tuple(another.host.addresses())) as one,
+        node() as other,
+    ):
+        assert not (await judged(one, other)).reachable
 
 
 async def test_a_peer_without_the_protocol_has_no_opinion() -> None:
