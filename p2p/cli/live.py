@@ -1,7 +1,6 @@
 """Text that is drawn again and again at its place on a terminal, as a table that goes on."""
 
 import os
-from contextlib import suppress
 from typing import TextIO
 
 UP = "\x1b[{}A"
@@ -32,6 +31,8 @@ class Live:
         self._stream.flush()
 
     def _size(self) -> tuple[int, int]:
-        with suppress(OSError):
-            return os.get_terminal_size(self._stream.fileno())
-        return 80, 24
+        try:
+            columns, rows = os.get_terminal_size(self._stream.fileno())
+        except OSError:
+            columns = rows = 0
+        return columns or 80, rows or 24
