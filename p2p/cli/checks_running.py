@@ -23,10 +23,10 @@ def check_ready(status: Mapping[str, Any]) -> Check:
     )
 
 
-def check_listening(addresses: Sequence[str]) -> Iterator[Check]:
+def check_listening(addresses: Sequence[str], name: str = "listen") -> Iterator[Check]:
     """With a daemon: it accepts connections where it says that it listens."""
     if not addresses:
-        yield Check(Verdict.FAIL, "listen", "no address is listened on", "yuma config get listen")
+        yield Check(Verdict.FAIL, name, "no address is listened on", "yuma config get listen")
     for address in addresses:
         family, host, port = place_of(address)
         try:
@@ -35,9 +35,9 @@ def check_listening(addresses: Sequence[str]) -> Iterator[Check]:
                 probe.connect((host, port))
         except OSError as error:
             detail = f"{address} does not accept: {error.strerror or error}"
-            yield Check(Verdict.FAIL, "listen", detail, "a firewall may be in the way")
+            yield Check(Verdict.FAIL, name, detail, "a firewall may be in the way")
         else:
-            yield passed("listen", f"{address} accepts")
+            yield passed(name, f"{address} accepts")
 
 
 def check_bootstraps(status: Mapping[str, Any]) -> Iterator[Check]:

@@ -90,7 +90,7 @@ def _checks(home: Home) -> Iterator[Check]:
     yield check_ready(status)
     yield from check_listening(listening)
     if gateway := client.get("/v0/id")["gateway"]:
-        yield from check_listening([gateway_address(gateway.removeprefix("http://"))])
+        yield from check_listening([gateway_address(gateway.removeprefix("http://"))], "gateway")
     yield from check_bootstraps(status)
     yield check_peers(status)
     yield check_reach(status["reach"], listening)
