@@ -19,6 +19,7 @@ Value = str | int | bool | tuple[str, ...]
 Checked = TypeVar("Checked", bound=Value)
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ NAME = Rule(
     lambda value: re.fullmatch(r"[a-z0-9_-]{1,32}", value) is not None,
 )
 LEVEL = Rule(f"one of {', '.join(LOG_LEVELS)}", lambda value: value in LOG_LEVELS)
+FORMAT = Rule(f"one of {', '.join(LOG_FORMATS)}", lambda value: value in LOG_FORMATS)
 ADDRESSES = _each("such as /ip4/1.2.3.4/tcp/4040", is_address, most=16)
 BOOTSTRAPS = _each(
     "such as /ip4/1.2.3.4/tcp/4040/p2p/12D3KooW...",
@@ -211,6 +213,7 @@ class Settings:
         (), "Names that the gateway answers to, beside its own address and localhost", HOSTS
     )
     log_level: str = _key("info", "What the log says", LEVEL)
+    log_format: str = _key("text", "Lines of the log: for people, or an object each", FORMAT)
 
 
 @dataclass(frozen=True)

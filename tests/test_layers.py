@@ -28,6 +28,7 @@ DOORS = {
     "socket": ("p2p/", "models/worker.py"),
     "starlette": ("p2p/http/",),
     "hypercorn": ("p2p/http/",),
+    "prometheus_client": ("p2p/http/",),
     "click": ("p2p/cli/",),
 }
 BY_UNICODE = {

@@ -8,6 +8,7 @@ from p2p.cli import (
     bootstrap,
     chain,
     channel,
+    completion,
     config,
     demo,
     doctor,
@@ -16,6 +17,7 @@ from p2p.cli import (
     failure,
     gateway,
     genesis,
+    guide,
     history,
     ledger,
     light,
@@ -50,7 +52,7 @@ def yuma() -> None:
 for _module in (
     *(node, doctor, ping, swarm, bootstrap, member, models, run, gateway, receipts),
     *(wallet, purse, channel, tx, stake, subnet, mining, weights, explain, chain, history, light),
-    *(genesis, ledger, epoch, config, log, demo, testnet),
+    *(genesis, ledger, epoch, config, log, demo, testnet, guide, completion),
 ):
     for _command in _module.COMMANDS:
         yuma.add_command(_command)

@@ -1,6 +1,5 @@
 """The chain as files, without a daemon: chain verify, export, import."""
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from p2p.cli.chain import chain
 from p2p.cli.command import current_home, json_option
 from p2p.cli.failure import Failure
 from p2p.cli.genesis import load
+from p2p.cli.progress import bar
 from p2p.cli.show import Cell, print_json, print_pairs
 
 if TYPE_CHECKING:
@@ -159,12 +159,9 @@ def _refusals(file: Path | None = None) -> Iterator[None]:
 
 def _show_progress(label: str, heights: Iterator[int], start: int, end: int) -> None:
     """Go through heights; on a terminal a bar shows how far."""
-    on_terminal = sys.stderr is not None and sys.stderr.isatty()
-    with click.progressbar(
-        length=end - start, label=label, file=sys.stderr, hidden=not on_terminal
-    ) as bar:
+    with bar(label, end - start) as shown:
         for height in heights:
-            bar.update(height - start - bar.pos)
+            shown.update(height - start - shown.pos)
 
 
 COMMANDS = ()

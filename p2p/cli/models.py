@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from p2p.cli.command import Command, current_client, current_home, json_option, note
+from p2p.cli.progress import waiting
 from p2p.cli.show import (
     Cell,
     bytes_text,
@@ -42,7 +43,8 @@ def serve(model: str, as_json: bool, **how: Any) -> None:
     free if no price is named here or in the settings.
     """
     body = {"model": model_reference(model), **how}
-    answer = current_client().post("/v0/serve", body, LOAD_S)
+    with waiting(f"loading {body['model']}"):
+        answer = current_client().post("/v0/serve", body, LOAD_S)
     if as_json:
         return print_json(answer)
     click.echo(answer["name"])

@@ -35,6 +35,8 @@ MAX_BLOCKS = 128
 MAX_RANGE_BYTES = 2 * 2**20
 """Of blocks in one answer: four of the largest."""
 MAX_CERTIFICATE_BYTES = 24 * 2**10
+MAX_PORTS = 4
+"""Of a node that asks to be dialled."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,21 @@ class Credentials:
 
     membership: Membership
     revocations: Revocations
+
+
+@dataclass(frozen=True)
+class DialBack:
+    """Whether the asker can be dialled where its request comes from, at one of these ports."""
+
+    ports: Annotated[tuple[int, ...], Size(MAX_PORTS, least=1)]
+
+
+@dataclass(frozen=True)
+class DialledBack:
+    """Where the request came from, and the first port at which its asker answered there, or 0."""
+
+    host: Annotated[str, Size(64)]
+    port: int
 
 
 @dataclass(frozen=True)
@@ -275,6 +292,12 @@ PEERS = Protocol(
     Tagged(Records, limit=4 * 2**20),
     "the signed presence records a node holds",
 )
+DIALBACK = Protocol(
+    "/yuma/dialback/1",
+    Tagged(DialBack, limit=_SMALL),
+    Tagged(DialledBack, limit=_SMALL),
+    "whether the asker can be dialled from outside",
+)
 OFFER = Protocol(
     "/yuma/offer/1",
     Tagged(Offer, limit=_SMALL),
@@ -317,4 +340,4 @@ MEMBERS = Protocol(
     Tagged(Credentials, limit=2**20),
     "memberships of both sides of a private swarm, and revocations",
 )
-PROTOCOLS = (MEMBERS, STATUS, PEERS, OFFER, QUERY, BLOCKS, FETCH, LIGHT, SNAPSHOT)
+PROTOCOLS = (MEMBERS, STATUS, PEERS, DIALBACK, OFFER, QUERY, BLOCKS, FETCH, LIGHT, SNAPSHOT)

@@ -24,7 +24,17 @@ from p2p.net.discovery import Dht, mdns
 from p2p.net.host import Host
 from p2p.net.keeper import Keeper
 from p2p.net.links import Links
-from p2p.net.protocols import BLOCKS, FETCH, LIGHT, OFFER, PEERS, QUERY, SNAPSHOT, STATUS
+from p2p.net.protocols import (
+    BLOCKS,
+    DIALBACK,
+    FETCH,
+    LIGHT,
+    OFFER,
+    PEERS,
+    QUERY,
+    SNAPSHOT,
+    STATUS,
+)
 from p2p.node.allowance import Allowance, Validators
 from p2p.node.buyer import Buyer
 from p2p.node.caller import Caller, Greeting
@@ -39,6 +49,7 @@ from p2p.node.offers import Offers
 from p2p.node.presence import NO_HEAD, Presence
 from p2p.node.purse import Purse
 from p2p.node.queries import QueryServer
+from p2p.node.reach import Reach
 from p2p.node.router import Router
 from p2p.node.till import Till
 from p2p.node.visits import Surroundings
@@ -85,6 +96,7 @@ class Node:
     members: Members | None
     """None in a swarm that is open to all."""
     allowance: Allowance
+    reach: Reach
     book: Cashbook | None
     purse: Purse | None
     """What it pays; None in a swarm without a ledger."""
@@ -158,7 +170,7 @@ class Node:
         )  # fmt: skip
         node = cls(
             pair, chain, settings, host, gossip, keeper, presence, miner, directory, links,
-            router, offers, dht, follow, members, allowance, book, purse, till,
+            router, offers, dht, follow, members, allowance, Reach(host), book, purse, till,
         )  # fmt: skip
         if follow is not None:
             weigher = Weigher(home, pair, follow, root_of(settings.root))
@@ -201,7 +213,7 @@ class Node:
         async with trio.open_nursery() as nursery:
             await nursery.start(self.miner.run)
             await nursery.start(self.links.run)
-            for task in (self.presence.run, self.keeper.run, self.offers.run):
+            for task in (self.presence.run, self.keeper.run, self.offers.run, self.reach.run):
                 nursery.start_soon(task)
             if self.follow is not None:
                 nursery.start_soon(self.follow.run)
@@ -242,6 +254,7 @@ class Node:
         """Say who takes in what."""
         self.host.handle(STATUS.id, self.presence.serve_status)
         self.host.handle(PEERS.id, self.presence.serve_peers)
+        self.host.handle(DIALBACK.id, self.reach.serve)
         self.host.handle(QUERY.id, QueryServer(self.miner, self.allowance, self.till).handle)
         self.host.handle(OFFER.id, self.router.take_offer)
         if self.members is not None:

@@ -40,6 +40,7 @@ from p2p.node.caller import NONCE_BYTES, Caller
 from p2p.node.directory import Directory, Server
 from p2p.node.miner import Miner
 from p2p.node.purse import BUDGET, CannotPay, Order
+from p2p.node.tally import Tally
 
 log = logging.getLogger("yuma.router")
 
@@ -144,6 +145,13 @@ class Router:
     """What clients of this node asked last, and were answered."""
     asked: int = 0
     running: int = 0
+    answered: int = 0
+    tokens: int = 0
+    """Of the answers."""
+    seconds: Tally = field(default_factory=Tally)
+    """Of whole answers."""
+    first_seconds: Tally = field(default_factory=Tally)
+    """Until their first token."""
     _calls: dict[bytes, trio.Event] = field(default_factory=dict)
 
     async def ask(self, request: Request, tell: Tell, avoid: set[PeerId] | None = None) -> Answer:
@@ -158,11 +166,18 @@ class Router:
         try:
             with trio.move_on_after(limit_s + GRACE_S):
                 answer = await self._ask(request, tell, avoid if avoid is not None else set())
+                self._count(answer)
                 self._remember(request, answer)
                 return answer
             raise NoServer(f"no answer came within {limit_s:g} s", "give it more: --time-limit")
         finally:
             self.running -= 1
+
+    def _count(self, answer: Answer) -> None:
+        self.answered += 1
+        self.tokens += answer.tokens
+        self.seconds.add(answer.total_s)
+        self.first_seconds.add(answer.first_s)
 
     def _remember(self, request: Request, answer: Answer) -> None:
         """Keep what was asked, by the digest of the model that could answer it.
