@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -22,11 +23,13 @@ from p2p.home import ConfigError
 from p2p.http import chain, epochs, models, node, subnets, swarm
 from p2p.http.api import Control, Row
 from p2p.http.app import bound, unknown
+from p2p.http.page import page
 from p2p.http.serving import serving
 
 READABLE: Final = (
     "/v0/id", "/v0/status", "/v0/swarm/peers", "/v0/swarm/graph", "/v0/models", "/v0/models/show",
-    "/v0/chain/head", "/v0/chain/log", "/v0/subnets", "/v0/metagraph",
+    "/v0/chain/head", "/v0/chain/log", "/v0/chain/block", "/v0/chain/committee",
+    "/v0/subnets", "/v0/subnets/one", "/v0/neurons", "/v0/metagraph", "/v0/explain",
 )  # fmt: skip
 """Of the local API: what a page may look at. Nothing here changes the node."""
 LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -41,6 +44,14 @@ def web(control: Control, hosts: Iterable[str]) -> ASGIApp:
         for method, path, handler in rows
         if method == "GET" and path in READABLE
     ]
+    routes += page()
+    paths = sorted(route.path for route in routes)
+
+    async def contents(request: Request) -> Response:
+        """What can be read here, for a page that shows what there is."""
+        return JSONResponse({"paths": paths})
+
+    routes.append(Route("/v0", contents, methods=["GET"]))
     app = Starlette(routes=routes, exception_handlers={404: unknown, 405: unknown})
     return Guard(app, frozenset(hosts))
 
