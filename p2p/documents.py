@@ -239,6 +239,7 @@ def _places(state: State, pool: PublicKey) -> Iterator[Document]:
             "netuid": netuid,
             "uid": uid,
             "registered": neuron.registered,
+            "updated": neuron.updated,
             "validator": permit(state, netuid, uid, neuron),
             "epoch": scores.height if scores else None,
             **_score(scores, uid, neuron),

@@ -2,11 +2,12 @@
 
 import { get, status } from "./api.js";
 import { el, facts, peer, short, show, state, svg, table } from "./dom.js";
-import { bytes, clock, counted, duration, integer, tokens } from "./format.js";
+import { amount, bytes, clock, counted, duration, integer, tokens } from "./format.js";
 import { Panel } from "./panel.js";
 
 const READ = 30; // blocks whose rhythm is drawn
 const LISTED = 10;
+const MOST_TALL = 4; // a gap as long as so many is drawn no taller
 
 let opened = null; // a block that is shown in full
 
@@ -46,30 +47,27 @@ function figures(head) {
     : head.syncing
       ? state("busy", `catching up to ${integer(head.best)}`)
       : state("good", head.voting ? "votes" : "follows");
-  return el(
-    "div",
-    { class: "figures" },
-    facts([
-      ["Block", el("span", { id: "height" }, integer(head.height)), head.hash],
-      ["Since then", duration(since)],
-      ["This node", how],
-      ["Epoch", integer(head.epoch)],
-      ["Voters", integer(head.voters)],
-      ["Transactions wait", integer(head.waiting)],
-      ["Issued", tokens(head.issued)],
-      ["Staked", tokens(head.staked)],
-      ["Burned", tokens(head.burned)],
-    ]),
-  );
+  return facts([
+    ["Block", el("span", { id: "height" }, integer(head.height)), head.hash],
+    ["Decided", `${duration(since)} ago`],
+    ["This node", how],
+    ["Epoch", integer(head.epoch)],
+    ["Voters", integer(head.voters)],
+    ["Transactions wait", integer(head.waiting)],
+    ["Issued", tokens(head.issued)],
+    ["Staked", tokens(head.staked)],
+    ["Burned", tokens(head.burned)],
+  ]);
 }
 
 /** The seconds between the last blocks, the newest on the right. */
 function rhythm(gaps) {
   if (gaps.length < 3) return [];
-  const most = Math.max(...gaps, 0.001);
+  const most = Math.max(...gaps);
   const middle = [...gaps].sort((a, b) => a - b)[Math.floor(gaps.length / 2)];
+  const top = Math.max(0.001, Math.min(most, MOST_TALL * middle));
   const bars = [...gaps].reverse().map((gap, at) => {
-    const tall = Math.max(1, (30 * gap) / most);
+    const tall = Math.max(1, (30 * Math.min(gap, top)) / top);
     return svg("rect", { x: at * 10 + 1, y: (32 - tall).toFixed(1), width: 8, height: tall.toFixed(1) });
   });
   const words = `Between the last ${gaps.length + 1} blocks: ${middle.toFixed(2)} s in the middle, ${most.toFixed(2)} s at most`;
@@ -99,7 +97,7 @@ function inFull(block, me) {
     cells: [
       one.kind,
       el("span", { class: "mono", title: one.sender }, short(one.sender)),
-      tokens(one.fee),
+      amount(one.fee),
       el("span", { class: "mono", title: one.id }, one.id.slice(0, 10)),
     ],
   }));
@@ -110,7 +108,7 @@ function inFull(block, me) {
     el("p", { class: "small" }, about, peer(block.proposer, me)),
     el("p", { class: "mono quiet" }, block.hash),
     rows.length
-      ? table("Its transactions", ["Transaction", "Sender", "#Fee", "Id"], rows)
+      ? table("Its transactions", ["Transaction", "Sender", "#Fee, tokens", "Id"], rows)
       : el("p", { class: "quiet small" }, "It holds no transaction."),
   );
 }

@@ -10,6 +10,7 @@ const LETTERS_A_TOKEN = 3; // a low estimate, to keep a conversation within a mo
 
 let talk = []; // {role, content, meta, error}, the oldest first
 let models = [];
+let chosen = null; // the digest of a model; the one with most servers until one is chosen
 let stopping = null; // an AbortController while an answer comes
 const place = (id) => document.getElementById(id);
 
@@ -32,6 +33,9 @@ export function begin() {
     draw();
     text.focus();
   });
+  place("chat-model").addEventListener("change", (event) => {
+    chosen = event.target.value;
+  });
   draw();
   choices();
   setInterval(choices, MODELS_MS);
@@ -40,6 +44,7 @@ export function begin() {
 
 /** Begin a question to a model. */
 export function ask(digest) {
+  chosen = digest;
   place("chat-model").value = digest;
   place("chat").scrollIntoView();
   place("chat-text").focus();
@@ -52,10 +57,11 @@ async function choices() {
   if (said === null) return;
   models = said.models.filter((one) => one.kind === "text-generation");
   const select = place("chat-model");
-  const before = select.value;
   const options = models.map((one) => el("option", { value: one.digest }, one.name));
   show(select, options.length ? options : el("option", { value: "" }, "none is served"));
-  if (models.some((one) => one.digest === before)) select.value = before;
+  const most = [...models].sort((a, b) => b.servers.length - a.servers.length)[0];
+  const picked = models.find((one) => one.digest === chosen) ?? most;
+  if (picked) select.value = picked.digest;
 }
 
 function send() {
@@ -177,7 +183,7 @@ function draw() {
   const place = document.querySelector("#chat .talk");
   const follows = place.scrollHeight - place.scrollTop - place.clientHeight < 40;
   if (!talk.length) {
-    show(place, el("p", { class: "quiet" }, "The question goes to whichever node serves the model and is free; its answer is streamed, and signed."));
+    show(place, el("p", { class: "quiet" }, "A question goes to a node that serves the model and has room; the answer comes word by word, signed."));
     return;
   }
   show(place, talk.map(said));

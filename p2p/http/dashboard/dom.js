@@ -18,14 +18,17 @@ function filled(made, attributes, children) {
       made.setAttribute(name, value === true ? "" : value);
     }
   }
-  made.append(...children.flat().filter((one) => one !== null && one !== undefined && one !== ""));
+  made.append(...there(children));
   return made;
 }
+
+const there = (children) =>
+  children.flat(Infinity).filter((one) => one !== null && one !== undefined && one !== "");
 
 /** Show these children in a place, changing only what differs: focus and scroll stay. */
 export function show(place, ...children) {
   const next = place.cloneNode(false);
-  next.append(...children.flat().filter((one) => one !== null && one !== ""));
+  next.append(...there(children));
   morph(place, next);
 }
 

@@ -6,6 +6,7 @@ import { rtt } from "./format.js";
 
 const MARGIN = 34;
 const FEW = 40; // up to here every node bears its name
+const TIMED = 8; // neighbours of the selected node up to which edges bear their round trips
 const DENSE = 120; // edges from which on they are fainter
 const FRAME_MS = 8; // of steps between two pictures
 const SHAPES = {
@@ -19,7 +20,7 @@ export function legend() {
   const mark = (role, ...more) =>
     svg(
       "svg",
-      { width: 28, height: 28, viewBox: "-14 -14 28 28", "aria-hidden": "true" },
+      { width: 26, height: 26, viewBox: "-16 -16 32 32", "aria-hidden": "true" },
       svg("g", { class: classesOf(role) }, shapeOf(role), letterOf(role), ...more),
     );
   const line = (name) =>
@@ -31,11 +32,11 @@ export function legend() {
   const rows = [
     [mark({ known: true }), "node"],
     [mark({ known: true, me: true }), "this node"],
-    [mark({ known: true, serves: true }), "S serves models"],
-    [mark({ known: true, serves: true, mines: true }), "M miner"],
-    [mark({ known: true, validates: true }), "V validator"],
-    [mark({ known: false }), "? only named by others"],
-    [mark({ known: true }, cutMark()), "! splits the swarm"],
+    [mark({ known: true, serves: true }), "serves models"],
+    [mark({ known: true, serves: true, mines: true }), "miner"],
+    [mark({ known: true, validates: true }), "validator"],
+    [mark({ known: false }), "only named by others"],
+    [mark({ known: true }, cutMark()), "the swarm splits without it"],
     [line("one"), "named by one end only"],
   ];
   return rows.map(([picture, words]) => {
@@ -121,7 +122,7 @@ export class Drawing {
     const lit = edge.a === selected || edge.b === selected;
     const names = ["edge", dense && "dense", edge.one_sided && "one", lit && "lit"].filter(Boolean);
     const stroke = svg("line", { class: names.join(" ") });
-    const few = (this.layout.near.get(selected)?.size ?? 0) <= 16;
+    const few = (this.layout.near.get(selected)?.size ?? 0) <= TIMED;
     const time = lit && few ? svg("text", { class: "time" }, rtt(edge.rtt_ms)) : null;
     return { edge, stroke, time, parts: time ? [stroke, time] : [stroke] };
   }

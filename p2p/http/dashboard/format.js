@@ -2,11 +2,16 @@
 
 const TOKEN = 1e9; // rao; beyond 2**53 rao a number is off by a few rao, which is not shown
 
-/** Rao as tokens: four digits after the point, more of what is less than that. */
-export function tokens(rao) {
+/** Rao as a number of tokens: as many digits as tell something. */
+export function amount(rao) {
   const value = rao / TOKEN;
-  const digits = value === 0 || Math.abs(value) >= 0.001 ? 4 : 9;
-  return `${value.toLocaleString("en", { maximumFractionDigits: digits })} tokens`;
+  const digits = value >= 1_000 ? 1 : value >= 0.001 || value === 0 ? 4 : 9;
+  return value.toLocaleString("en", { maximumFractionDigits: digits });
+}
+
+/** The same with its unit. */
+export function tokens(rao) {
+  return `${amount(rao)} tokens`;
 }
 
 /** A price of a model, in rao per 1,000 tokens. */

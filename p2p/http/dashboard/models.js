@@ -44,7 +44,7 @@ function row(model, me, times) {
     price(model.price),
   ].filter(Boolean).join(" · ");
   const servers = [...model.servers].sort((a, b) => a.queue / a.slots - b.queue / b.slots);
-  const heads = ["Server", "Load", "#Tokens/s", "#Round trip", "#Said so"];
+  const heads = ["Server", "Load", "#Tokens/s", "#Round trip", "#Heard from"];
   const rows = servers.slice(0, MOST_SERVERS).map((one) => ({
     class: one.me ? "mine" : null,
     cells: [

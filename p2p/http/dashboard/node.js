@@ -2,8 +2,9 @@
 
 import { get, offers, status } from "./api.js";
 import { el, facts, show, state, table } from "./dom.js";
-import { bytes, counted, duration, integer, percent, tokens } from "./format.js";
+import { amount, bytes, counted, duration, integer, percent, tokens } from "./format.js";
 import { Panel } from "./panel.js";
+import { roleOf } from "./subnet.js";
 
 const ONE = 65_535; // one, as the ledger's proportions have it
 
@@ -72,7 +73,7 @@ function figures(said) {
 /** What peers have found who tried to reach this node. */
 function reachable(said) {
   const found = said.reachable ?? null;
-  if (found === null) return said.inbound ? "yes: peers came to it" : "not known";
+  if (found === null) return said.inbound ? "yes, peers came to it" : "not known";
   if (typeof found === "boolean") return found ? "yes" : "no";
   return typeof found === "object" ? String(found.state ?? "not known") : String(found);
 }
@@ -121,13 +122,13 @@ function places(said) {
     cells: [
       `${row.netuid}`,
       `${row.uid}`,
-      row.validator ? "validator" : "miner",
+      roleOf(row),
       percent(row.incentive / ONE),
       percent(row.dividends / ONE),
-      tokens(row.emission),
+      amount(row.emission),
     ],
   }));
-  const heads = ["Subnet", "UID", "As", "#Incentive", "#Dividends", "#Last epoch"];
+  const heads = ["Subnet", "UID", "As", "#Incentive", "#Dividends", "#Emission"];
   return table("This node in subnets", heads, rows);
 }
 

@@ -2,7 +2,7 @@
 
 import { get, shared, status } from "./api.js";
 import { bar, el, facts, peer, show, table } from "./dom.js";
-import { integer, percent, tokens } from "./format.js";
+import { amount, counted, integer, percent, tokens } from "./format.js";
 import { Panel } from "./panel.js";
 
 const WHOLE = 2 ** 32; // one, of a subnet's share
@@ -51,11 +51,9 @@ async function decided(one, whole) {
   return epoch.said;
 }
 
-/** As what a neuron last earned; before it has, what its permit says. */
-function roleOf(row) {
-  if (row.dividends > 0) return "validator";
-  if (row.incentive > 0) return "miner";
-  return row.validator ? "validator" : "miner";
+/** What a neuron is. Who has said weights since it registered is a validator; a permit alone has many a miner. */
+export function roleOf(row) {
+  return row.dividends > 0 || row.updated > row.registered ? "validator" : "miner";
 }
 
 function draw(said, body) {
@@ -85,8 +83,8 @@ function figures({ one, height }) {
     ["Neurons", `${integer(one.neurons)} of ${integer(one.max_uids)}`],
     ["A place costs", tokens(one.price)],
     ["Share of emission", percent(one.share / WHOLE)],
-    ["Saved for the next epoch", tokens(one.pot)],
-    ["Next epoch", due > 0 ? `in ${integer(due)} blocks` : "now", `block ${one.next_epoch}, every ${one.tempo}`],
+    ["In its pot", tokens(one.pot)],
+    ["Next epoch", due > 0 ? `in ${counted(due, "block")}` : "now", `block ${one.next_epoch}, every ${one.tempo}`],
   ]);
 }
 
@@ -113,12 +111,12 @@ function cells(row, last, me) {
   return [
     `${row.uid}`,
     peer(row.hotkey, me),
-    roleOf(row) + (row.validator ? "" : ", no permit"),
+    roleOf(row) === "validator" && !row.validator ? "validator, no permit" : roleOf(row),
     part(last?.incentive),
     part(last?.dividends),
     last ? percent(Number(last.trust)) : "–",
-    last ? tokens(last.emission) : "new",
-    tokens(row.staked),
+    last ? amount(last.emission) : "new",
+    amount(row.staked),
     (last?.models ?? []).join(", "),
     last ? el("button", { class: "link", type: "button", "data-uid": row.uid }, "Why?") : "",
   ];

@@ -127,19 +127,18 @@ function detail({ graph, me, height, peers, roles, measures: found }, id) {
   const link = peers.find((one) => one.peer_id === id);
   const rows = edgesOf(graph, id).map((edge) => ({
     cells: [
-      peer(edge.other, me),
+      [peer(edge.other, me), edge.one_sided ? state("warn", ` named by ${short(edge.by)} only`) : ""],
       rtt(edge.rtt_ms),
-      edge.one_sided ? state("warn", `named by ${short(edge.by)} only`) : "",
     ],
   }));
   return [
     el("h3", {}, id === me ? `${short(id)}, this node` : short(id)),
     el("p", { class: "id" }, id),
     el("ul", { class: "tags" }, tags(role, found.splits.has(id)).map((tag) => el("li", {}, tag))),
-    el("dl", { class: "tight" }, pairs(node, height, link).map(([name, value]) => [
+    el("dl", { class: "tight" }, pairs(node, role, height, link).map(([name, value]) => [
       el("dt", {}, name), el("dd", {}, value),
     ])),
-    table(`Neighbours of ${short(id)}`, ["Neighbour", "#Round trip", ""], rows),
+    table(`Neighbours of ${short(id)}`, ["Neighbour", "#Round trip"], rows),
   ];
 }
 
@@ -156,21 +155,16 @@ function tags(role, cuts) {
   ].filter(Boolean);
 }
 
-function pairs(node, height, link) {
+function pairs(node, role, height, link) {
   return [
     node.known && ["Program", node.agent],
-    node.known && ["Said so", `${duration(node.age_s)} ago`],
+    node.known && !role.me && ["Heard from", `${duration(node.age_s)} ago`],
     node.models.length > 0 && ["Models", node.models.join(", ")],
-    height !== undefined && node.known && ["Block", blockOf(node, height)],
+    height !== undefined && node.known && ["Block", integer(role.me ? height : node.height)],
     link && ["Connected", `${link.direction === "in" ? "it came to us" : "we went to it"}, ${duration(link.connected_s)}`],
     link && ["Conduct", `score ${link.score}`],
     node.addresses.length > 0 && ["Address", node.addresses.join(" ")],
   ].filter(Boolean);
-}
-
-function blockOf(node, height) {
-  const behind = height - node.height;
-  return behind > 1 ? `${integer(node.height)}, ${behind} before ours` : integer(node.height);
 }
 
 function list({ graph, me, roles }) {
@@ -190,5 +184,5 @@ function list({ graph, me, roles }) {
         node.known ? `${duration(node.age_s)} ago` : "–",
       ],
     }));
-  return table("Nodes", ["Node", "Is", "#Peers", "#Block", "Models", "Program", "#Said so"], rows);
+  return table("Nodes", ["Node", "Is", "#Peers", "#Block", "Models", "Program", "#Heard from"], rows);
 }
