@@ -72,27 +72,27 @@ async def models(control: Control, request: Request) -> Response:
 
 def _models(control: Control, everywhere: bool) -> list[Line]:
     me = control.node.host.peer_id
+    ages = {peer_id_of(key): age for key, (_, age) in control.node.presence.fresh().items()}
     rows: dict[tuple[str, str], Line] = {}
     for one in control.node.directory.servers():
         if not everywhere and one.peer != me:
             continue
         served = one.served
         row = rows.setdefault((served.name, served.digest.hex()), _model(one))
-        row["servers"].append(_server(control, one))
+        row["servers"].append(_server(one, ages.get(one.peer, 0.0), one.peer == me))
         row["price"] = min(row["price"], served.price)
     return [rows[key] for key in sorted(rows)]
 
 
-def _server(control: Control, one: Server) -> Line:
-    ages = {peer_id_of(key): age for key, (_, age) in control.node.presence.fresh().items()}
+def _server(one: Server, age_s: float, me: bool) -> Line:
     return {
         "peer_id": one.peer,
         "queue": one.served.queue,
         "slots": one.served.slots,
         "speed": one.served.speed / 1000,
         "price": one.served.price,
-        "age_s": round(ages.get(one.peer, 0.0), 1),
-        "me": one.peer == control.node.host.peer_id,
+        "age_s": round(age_s, 1),
+        "me": me,
     }
 
 
