@@ -153,15 +153,15 @@ class Purse:
         said = price_text(price)
         if most is not None and cost > most:
             raise CannotPay(
-                f"{said}, {cost} for this answer at most, and {most} may be paid",
+                f"{said}, {cost} rao for this answer at most, and {most} may be paid",
                 "ask for fewer tokens, or allow more", price,
             )  # fmt: skip
         if price > self.price_limit:
             hint = f"agree to more with: yuma config set price_limit {price}"
-            raise CannotPay(f"{said}, and this node pays {self.price_limit}", hint, price)
+            raise CannotPay(f"{said}, and this node pays {self.price_limit} rao", hint, price)
         if cost > self.left:
             raise CannotPay(
-                f"{said}, {cost} for this answer at most, and {self.left} are left of today's "
+                f"{said}, {cost} rao for this answer at most, and {self.left} are left of today's "
                 "budget", BUDGET, price,
             )  # fmt: skip
 
@@ -251,7 +251,7 @@ class Purse:
         balance, left = self.balance(), self.left + self.reserved
         if balance < least + self.fee:
             raise CannotPay(
-                f"{price_text(price)}; a channel takes {least} and fees of {self.fee}, "
+                f"{price_text(price)}; a channel takes {least} rao and fees of {self.fee}, "
                 f"and this node's purse has {balance}",
                 FUND,
                 price,

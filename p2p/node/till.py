@@ -148,8 +148,8 @@ class Till:
         """
         try:
             return self._admit(payer, payment, price, *bill)
-        except Invalid:
-            self.refused += 1
+        except Invalid as error:
+            self.refused += error.reason is not Reason.NO_CHANNEL  # it may be in the next block
             raise
 
     def _admit(
@@ -169,7 +169,7 @@ class Till:
         self._take(account, channel, claim)
         most = cost_of(kind, price, tokens)
         if max(account.due, account.paid) + account.open + most > channel.amount:
-            raise Invalid(Reason.OVERDRAWN, f"{most} rao may be due, of {channel.amount}")
+            raise Invalid(Reason.OVERDRAWN, f"{most} rao may be due, and it holds {channel.amount}")
         owed = account.open + max(0, account.due - account.paid)
         slack = cost_of(Kind.TEXT, price, IN_FLIGHT)
         if owed > slack and owed + most > account.paid:
