@@ -6,6 +6,7 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from subprocess import DEVNULL
@@ -141,12 +142,9 @@ async def chromium(place: Path) -> AsyncIterator[Page]:
     """A browser with one tab, until the block ends; `place` is for what it writes."""
     assert PROGRAM is not None
     command = [PROGRAM, *FLAGS, f"--user-data-dir={place}", "about:blank"]
+    run = partial(trio.run_process, command, stdout=DEVNULL, stderr=DEVNULL, check=False)
     async with trio.open_nursery() as nursery:
-        await nursery.start(
-            lambda task_status: trio.run_process(
-                command, stdout=DEVNULL, stderr=DEVNULL, check=False, task_status=task_status
-            )
-        )
+        await nursery.start(run)
         async with open_websocket_url(await _address(place), max_message_size=MAX_MESSAGE) as link:
             page = Page(link)
             nursery.start_soon(page.listen)

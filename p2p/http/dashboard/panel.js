@@ -4,7 +4,7 @@
 import { el, show, state } from "./dom.js";
 import { duration } from "./format.js";
 
-const MOST_MS = 30_000; // between two tries of what fails
+const MOST_MS = 10_000; // between two tries of what fails
 const panels = [];
 
 export class Panel {
@@ -20,12 +20,14 @@ export class Panel {
     this.error = null;
     this.timer = null;
     this.busy = false;
+    this.again = false; // asked for while an answer was still to come
     panels.push(this);
   }
 
   /** Ask now, and from then on. */
   async refresh() {
     clearTimeout(this.timer);
+    this.again = this.busy;
     if (this.busy || document.hidden) return;
     this.busy = true;
     try {
@@ -39,8 +41,13 @@ export class Panel {
     }
     this.busy = false;
     this.mark();
-    const wait = Math.min(MOST_MS, this.everyMs * 2 ** Math.min(this.failures, 5));
-    this.timer = setTimeout(() => this.refresh(), this.failures ? wait : this.everyMs);
+    this.timer = setTimeout(() => this.refresh(), this.again ? 0 : this.wait());
+  }
+
+  /** Milliseconds until the next question: longer with each failure, but for what is asked rarely. */
+  wait() {
+    if (!this.failures) return this.everyMs;
+    return Math.min(MOST_MS, this.everyMs * 2 ** Math.min(this.failures, 5));
   }
 
   /** Say how old it is, and what is wrong. */
