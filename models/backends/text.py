@@ -1,5 +1,6 @@
 """Text jobs on an engine: bytes to tokens on the way in, tokens to bytes on the way out."""
 
+import sys
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -11,23 +12,50 @@ from models.backends import Reply
 from models.engine import Engine, Event, Made, TokenModel
 from models.pipe import Done, Failed, Part, Submit, brief
 from models.reading import Event as ReadEvent
-from models.reading import Reader, Readings, Unreadable
-from models.tokenizer import Tokenizer
+from models.reading import Reader, Readings, Row, Unreadable, passage_rows
 from models.types import Finish, Kind, Tensor
 
 
 class TextModel(TokenModel, Reader, Protocol):
     """A model that both writes and reads."""
 
+    dtype: str
+
+
+class TextTokenizer(Protocol):
+    """Text to tokens and back."""
+
+    longest: int
+    """The most bytes that one token stands for."""
+    before: tuple[int, ...]
+    """The tokens that stand before a prompt."""
+    template: str
+    """How a chat is written as a prompt, in Jinja; empty where the model was taught none."""
+    bos: str
+    eos: str
+    """What the template calls the beginning and the end of a text."""
+
+    def encode(self, text: str, enough: int = sys.maxsize, special: bool = False) -> list[int]:
+        """The tokens of a text; of a long one those of its beginning, at least `enough`.
+
+        Control tokens that are written in the text count as such if `special`.
+        """
+
+    def decode(self, tokens: Sequence[int]) -> bytes:
+        """The bytes that tokens stand for; they may end inside a UTF-8 character."""
+
 
 class TextBackend:
     """A token model with its tokenizer. A part may end inside a UTF-8 character: clients join."""
 
-    def __init__(self, model: TextModel, tokenizer: Tokenizer, fingerprint: str) -> None:
+    def __init__(self, model: TextModel, tokenizer: TextTokenizer, fingerprint: str) -> None:
         self.context = model.context
         self.slots = model.rows
-        self.dtype = "float32"
+        self.dtype = model.dtype
         self.fingerprint = fingerprint
+        self.template = tokenizer.template
+        self.bos, self.eos = tokenizer.bos, tokenizer.eos
+        self._model = model
         self._engine = Engine(model)
         self._readings = Readings(model)
         self._tokenizer = tokenizer
@@ -64,7 +92,11 @@ class TextBackend:
             self._readings.choose(frame.job, cut, deadline, frame.standing)
         else:
             texts = passages_of(frame.input).texts
-            self._readings.embed(frame.job, lambda: self._encoded(texts), deadline, frame.standing)
+
+            def rows() -> Sequence[Row]:
+                return passage_rows(self._model, self._encoded(texts))
+
+            self._readings.embed(frame.job, rows, deadline, frame.standing)
 
     def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text, as far as the model could read it."""
@@ -82,10 +114,10 @@ class TextBackend:
     def step(self, now: float) -> list[Reply]:
         """Advance the jobs a little; what there is to say of them."""
         written = [self._reply(event) for event in self._engine.step(now)]
-        return written + [reply for read in self._readings.step(now) for reply in _replies(read)]
+        return written + [reply for read in self._readings.step(now) for reply in read_replies(read)]
 
     def _prompt(self, data: bytes) -> list[int]:
-        """The tokens of a prompt, after the end-of-text that each text began with in training."""
+        """The tokens of a prompt, after what stood before each text in training."""
         if not data:
             raise Invalid(Reason.BAD_REQUEST, "the prompt is empty")
         if len(data) // self._tokenizer.longest >= self.context:
@@ -95,9 +127,10 @@ class TextBackend:
         except UnicodeDecodeError:
             raise Invalid(Reason.BAD_REQUEST, "the prompt is not UTF-8 text") from None
         tokens = self._tokenizer.encode(text, self.context)
-        if len(tokens) >= self.context:
+        tokens = [*self._tokenizer.before, *tokens]
+        if len(tokens) > self.context:
             raise self._too_long()
-        return [self._tokenizer.end_of_text, *tokens]
+        return tokens
 
     def _too_long(self) -> Invalid:
         detail = f"the prompt has over {self.context} tokens, the model takes {self.context}"
@@ -124,7 +157,7 @@ def _unusable(error: Invalid) -> Invalid:
     return Invalid(Reason.BAD_REQUEST, error.detail or str(error))
 
 
-def _replies(read: ReadEvent) -> list[Reply]:
+def read_replies(read: ReadEvent) -> list[Reply]:
     """The one part of a reading and its end."""
     if isinstance(read, Unreadable):
         return [Failed(read.job, read.why.reason, brief(read.why.detail))]
