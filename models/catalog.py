@@ -15,7 +15,14 @@ from ledger.codec import encode, hash_of
 from ledger.errors import Invalid, Reason
 from ledger.types import Hash
 from models import pretrained
-from models.config import MAX_CONFIG_BYTES, MAX_NAME_BYTES, Config, GptConfig, PretrainedConfig, read_config
+from models.config import (
+    MAX_CONFIG_BYTES,
+    MAX_NAME_BYTES,
+    Config,
+    GptConfig,
+    PretrainedConfig,
+    read_config,
+)
 from models.header import parameters_of, read_header
 from models.processor import has_bfloat16
 from models.tokenizer import load_tokenizer
@@ -109,9 +116,7 @@ def _opened_pretrained(directory: Path, config: PretrainedConfig) -> Model:
     half = half and has_bfloat16()
     digest = _digest_of(directory, names)
     dtype, size = ("bfloat16", 2) if half else ("float32", 4)
-    return Model(
-        directory, name, config, config.kind, digest, parameters, dtype, size * parameters
-    )
+    return Model(directory, name, config, config.kind, digest, parameters, dtype, size * parameters)
 
 
 def _small_file(path: Path, limit: int) -> bytes:

@@ -82,7 +82,7 @@ def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, object]:
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
-        raise Invalid(Reason.BAD_MODEL, f"{path.name} is not a JSON object of {limit} bytes at most")
+        raise Invalid(Reason.BAD_MODEL, f"{path.name} is no JSON object of {limit} bytes at most")
     return fields
 
 

@@ -35,7 +35,7 @@ class Tokenizer:
     def __init__(self, merges: Sequence[Pair]) -> None:
         self.merges = tuple(merges)
         self.end_of_text = BYTES + len(self.merges)
-        self.before = (self.end_of_text,)
+        self.before: tuple[int, ...] = (self.end_of_text,)
         self.size = self.end_of_text + 1
         self._ids = {pair: BYTES + rank for rank, pair in enumerate(self.merges)}
         self._bytes = [bytes([value]) for value in range(BYTES)]

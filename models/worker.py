@@ -24,7 +24,7 @@ from pathlib import Path
 from ledger.errors import Invalid, Reason
 from models.backends import Backend, line_of
 from models.catalog import Model, available_memory, open_model, validate_memory
-from models.config import GptConfig
+from models.config import GptConfig, PretrainedConfig
 from models.pipe import (
     Cancel,
     Failed,
@@ -36,13 +36,22 @@ from models.pipe import (
     brief,
     frame_bytes,
 )
-from models.types import ModelCard
+from models.types import Kind, ModelCard
 
 READ_BYTES = 65_536
 READS = 16
 """How often to read at one look, so that a large input comes in soon while answers are made."""
 OUT_BYTES = 2**20
 """Some forty thousand parts of text, or one tensor."""
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DISABLE_SAFETENSORS_CONVERSION": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""For the transformers library: it fetches nothing, and one process tokenizes in one thread."""
 DEFAULT_SLOTS = 8
 """Decoding eight answers costs about as much as two, more gain little on few cores."""
 
@@ -166,9 +175,25 @@ def load(options: Options) -> tuple[Model, Backend]:
         from models.backends.gpt import open_gpt
 
         return model, open_gpt(model, model.config, options.slots)
+    if isinstance(model.config, PretrainedConfig):
+        return model, _pretrained(model, model.config, options.slots)
     from models.backends.exported import open_exported
 
     return model, open_exported(model, model.config, options.slots)
+
+
+def _pretrained(model: Model, config: PretrainedConfig, slots: int) -> Backend:
+    """A model of the transformers library, which is an extra."""
+    os.environ.update(OFFLINE)
+    try:
+        from models.backends.encoder import open_encoder
+        from models.backends.pretrained import open_pretrained
+    except ImportError as error:
+        detail = f"{error}; it comes with: pip install 'yumad[hf]'"
+        raise Invalid(Reason.BAD_MODEL, detail) from None
+    if config.kind is Kind.TEXT:
+        return open_pretrained(model, config, slots)
+    return open_encoder(model, config, slots)
 
 
 def card_of(model: Model, backend: Backend, options: Options) -> ModelCard:

@@ -57,31 +57,37 @@ class Rows:
         self.mask = (seen <= self.positions[:, :, None])[:, None]  # (B, 1, T, S)
 
 
-class RowLayer(CacheLayerMixin):  # type: ignore[misc]
-    """Keys and values of one layer, of all rows: (rows, H, S, D)."""
+class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+    """Keys and values of one layer, of all rows: two of (rows, H, S, D)."""
 
     def __init__(self, rows: Rows, count: int, context: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._rows, self._count, self._context = rows, count, context
+        self._stored: tuple[Tensor, Tensor] | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Set memory aside; the system gives it page by page as rows grow."""
-        _, heads, _, size = key_states.shape
-        self.keys = key_states.new_zeros((self._count, heads, self._context, size))
-        size = value_states.shape[-1]
-        self.values = value_states.new_zeros((self._count, heads, self._context, size))
-        self.is_initialized = True
+        """Set memory aside for what is like these keys and values."""
+        states = key_states, value_states
+        keys, values = (untouched(self._count, self._context, each) for each in states)
+        self._stored = keys, values
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
     ) -> tuple[Tensor, Tensor]:
         """Store new keys and values (B, H, T, D); all of these rows so far, (B, H, S, D)."""
-        if not self.is_initialized:
+        if self._stored is None:
             self.lazy_initialization(key_states, value_states)
+        assert self._stored is not None
+        keys, values = self._stored
         rows = self._rows
-        self.keys[rows.rows, :, rows.positions] = key_states.transpose(1, 2)
-        self.values[rows.rows, :, rows.positions] = value_states.transpose(1, 2)
-        return self.keys[rows.view, :, : rows.end], self.values[rows.view, :, : rows.end]
+        keys[rows.rows, :, rows.positions] = key_states.transpose(1, 2)
+        values[rows.rows, :, rows.positions] = value_states.transpose(1, 2)
+        return keys[rows.view, :, : rows.end], values[rows.view, :, : rows.end]
+
+    def move(self, source: int, target: int, count: int) -> None:
+        """Copy the first `count` tokens of one row to another."""
+        for stored in self._stored or ():
+            stored[target, :, :count] = stored[source, :, :count]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """How many tokens are seen, from which on."""
@@ -94,6 +100,15 @@ class RowLayer(CacheLayerMixin):  # type: ignore[misc]
     def get_max_length(self) -> int:
         """How many tokens a row can hold."""
         return self._context
+
+
+def untouched(rows: int, context: int, like: Tensor) -> Tensor:
+    """Zeros of (rows, H, S, D), of which the system gives memory page by page as rows grow."""
+    shape = (rows, like.shape[1], context, like.shape[-1])
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    size = like.element_size() * int(np.prod(shape))
+    return torch.from_numpy(np.zeros(size, np.uint8)).view(like.dtype).view(shape)
 
 
 class PretrainedTokens:
@@ -116,7 +131,9 @@ class PretrainedTokens:
         self._places = Rows(self._device)
         count = network.config.num_hidden_layers
         self._layers = [RowLayer(self._places, rows + 1, context) for _ in range(count)]
-        self._cache = Cache(layers=self._layers)
+        self._cache = Cache(layers=list(self._layers))
+        self._lengths = [0] * (rows + 1)
+        """Tokens stored of each row."""
         self._read: tuple[int, ...] = ()
         """What the row for reading holds."""
 
@@ -136,8 +153,8 @@ class PretrainedTokens:
     def move(self, source: int, target: int) -> None:
         """Copy what is stored of one row to another."""
         for layer in self._layers:
-            layer.keys[target] = layer.keys[source]
-            layer.values[target] = layer.values[source]
+            layer.move(source, target, self._lengths[source])
+        self._lengths[target] = self._lengths[source]
 
     @torch.inference_mode()
     def likelihoods(self, rows: Sequence[Row]) -> NDArray[np.float64]:
@@ -190,6 +207,7 @@ class PretrainedTokens:
         self, tokens: Sequence[int], start: int, read: Callable[[int, Sequence[int]], None]
     ) -> None:
         """Read tokens from a position on, so many at once that memory is bounded."""
+        self._read = ()
         for at in range(start, len(tokens), READ_TOKENS):
             read(at, tokens[at : at + READ_TOKENS])
         self._read = tuple(tokens)
@@ -203,7 +221,9 @@ class PretrainedTokens:
         **more: object,
     ) -> Any:
         """The network's output for new tokens (B, T), which are stored from row `first` on."""
-        self._places.place(first, starts, len(tokens[0]))
+        count = len(tokens[0])
+        self._places.place(first, starts, count)
+        self._lengths[first : first + len(starts)] = [start + count for start in starts]
         return network(
             input_ids=torch.tensor(tokens, device=self._device),
             position_ids=self._places.positions,
@@ -237,7 +257,9 @@ def load_network(model: Model, kind: Any) -> Any:
     )
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
     if missing or report["mismatched_keys"]:
-        detail = f"its weights are not those of its architecture: {missing[:1] or 'of other shapes'}"
+        detail = (
+            f"its weights are not those of its architecture: {missing[:1] or 'of other shapes'}"
+        )
         raise Invalid(Reason.BAD_MODEL, detail)
     return network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -80,7 +80,7 @@ class TextBackend:
         try:
             self._submit_reading(frame, deadline)
         except Invalid as error:
-            raise error if error.reason is Reason.BUSY else _unusable(error) from None
+            raise error if error.reason is Reason.BUSY else unusable(error) from None
 
     def _submit_reading(self, frame: Submit, deadline: float) -> None:
         if frame.kind is Kind.CHOICE:
@@ -114,7 +114,9 @@ class TextBackend:
     def step(self, now: float) -> list[Reply]:
         """Advance the jobs a little; what there is to say of them."""
         written = [self._reply(event) for event in self._engine.step(now)]
-        return written + [reply for read in self._readings.step(now) for reply in read_replies(read)]
+        return written + [
+            reply for read in self._readings.step(now) for reply in read_replies(read)
+        ]
 
     def _prompt(self, data: bytes) -> list[int]:
         """The tokens of a prompt, after what stood before each text in training."""
@@ -152,7 +154,7 @@ def _tokens(prefix: bytes) -> Sequence[int]:
     return tokens
 
 
-def _unusable(error: Invalid) -> Invalid:
+def unusable(error: Invalid) -> Invalid:
     """Whatever is wrong with an input, as what an asker is told."""
     return Invalid(Reason.BAD_REQUEST, error.detail or str(error))
 

@@ -38,11 +38,10 @@ class JsonTokenizer:
         self.bos, self.eos = _token_text(said.get("bos_token")), _token_text(said.get("eos_token"))
         self.template = _template(directory, said)
         self.before = self._before()
-        known = {self._tokenizer.token_to_id(name) for name in (self.eos, END_OF_TEXT)} - {None}
-        self.ends = frozenset(known | _ends_in(directory))
-        starts = [*self.before, self._tokenizer.token_to_id(END_OF_TEXT)]
-        starts += [self._tokenizer.token_to_id(self.bos), *sorted(self.ends)]
-        self.begin: int = next((token for token in starts if token is not None), 0)
+        self.ends = frozenset((*self._known(self.eos, END_OF_TEXT), *_ends_in(directory)))
+        starts = (*self.before, *self._known(END_OF_TEXT, self.bos), *sorted(self.ends), 0)
+        self.begin = starts[0]
+        """What stands before a text that nothing else stands before."""
 
     def encode(self, text: str, enough: int = sys.maxsize, special: bool = False) -> list[int]:
         """The tokens of a text; of a long one those of its beginning, at least `enough`.
@@ -61,6 +60,11 @@ class JsonTokenizer:
     def decode(self, tokens: Sequence[int]) -> bytes:
         """The bytes that tokens stand for; control tokens stand for none."""
         return b"".join(self._bytes[token] for token in tokens)
+
+    def _known(self, *names: str) -> list[int]:
+        """The tokens of these names that there are."""
+        numbers = [self._tokenizer.token_to_id(name) for name in names]
+        return [number for number in numbers if number is not None]
 
     def _before(self) -> tuple[int, ...]:
         """What the tokenizer puts before a text."""
