@@ -1,8 +1,9 @@
 """Model directories: which files count, whether they are sound, their digest, whether they fit.
 
-* A text model is config.json, model.safetensors and tokenizer.json. A tensor model is config.json
-  and model.pt2, an exported program: the operator's own file only, never taken from a peer. What
-  a directory of the transformers library consists of, `models.pretrained` says.
+* A text model is config.json, model.safetensors, tokenizer.json and, where it has one, a
+  chat_template.jinja. A tensor model is config.json and model.pt2, an exported program: the
+  operator's own file only, never taken from a peer. What a directory of the transformers library
+  consists of, `models.pretrained` says.
 * The digest is over the names, sizes and hashes of exactly these files: equal digests answer alike.
 * No torch here: the daemon reads models before any worker starts.
 """
@@ -24,6 +25,7 @@ from models.config import (
     read_config,
 )
 from models.header import parameters_of, read_header
+from models.pretrained import TEMPLATE
 from models.processor import has_bfloat16
 from models.tokenizer import load_tokenizer
 from models.types import Kind
@@ -37,6 +39,7 @@ CONFIG, WEIGHTS, TOKENIZER, PROGRAM = (
 FILES = {Kind.TEXT: (CONFIG, WEIGHTS, TOKENIZER), Kind.TENSOR: (CONFIG, PROGRAM)}
 """The files of our own models that decide the answers; a directory may hold others, such as a
 card."""
+MAX_TEMPLATE_BYTES = 2**16
 MAX_TOKENIZER_BYTES = 16 * 2**20
 MAX_CONTEXT = 8192
 """Of a pretrained model: each slot can hold as many tokens, and memory for them is set aside."""
@@ -99,7 +102,8 @@ def _opened_gpt(directory: Path, config: GptConfig) -> Model:
     if parameters != config.parameters:
         detail = f"{WEIGHTS} holds {parameters} numbers, config.json wants {config.parameters}"
         raise Invalid(Reason.BAD_MODEL, detail)
-    digest = _digest_of(directory, FILES[Kind.TEXT])
+    template = (TEMPLATE,) if template_of(directory) else ()
+    digest = _digest_of(directory, FILES[Kind.TEXT] + template)
     kind, size = Kind.TEXT, 4 * parameters
     return Model(directory, config.name, config, kind, digest, parameters, "float32", size)
 
@@ -117,6 +121,17 @@ def _opened_pretrained(directory: Path, config: PretrainedConfig) -> Model:
     digest = _digest_of(directory, names)
     dtype, size = ("bfloat16", 2) if half else ("float32", 4)
     return Model(directory, name, config, config.kind, digest, parameters, dtype, size * parameters)
+
+
+def template_of(directory: Path) -> str:
+    """The chat template of a text model; empty where it has none. Raises Invalid BAD_MODEL."""
+    path = directory / TEMPLATE
+    if not path.exists():
+        return ""
+    try:
+        return _small_file(path, MAX_TEMPLATE_BYTES).decode()
+    except UnicodeDecodeError:
+        raise Invalid(Reason.BAD_MODEL, f"{TEMPLATE} is not UTF-8 text") from None
 
 
 def _small_file(path: Path, limit: int) -> bytes:

@@ -30,8 +30,6 @@ Pair = tuple[int, int]
 class Tokenizer:
     """A table of merges, which fixes all ids."""
 
-    template = bos = eos = ""
-
     def __init__(self, merges: Sequence[Pair]) -> None:
         self.merges = tuple(merges)
         self.end_of_text = BYTES + len(self.merges)

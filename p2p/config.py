@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from typing import Any, TypeVar
 
 from ledger.types import ChainId
@@ -71,6 +72,12 @@ def _is_port(text: str) -> bool:
     return re.fullmatch(r"0|[1-9][0-9]{0,4}", text) is not None and int(text) <= 65_535
 
 
+def _is_place(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    kind = "ip6" if host.startswith("[") and host.endswith("]") else "ip4"
+    return not text or (_is_host(kind, host.strip("[]")) and _is_port(port))
+
+
 def _within(least: int, most: int) -> Rule:
     return Rule(f"an integer from {least} to {most}", lambda value: least <= value <= most)
 
@@ -104,6 +111,8 @@ BOOTSTRAPS = _each(
     lambda item: is_address(item, with_peer=True),
     64,
 )
+PLACE = Rule("empty, or HOST:PORT such as 127.0.0.1:4080 or [::1]:4080", _is_place)
+HOSTS = _each("a name such as yuma.example.org", partial(_is_host, "dns"), most=16)
 CHECKPOINT = Rule(
     "empty, or a height and the block's hash such as 1200:<64 hexadecimal digits>",
     lambda value: re.fullmatch(r"([1-9][0-9]{0,17}:[0-9a-f]{64})?", value) is not None,
@@ -170,6 +179,12 @@ class Settings:
     sync: str = _key("blocks", "How a new ledger catches up: all blocks, or a late state", SYNC)
     snapshots: bool = _key(True, "Keep a late state for others to begin with", BOOL)
     checkpoint: str = _key("", "A block that has to be in the chain", CHECKPOINT)
+    gateway: str = _key(
+        "127.0.0.1:4080", "Where applications and browsers reach this node; nowhere if empty", PLACE
+    )
+    gateway_hosts: tuple[str, ...] = _key(
+        (), "Names that the gateway answers to, beside its own address and localhost", HOSTS
+    )
     log_level: str = _key("info", "What the log says", LEVEL)
 
 

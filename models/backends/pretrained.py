@@ -241,7 +241,8 @@ def open_pretrained(model: Model, config: PretrainedConfig, slots: int) -> TextB
     context = context_of(model, config, slots)
     tokens = PretrainedTokens(network, slots, context, tokenizer.ends, tokenizer.begin)
     validate_cache(tokens, network)
-    return TextBackend(tokens, tokenizer, fingerprint(network))
+    said = tokenizer.template, tokenizer.bos, tokenizer.eos
+    return TextBackend(tokens, tokenizer, fingerprint(network), *said)
 
 
 def load_network(model: Model, kind: Any) -> Any:

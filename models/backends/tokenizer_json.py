@@ -13,12 +13,11 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from ledger.errors import Invalid, Reason
-from models.catalog import CONFIG, TOKENIZER
-from models.pretrained import GENERATION, TEMPLATE, TOKENIZER_CONFIG, read_json
+from models.catalog import CONFIG, MAX_TEMPLATE_BYTES, TOKENIZER, template_of
+from models.pretrained import GENERATION, TOKENIZER_CONFIG, read_json
 
 MAX_TOKENIZER_BYTES = 64 * 2**20
 """The largest known, of 262,144 tokens, has 33 MB."""
-MAX_TEMPLATE_BYTES = 2**20
 LETTERS = 4
 """Fewer letters than this are hardly ever one token, in any language."""
 END_OF_TEXT = "<|endoftext|>"
@@ -144,18 +143,8 @@ def _token_text(value: object) -> str:
 
 def _template(directory: Path, said: Mapping[str, object]) -> str:
     """The chat template: a file of its own, or part of tokenizer_config.json."""
-    path = directory / TEMPLATE
-    if not path.is_file():
-        template = said.get("chat_template")
-        return template if isinstance(template, str) else ""
-    data = path.read_bytes() if path.stat().st_size <= MAX_TEMPLATE_BYTES else None
-    try:
-        if data is not None:
-            return data.decode()
-    except UnicodeDecodeError:
-        pass
-    detail = f"{TEMPLATE} is not UTF-8 text of {MAX_TEMPLATE_BYTES} bytes at most"
-    raise Invalid(Reason.BAD_MODEL, detail)
+    template = template_of(directory) or said.get("chat_template")
+    return template if isinstance(template, str) and len(template) <= MAX_TEMPLATE_BYTES else ""
 
 
 def _ends_in(directory: Path) -> set[int]:

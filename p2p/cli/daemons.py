@@ -1,6 +1,7 @@
 """Daemons that a command starts as processes, waits for, and stops: what demo and testnet share."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,8 @@ STOP_S = 10.0
 POLL_S = 0.05
 TAIL_LINES = 15
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
+ANY_PORT = "127.0.0.1:0"
+"""For the gateway: there are several daemons on this machine."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """End a command."""
 
@@ -66,6 +69,7 @@ class Daemon:
     def start(self) -> None:
         """Start it in a session of its own: Ctrl-C is for the command, which then stops all."""
         command = [sys.executable, "-m", "p2p", "daemon", "--home", str(self.home.path)]
+        command += ["--gateway", ANY_PORT]
         with uninterrupted(), self.log.open("ab") as output:
             self._logged = output.tell()
             self.process = subprocess.Popen(
@@ -84,9 +88,19 @@ class Daemon:
         code = None if self.process is None else self.process.poll()
         if code is not None:
             raise Failure(f"the {self.name} node ended by itself with exit code {code}")
-        with self.log.open("rb") as said:
-            said.seek(self._logged)
-            return READY.encode() in said.read()
+        return READY in self._said()
+
+    @property
+    def gateway(self) -> str | None:
+        """Where this run is reached by applications, as it says when it is ready."""
+        found = re.search(r"for applications: (http://\S+)/v1$", self._said(), re.MULTILINE)
+        return found[1] if found else None
+
+    def _said(self) -> str:
+        """What this run has printed so far."""
+        with self.log.open("rb") as log:
+            log.seek(self._logged)
+            return log.read().decode(errors="replace")
 
     def wait_ready(self) -> None:
         """Wait until it can be joined. Raises Failure, having shown the end of its log."""

@@ -33,6 +33,8 @@ class Control:
     home: Home
     stopping: trio.Event = field(default_factory=trio.Event)
     began: float = field(default_factory=trio.current_time)
+    gateway: str | None = None
+    """Where applications and browsers find it, once it listens there."""
 
 
 Handler = Callable[[Control, Request], Awaitable[Response]]

@@ -30,6 +30,7 @@ async def identity(control: Control, request: Request) -> Response:
             "network": node.settings.network,
             "chain": node.chain.hex(),
             "addresses": [f"{address}/p2p/{peer}" for address in node.host.addresses()],
+            "gateway": control.gateway,
         }
     )
 

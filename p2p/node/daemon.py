@@ -16,6 +16,7 @@ from p2p.config import Settings
 from p2p.home import ConfigError, Home
 from p2p.http.api import Control
 from p2p.http.app import serve_control
+from p2p.http.web import serve_web
 from p2p.membership import pass_of
 from p2p.node.begin import Begin
 from p2p.node.chain import Chain, checkpoint_of, genesis_of, is_new, open_chain
@@ -99,12 +100,12 @@ async def _main(home: Home, settings: Settings, chain: Chain | None) -> None:
     own_pass = pass_of(home, chain.genesis, pair.public, unix_ms()) if chain else None
     node = Node.make(pair, settings, home, chain, own_pass)
     control = Control(node, home)
-    async with _signals(control), node.run(), serve_control(control):
+    async with _signals(control), node.run(), serve_control(control), serve_web(control):
         for model in settings.serve:
             worker = await node.miner.serve(model, None, settings.slots, settings.threads)
             log.info("serving %s", worker.card.name)
         await _take_part(node, settings)
-        _print_ready(node)
+        _print_ready(node, control.gateway)
         await control.stopping.wait()
         await _drain(node)
 
@@ -162,7 +163,9 @@ async def _drain(node: Node) -> None:
             await trio.sleep(DRAIN_TICK_S)
 
 
-def _print_ready(node: Node) -> None:
+def _print_ready(node: Node, gateway: str | None) -> None:
     for address in node.host.addresses():
         print(f"Join with: yuma daemon --bootstrap {address}/p2p/{node.host.peer_id}")
+    if gateway:
+        print(f"Open in a browser: {gateway}/, for applications: {gateway}/v1")
     print("Daemon is ready", flush=True)

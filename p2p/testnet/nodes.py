@@ -143,7 +143,7 @@ class Testnet:
             "pid": daemon.pid,
             "peer_id": member.pair.peer_id,
             "address": f"{self._links.address(place)}/p2p/{member.pair.peer_id}",
-            "gateway": None,
+            "gateway": daemon.gateway if daemon.is_running else None,
             "roles": member.roles,
             "log": str(daemon.log),
         }

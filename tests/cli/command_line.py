@@ -40,7 +40,7 @@ Yuma = Callable[..., Outcome]
 
 def environment(**more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("YUMA_")}
-    return {**kept, **more}
+    return {**kept, "YUMA_GATEWAY": "", **more}
 
 
 def run_yuma(home: Path, *arguments: str, stdin: bytes = b"", **env: str) -> Outcome:

@@ -57,7 +57,7 @@ def environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.lower().endswith("_proxy") and not name.startswith("YUMA_")
     }
-    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return {**kept, "YUMA_GATEWAY": "", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def free_port() -> int:
