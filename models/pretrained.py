@@ -30,6 +30,15 @@ MAX_JSON_BYTES = 8 * 2**20
 BUFFER_BYTES = {"I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
 """What buffers beside the weights are made of."""
 HALF = ("F16", "BF16")
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DISABLE_SAFETENSORS_CONVERSION": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""For the transformers library: it fetches nothing, and one process tokenizes in one thread."""
 
 
 def weights_of(directory: Path, single: str) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ from models.pipe import (
     brief,
     frame_bytes,
 )
+from models.pretrained import OFFLINE
 from models.types import Kind, ModelCard
 
 READ_BYTES = 65_536
@@ -43,15 +44,6 @@ READS = 16
 """How often to read at one look, so that a large input comes in soon while answers are made."""
 OUT_BYTES = 2**20
 """Some forty thousand parts of text, or one tensor."""
-OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "DISABLE_SAFETENSORS_CONVERSION": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-"""For the transformers library: it fetches nothing, and one process tokenizes in one thread."""
 DEFAULT_SLOTS = 8
 """Decoding eight answers costs about as much as two, more gain little on few cores."""
 
