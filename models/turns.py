@@ -77,6 +77,12 @@ class Turns(Generic[J]):
         """Put a job that was taken and is not over before the others of its asker."""
         self._jobs_of(job.standing).appendleft(job)
 
+    def first(self) -> J:
+        """The job whose turn it is, which goes on waiting. Raises StopIteration if none does."""
+        lane = next(iter(self._lanes.values()))
+        askers = next(iter(lane.values()))
+        return next(iter(askers.values()))[0]
+
     def take(self) -> J:
         """The job whose turn it is, which no longer waits. Raises StopIteration if none does."""
         name, lane = _next(self._lanes)

@@ -67,6 +67,7 @@ class Kind(StrEnum):
 
 ANSWERS: Mapping[str, tuple[Kind, ...]] = {
     Kind.TEXT: (Kind.TEXT, Kind.CHAT, Kind.CHOICE, Kind.EMBEDDING),
+    Kind.EMBEDDING: (Kind.EMBEDDING,),
     Kind.TENSOR: (Kind.TENSOR,),
 }
 """The kinds of query that a model of a kind answers; no model is of another kind."""
