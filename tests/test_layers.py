@@ -22,6 +22,7 @@ DOORS = {
     "bech32": ("ledger/address.py",),
     "mnemonic": ("ledger/wallet.py",),
     "lmdb": ("ledger/disk.py",),
+    "sqlite3": ("p2p/node/cashbook.py",),
     "torch": ("models/",),
     "libp2p": ("p2p/net/", "gossip/pubsub.py"),
     "trio": ("p2p/", "gossip/pubsub.py"),

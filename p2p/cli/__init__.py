@@ -7,6 +7,7 @@ import click
 from p2p.cli import (
     bootstrap,
     chain,
+    channel,
     completion,
     config,
     demo,
@@ -14,6 +15,7 @@ from p2p.cli import (
     epoch,
     explain,
     failure,
+    gateway,
     genesis,
     guide,
     history,
@@ -25,6 +27,7 @@ from p2p.cli import (
     models,
     node,
     ping,
+    purse,
     receipts,
     run,
     stake,
@@ -47,8 +50,8 @@ def yuma() -> None:
 
 
 for _module in (
-    *(node, doctor, ping, swarm, bootstrap, member, models, run),
-    *(receipts, wallet, tx, stake, subnet, mining, weights, explain, chain, history, light),
+    *(node, doctor, ping, swarm, bootstrap, member, models, run, gateway, receipts),
+    *(wallet, purse, channel, tx, stake, subnet, mining, weights, explain, chain, history, light),
     *(genesis, ledger, epoch, config, log, demo, testnet, guide, completion),
 ):
     for _command in _module.COMMANDS:

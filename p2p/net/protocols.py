@@ -12,11 +12,13 @@ from ledger.blocks import MAX_BLOCK_BYTES, MAX_SIGNERS, Certificate
 from ledger.codec import Tagged
 from ledger.errors import Reason
 from ledger.parts import LEAVES_BYTES
+from ledger.payloads import ClaimChannel
 from ledger.snapshot import MAX_KEY_BYTES
 from ledger.tables import Share
 from ledger.types import ChainField, HashField, Size, exactly
 from models.types import (
     MAX_PREFIX_BYTES,
+    LikelyField,
     ModelCard,
     Query,
     Receipt,
@@ -93,12 +95,29 @@ class Offer:
 
 
 @dataclass(frozen=True)
+class Payment:
+    """How an answer is paid for: the newest voucher of a channel, for what was before, and the
+    price agreed to, in rao per 1000 output tokens (or per tensor): the server's is no higher."""
+
+    voucher: ClaimChannel
+    price: int
+
+
+@dataclass(frozen=True)
 class Ask:
     """A query and the first chunk of its input; `id` names it on this stream."""
 
     id: int
     query: Query
     chunk: Annotated[bytes, Size(MAX_CHUNK_BYTES)]
+    payment: Annotated[tuple[Payment, ...], Size(1)] = ()
+
+
+@dataclass(frozen=True)
+class Pay:
+    """A higher voucher, for the answer that has ended, or as far as it came."""
+
+    voucher: ClaimChannel
 
 
 @dataclass(frozen=True)
@@ -124,6 +143,7 @@ class Piece:
     tokens: Annotated[bytes, Size(MAX_PREFIX_BYTES)]
     data: Annotated[bytes, Size(MAX_CHUNK_BYTES)]
     tensor: Annotated[tuple[Tensor, ...], Size(1)]
+    likely: LikelyField = ()
 
 
 @dataclass(frozen=True)
@@ -286,7 +306,7 @@ OFFER = Protocol(
 )
 QUERY = Protocol(
     "/yuma/query/1",
-    Tagged(Ask, More, Drop, limit=_QUERY_LIMIT),
+    Tagged(Ask, More, Drop, Pay, limit=_QUERY_LIMIT),
     Tagged(Piece, More, End, Refusal, limit=_QUERY_LIMIT),
     "model requests on one held stream, answers streamed and signed",
 )

@@ -111,6 +111,8 @@ async def _main(home: Home, settings: Settings, chain: Chain | None, console: Co
         serve_control(control),
         serve_web(control),
     ):
+        if settings.prices and chain is None:
+            raise ConfigError("prices are set, and this swarm has no ledger to be paid on")
         for model in settings.serve:
             worker = await node.miner.serve(model, None, settings.slots, settings.threads)
             log.info("serving %s", worker.card.name)
