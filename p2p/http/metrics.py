@@ -187,5 +187,19 @@ def _queries(node: Node) -> Iterator[Metric]:
     yield _histogram("query_first_seconds", "Until its first token.", router.first_seconds)
 
 
-PARTS: Final = (_swarm, _gossip, _chain, _models, _queries)
+def _payments(node: Node) -> Iterator[Metric]:
+    """What was paid, where there is a ledger to pay on."""
+    if node.purse is None or node.till is None:
+        return
+    yield _counter("spent_rao", "Paid for answers since the daemon began.", node.purse.spent)
+    yield _counter(
+        "earned_rao", "Paid to this node for answers, in all its life.", node.till.earned
+    )
+    yield _counter("queries_paid", "Queries that it was paid for.", node.till.requests)
+    text = "Queries refused for want of payment since the daemon began."
+    yield _counter("queries_unpaid", text, node.till.refused)
+    yield _gauge("unclaimed_rao", "Earned, and still to be claimed.", node.till.due)
+
+
+PARTS: Final = (_swarm, _gossip, _chain, _models, _queries, _payments)
 """What is read of a node: a part whose counts others should see has its function here."""
