@@ -13,6 +13,7 @@ from p2p.cli.command import Command, current_client, current_home, json_option, 
 from p2p.cli.failure import Failure
 from p2p.cli.home import make_home
 from p2p.cli.networks import begin
+from p2p.cli.progress import waiting
 from p2p.cli.show import Cell, bytes_text, print_json, print_pairs, time_text
 from p2p.cli.wallets import password_option
 from p2p.cli.watch import watch
@@ -86,12 +87,13 @@ def shutdown() -> None:
     client = current_client()
     client.shut_down()
     deadline = time.monotonic() + SHUTDOWN_S
-    while client.is_up():
-        if time.monotonic() > deadline:
-            raise Failure(
-                f"the daemon still runs after {SHUTDOWN_S:.0f} s", "Ctrl-C it twice, or kill it"
-            )
-        time.sleep(0.05)
+    with waiting("stopping"):
+        while client.is_up():
+            if time.monotonic() > deadline:
+                raise Failure(
+                    f"the daemon still runs after {SHUTDOWN_S:.0f} s", "Ctrl-C it twice, or kill it"
+                )
+            time.sleep(0.05)
     note("the daemon has stopped")
 
 

@@ -15,6 +15,7 @@ import click
 from p2p.cli.client import Refusal
 from p2p.cli.command import current_client, current_home, json_option
 from p2p.cli.failure import Failure
+from p2p.cli.progress import waiting
 from p2p.cli.show import Cell, print_json, print_pairs
 
 if TYPE_CHECKING:
@@ -216,7 +217,8 @@ class Sender:
 
     def _wait(self, row: Row, timeout_s: int) -> None:
         asked = {"id": row["id"], "timeout_s": timeout_s}
-        found = self.client.post("/v0/transactions/wait", asked, timeout_s + PATIENCE_S)
+        with waiting("waiting until it is final"):
+            found = self.client.post("/v0/transactions/wait", asked, timeout_s + PATIENCE_S)
         row["state"] = found["state"]
         if found["state"] != "final":
             raise _not_final(row)

@@ -20,12 +20,12 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from p2p.http.api import Control
-from p2p.node.follow import Follow
-from p2p.node.health import facts_of, position_of, reasons
+from p2p.node.health import Facts, Position, facts_of, reasons
 from p2p.node.node import Node
 from p2p.node.tally import Tally
 from p2p.node.workers import Worker
 
+VERSION: Final = version("yumad")
 Labelled = Iterable[tuple[Sequence[str], float]]
 """Values, each with those of its labels."""
 
@@ -46,9 +46,14 @@ class _Node(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Each metric with its value of this moment."""
-        yield from _state(self._control)
+        control = self._control
+        stopping = control.stopping.is_set()
+        facts = facts_of(control.node, starting=not control.started, stopping=stopping)
+        yield from _state(control, facts)
+        if facts.position is not None:
+            yield from _chain(facts.position)
         for part in PARTS:
-            yield from part(self._control.node)
+            yield from part(control.node)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:
@@ -80,18 +85,16 @@ def _histogram(name: str, text: str, tally: Tally) -> Metric:
     return HistogramMetricFamily(f"yuma_{name}", text, buckets=buckets, sum_value=tally.total)
 
 
-def _state(control: Control) -> Iterator[Metric]:
+def _state(control: Control, facts: Facts) -> Iterator[Metric]:
     """Whether the node is well."""
     node = control.node
-    labels = {"version": version("yumad"), "network": node.settings.network}
+    labels = {"version": VERSION, "network": node.settings.network}
     info = GaugeMetricFamily("yuma_info", "What runs here; always 1.", labels=tuple(labels))
     info.add_metric(tuple(labels.values()), 1)
     yield info
     up = trio.current_time() - control.began
     yield _gauge("uptime_seconds", "Since the daemon began.", up)
-    facts = facts_of(node, starting=not control.started, stopping=control.stopping.is_set())
-    ready = not any(reasons(facts))
-    yield _gauge("ready", "1 where /readyz says so, else 0.", ready)
+    yield _gauge("ready", "1 where /readyz says so, else 0.", not any(reasons(facts)))
     free = shutil.disk_usage(control.home.path).free
     yield _gauge("disk_free_bytes", "On the disk of the node's home.", free)
     ahead = node.presence.clock_ahead_s()
@@ -124,25 +127,24 @@ def _gossip(node: Node) -> Iterator[Metric]:
     yield _counters("gossip_messages", text, ("topic", "verdict"), node.gossip.verdicts.items())
 
 
-def _chain(node: Node) -> Iterator[Metric]:
-    """The ledger, where there is one."""
-    follow, at = node.follow, position_of(node)
-    if follow is None or at is None:
-        return
+def _chain(at: Position) -> Iterator[Metric]:
+    """Where the node stands on its chain."""
     yield _gauge("chain_height", "Of the last final block here.", at.height)
     text = "What the middle one of the connected peers says it has."
     yield _gauge("chain_peers_height", text, at.peers_height)
     yield _gauge("chain_behind_blocks", "Blocks that the peers have and this node not.", at.behind)
     yield _gauge("chain_silence_seconds", "Since the last final block came here.", at.silent_s)
+    yield _gauge("chain_stopped", "1 once this node follows the chain no more.", bool(at.stopped))
+
+
+def _ledger(node: Node) -> Iterator[Metric]:
+    """What this node does on the chain, and what it keeps, where there is one."""
+    follow = node.follow
+    if follow is None:
+        return
     yield _gauge("chain_view", "Of the height being decided; above 0 a leader failed.", follow.view)
     yield _gauge("chain_syncing", "1 while blocks are fetched that others decided.", follow.syncing)
     yield _gauge("chain_voting", "1 while this node votes on blocks.", follow.voting)
-    yield _gauge("chain_stopped", "1 once this node follows the chain no more.", bool(at.stopped))
-    yield from _ledger(follow)
-
-
-def _ledger(follow: Follow) -> Iterator[Metric]:
-    """What this node does on the chain, and what it keeps."""
     said = "said by this node, repetitions included."
     yield _counter("votes", f"Votes {said}", follow.votes_said)
     yield _counter("proposals", f"Proposed blocks {said}", follow.blocks_proposed)
@@ -187,5 +189,19 @@ def _queries(node: Node) -> Iterator[Metric]:
     yield _histogram("query_first_seconds", "Until its first token.", router.first_seconds)
 
 
-PARTS: Final = (_swarm, _gossip, _chain, _models, _queries)
+def _payments(node: Node) -> Iterator[Metric]:
+    """What was paid, where there is a ledger to pay on."""
+    if node.purse is None or node.till is None:
+        return
+    yield _counter("spent_rao", "Paid for answers since the daemon began.", node.purse.spent)
+    yield _counter(
+        "earned_rao", "Paid to this node for answers, in all its life.", node.till.earned
+    )
+    yield _counter("queries_paid", "Queries that it was paid for.", node.till.requests)
+    text = "Queries refused for want of payment since the daemon began."
+    yield _counter("queries_unpaid", text, node.till.refused)
+    yield _gauge("unclaimed_rao", "Earned, and still to be claimed.", node.till.due)
+
+
+PARTS: Final = (_swarm, _gossip, _ledger, _models, _queries, _payments)
 """What is read of a node: a part whose counts others should see has its function here."""

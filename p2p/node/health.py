@@ -1,13 +1,14 @@
 """Whether this node is ready to be asked, and if not, why: by what it has and its peers say."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median_high
 from typing import Final
 
 import trio
 
-from p2p.node.follow import SILENT_BLOCKS, Follow
+from ledger.keys import PeerId
+from p2p.node.follow import SILENT_BLOCKS
 from p2p.node.node import Node
 
 BEHIND_BLOCKS: Final = 3
@@ -77,16 +78,15 @@ def facts_of(node: Node, *, starting: bool, stopping: bool) -> Facts:
         stopping=stopping,
         peers=len(peers),
         expects_others=bool(node.keeper.known) and not _decides_alone(node),
-        position=position_of(node),
+        position=_position(node, peers) if node.follow else None,
     )
 
 
-def position_of(node: Node) -> Position | None:
-    """How a node stands to its chain; None where it follows none."""
+def _position(node: Node, peers: Iterable[PeerId]) -> Position:
+    """How a node stands to its chain, which it follows."""
     follow = node.follow
-    if follow is None:
-        return None
-    claims = [node.presence.claimed(peer) for peer in node.host.peers()]
+    assert follow is not None
+    claims = [node.presence.claimed(peer) for peer in peers]
     return Position(
         height=follow.head.height,
         peers_height=median_high(claims) if claims else 0,
@@ -98,5 +98,5 @@ def position_of(node: Node) -> Position | None:
 
 def _decides_alone(node: Node) -> bool:
     """Whether this node is the only voter of its network: it needs nobody."""
-    follow: Follow | None = node.follow
+    follow = node.follow
     return follow is not None and follow.standing.committee.keys == (node.pair.public,)

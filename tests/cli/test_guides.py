@@ -22,8 +22,8 @@ FILES = ("words.txt", "lab.toml", "genesis.toml", "answer.json", "answers.json",
 
 def commands(text: str) -> Iterator[list[str]]:
     """The lines of a guide's blocks, as a shell reads them."""
-    for block in re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        for line in block.splitlines():
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        for line in block.splitlines() if not language else ():
             yield shlex.split(line, comments=True)
 
 

@@ -40,6 +40,7 @@ GOLDEN = {
     "yuma_clock_ahead_seconds": "gauge",
     "yuma_dialbacks": "gauge reached",
     "yuma_disk_free_bytes": "gauge",
+    "yuma_earned_rao": "counter",
     "yuma_gossip_messages": "counter topic verdict",
     "yuma_info": "gauge network version",
     "yuma_ledger_bytes": "gauge",
@@ -60,16 +61,20 @@ GOLDEN = {
     "yuma_proposals": "counter",
     "yuma_queries_answered": "counter model",
     "yuma_queries_asked": "counter",
+    "yuma_queries_paid": "counter",
     "yuma_queries_running": "gauge",
     "yuma_queries_unanswered": "counter",
+    "yuma_queries_unpaid": "counter",
     "yuma_query_first_seconds": "histogram le",
     "yuma_query_seconds": "histogram le",
     "yuma_ready": "gauge",
+    "yuma_spent_rao": "counter",
     "yuma_subnets_judged": "gauge",
     "yuma_subnets_mined": "gauge",
     "yuma_swarm_nodes": "gauge",
     "yuma_tokens_answered": "counter model",
     "yuma_tokens_received": "counter",
+    "yuma_unclaimed_rao": "gauge",
     "yuma_uptime_seconds": "gauge",
     "yuma_votes": "counter",
 }
@@ -159,18 +164,23 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
             daemon.stop()
 
 
-def test_a_scrape_of_a_daemon(pair: Pair) -> None:
+def scraped(pair: Pair) -> dict[tuple[str, ...], float]:
     status, text = pair.get("/metrics")
-    values = {
+    assert status == 200
+    return {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
-    assert status == 200
+
+
+def test_a_scrape_of_a_daemon(pair: Pair) -> None:
+    votes = ("yuma_gossip_messages_total", "votes", "accepted")
+    wait_until(lambda: scraped(pair).get(votes))
+    values = scraped(pair)
     assert values["yuma_peers", "out"] == 1
     assert values["yuma_dialbacks", "yes"] == 1
     assert values["yuma_chain_height",] > 0
-    assert values["yuma_gossip_messages_total", "votes", "accepted"] > 0
     assert values["yuma_process_open_fds",] > 0
 
 

@@ -46,8 +46,11 @@ async def test_a_node_that_can_be_dialled_is_told_so_and_where() -> None:
         (address,) = one.host.addresses()
         assert await judged(one, other) == Verdict(reached=1, tried=1, address=address)
         assert one.verdict().reachable
-        await trio.sleep(0.1)
-        assert len(other.host.connections()) == 1  # the new connection is no connection of theirs
+        assert len(other.host.connections()) == 1  # the new one was none of theirs
+        (transport,) = one.host.libp2p.get_network().transport_manager.get_transports()
+        with trio.fail_after(30):
+            while transport.admission.accepted:  # and is over here
+                await trio.sleep(0.02)
 
 
 async def test_where_nobody_answers_it_is_not_reachable() -> None:
