@@ -25,7 +25,8 @@ pytestmark = [
     pytest.mark.skipif(PROGRAM is None, reason="it needs chromium: apt-get install chromium"),
 ]
 
-NODES, VALIDATORS, MINERS = 12, 2, 3
+NODES, VALIDATORS, MINERS, VOTERS = 12, 2, 3, 9
+"""Miners have no stake to vote with: else the validators have no majority of it."""
 FIRST_PAINT_MS = 1000
 PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 COST = 0.1
@@ -38,7 +39,7 @@ PICTURES = Path(os.environ.get("PICTURES", "/nonexistent"))
 @pytest.fixture(scope="module")
 def testnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     place = tmp_path_factory.mktemp("t") / "net"
-    roles = ("--validators", str(VALIDATORS), "--miners", str(MINERS))
+    roles = ("--validators", str(VALIDATORS), "--miners", str(MINERS), "--voters", str(VOTERS))
     command = ("testnet", "--nodes", str(NODES), *roles, "--dir", str(place))
     said = place.with_suffix(".log")
     with said.open("w") as log:
