@@ -1,7 +1,8 @@
 """Model directories: which files count, whether they are sound, their digest, whether they fit.
 
-* A text model is config.json, model.safetensors and tokenizer.json. A tensor model is config.json
-  and model.pt2, an exported program: the operator's own file only, never taken from a peer.
+* A text model is config.json, model.safetensors, tokenizer.json and, where it has one, a
+  chat_template.jinja. A tensor model is config.json and model.pt2, an exported program: the
+  operator's own file only, never taken from a peer.
 * The digest is over the names, sizes and hashes of exactly these files: equal digests answer alike.
 * No torch here: the daemon reads models before any worker starts.
 """
@@ -26,6 +27,9 @@ CONFIG, WEIGHTS, TOKENIZER, PROGRAM = (
 )
 FILES = {Kind.TEXT: (CONFIG, WEIGHTS, TOKENIZER), Kind.TENSOR: (CONFIG, PROGRAM)}
 """The files that decide the answers; a directory may hold others, such as a card."""
+TEMPLATE = "chat_template.jinja"
+"""Of a text model, where it is there: it decides answers too."""
+MAX_TEMPLATE_BYTES = 2**16
 MAX_TOKENIZER_BYTES = 16 * 2**20
 SHIPPED = Path(__file__).parent / "shipped"
 """Models that come with the package: they work without a network."""
@@ -80,8 +84,20 @@ def _opened_gpt(directory: Path, config: GptConfig) -> Model:
     if parameters != config.parameters:
         detail = f"{WEIGHTS} holds {parameters} numbers, config.json wants {config.parameters}"
         raise Invalid(Reason.BAD_MODEL, detail)
-    digest = _digest_of(directory, FILES[Kind.TEXT])
+    template = (TEMPLATE,) if template_of(directory) else ()
+    digest = _digest_of(directory, FILES[Kind.TEXT] + template)
     return Model(directory, config, Kind.TEXT, digest, parameters, 4 * parameters)
+
+
+def template_of(directory: Path) -> str:
+    """The chat template of a text model; empty where it has none. Raises Invalid BAD_MODEL."""
+    path = directory / TEMPLATE
+    if not path.exists():
+        return ""
+    try:
+        return _small_file(path, MAX_TEMPLATE_BYTES).decode()
+    except UnicodeDecodeError:
+        raise Invalid(Reason.BAD_MODEL, f"{TEMPLATE} is not UTF-8 text") from None
 
 
 def _small_file(path: Path, limit: int) -> bytes:

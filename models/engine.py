@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ledger.errors import Invalid, Reason
 from models.turns import OWN, Standing, Turns
-from models.types import TEMPERATURE_UNIT, Finish, Sampling
+from models.types import MAX_LIKELY, TEMPERATURE_UNIT, Finish, Sampling
 
 PREFILL_TOKENS = 256
 """Prompt tokens read per step: about as long as ten steps of decoding on the shipped model."""
@@ -53,6 +53,9 @@ class Made:
 
     job: int
     token: int
+    likely: tuple[tuple[int, float], ...] = ()
+    """What may stand in its place, as (token, logarithm of its probability): itself, then the
+    likeliest; as many as were asked for."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,10 @@ class Engine:
             raise Invalid(Reason.BAD_REQUEST, "the answer to resume is over already")
         if sampling.max_tokens < 1 or sampling.temperature < 0 or sampling.top_k < 0:
             raise Invalid(Reason.BAD_REQUEST, "max_tokens, temperature or top_k is out of range")
+        if not 0 < sampling.top_p <= TEMPERATURE_UNIT or not 0 <= sampling.likely <= MAX_LIKELY:
+            raise Invalid(
+                Reason.BAD_REQUEST, "top_p or the number of likely tokens is out of range"
+            )
 
     def _end_due(self, now: float) -> list[Event]:
         """End what is over before its next token: by the clock, or by the prefix it came with."""
@@ -205,18 +212,20 @@ class Engine:
             answer.stored += 1
             if answer.stored == len(answer.tokens):
                 token = next_token(logits[row], answer.sampling, answer.position)
-                events += self._grown(answer, token)
+                events += self._grown(answer, token, likeliest(logits[row], token, answer.sampling))
         for event in events:
             if isinstance(event, Ended):
                 self.cancel(event.job)
         return events
 
-    def _grown(self, answer: _Answer, token: int) -> list[Event]:
+    def _grown(
+        self, answer: _Answer, token: int, likely: tuple[tuple[int, float], ...]
+    ) -> list[Event]:
         """An answer with its next token; end-of-text is not part of it."""
         if token == self.model.end_of_text:
             return [answer.ended(Finish.STOP)]
         answer.tokens.append(token)
-        made = Made(answer.job, token)
+        made = Made(answer.job, token, likely)
         return [made, answer.ended(Finish.LENGTH)] if self._is_full(answer) else [made]
 
     def _release(self, row: int) -> None:
@@ -235,8 +244,36 @@ def next_token(logits: Logits, sampling: Sampling, position: int) -> int:
     if 0 < sampling.top_k < len(scaled):
         least = np.partition(scaled, -sampling.top_k)[-sampling.top_k]
         scaled[scaled < least] = -np.inf
-    heap = np.exp(scaled - scaled.max()).cumsum()
+    shares = np.exp(scaled - scaled.max())
+    if sampling.top_p < TEMPERATURE_UNIT:
+        shares[~_nucleus(shares, sampling.top_p / TEMPERATURE_UNIT)] = 0
+    heap = shares.cumsum()
     return int(np.searchsorted(heap, share_at(sampling.seed, position) * heap[-1], side="right"))
+
+
+def _nucleus(shares: NDArray[np.float64], top_p: float) -> NDArray[np.bool_]:
+    """Which tokens are the fewest likeliest that have `top_p` of all shares together (Holtzman et
+    al. 2020); of equals the lower id comes first."""
+    due = top_p * shares.sum()
+    # Those below have less than the rest together: to sort a vocabulary takes milliseconds.
+    (among,) = np.nonzero(shares >= (shares.sum() - due) / len(shares))
+    order = among[np.argsort(-shares[among], kind="stable")]
+    before = np.cumsum(shares[order]) - shares[order]
+    kept = np.zeros(len(shares), bool)
+    kept[order[before < due]] = True
+    return kept
+
+
+def likeliest(logits: Logits, token: int, sampling: Sampling) -> tuple[tuple[int, float], ...]:
+    """The token and the likeliest in its place, with the logarithms of their probabilities."""
+    if not sampling.likely:
+        return ()
+    scaled = logits.astype(np.float64) - logits.max()
+    logarithms = scaled - np.log(np.exp(scaled).sum())
+    count = min(sampling.likely - 1, len(logits))
+    best = np.argpartition(-logarithms, count - 1)[:count] if count else np.zeros(0, np.int64)
+    best = best[np.argsort(-logarithms[best], kind="stable")]
+    return tuple((int(one), float(logarithms[one])) for one in (token, *best))
 
 
 def share_at(seed: int, position: int) -> float:

@@ -77,6 +77,11 @@ class Home:
         return self.path / "revocations"
 
     @property
+    def keys(self) -> Path:
+        """The keys of applications, hashed, and what each has used."""
+        return self.path / "gateway.json"
+
+    @property
     def validators(self) -> Path:
         """What validators keep: a directory for each subnet."""
         return self.path / "validators"

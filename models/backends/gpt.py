@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from models.backends.text import TextBackend
-from models.catalog import TOKENIZER, WEIGHTS, Model
+from models.catalog import TOKENIZER, WEIGHTS, Model, template_of
 from models.config import GptConfig
 from models.engine import Logits
 from models.gpt import Gpt, KeyValueCache, Place, load_gpt
@@ -78,4 +78,5 @@ def open_gpt(model: Model, config: GptConfig, slots: int) -> TextBackend:
     # Torch does part of its setting up at the first call: not at somebody's first request.
     tokens.prefill(0, 0, [0, 0])
     tokens.decode([0], [0])
-    return TextBackend(tokens, tokenizer, f"gpt/torch-{torch.__version__}")
+    fingerprint = f"gpt/torch-{torch.__version__}"
+    return TextBackend(tokens, tokenizer, fingerprint, template_of(model.directory))

@@ -1,6 +1,7 @@
 """Text jobs on an engine: bytes to tokens on the way in, tokens to bytes on the way out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -8,22 +9,52 @@ import numpy as np
 from ledger.errors import Invalid, Reason
 from models.answers import choices_of, passages_of
 from models.backends import Reply
+from models.chat import chat_of, compiled, render
 from models.engine import Engine, Event, Made, TokenModel
 from models.pipe import Done, Failed, Part, Submit, brief
 from models.reading import Event as ReadEvent
 from models.reading import Reader, Readings, Unreadable
+from models.stops import Ending, Word
 from models.tokenizer import Tokenizer
-from models.types import Finish, Kind, Tensor
+from models.types import SURPRISE_UNIT, WRITTEN, Finish, Kind, Likely, Tensor
+
+MAX_SURPRISE = 1000.0
+"""-ln p of what cannot be."""
+MAX_LIKELY_BYTES = 1024
+"""Of a token's text beside its likelihood."""
 
 
 class TextModel(TokenModel, Reader, Protocol):
     """A model that both writes and reads."""
 
 
-class TextBackend:
-    """A token model with its tokenizer. A part may end inside a UTF-8 character: clients join."""
+@dataclass
+class _Writing:
+    """An answer in text that is under way."""
 
-    def __init__(self, model: TextModel, tokenizer: Tokenizer, fingerprint: str) -> None:
+    ending: Ending
+    prompt_tokens: int
+    made: int = 0
+
+
+class TextBackend:
+    """A token model with its tokenizer. A part may end inside a UTF-8 character: clients join.
+
+    `template` is the model's chat template, which knows `bos` and `eos`. Raises Invalid BAD_MODEL
+    where it is none.
+    """
+
+    def __init__(
+        self,
+        model: TextModel,
+        tokenizer: Tokenizer,
+        fingerprint: str,
+        template: str = "",
+        bos: str = "",
+        eos: str = "",
+    ) -> None:
+        compiled(template)
+        self.template, self.bos, self.eos = template, bos, eos
         self.context = model.context
         self.slots = model.rows
         self.dtype = "float32"
@@ -31,21 +62,22 @@ class TextBackend:
         self._engine = Engine(model)
         self._readings = Readings(model)
         self._tokenizer = tokenizer
+        self._writing: dict[int, _Writing] = {}
+        self._over: list[Reply] = []
+        """Of jobs that were over before their first step."""
 
     @property
     def busy(self) -> bool:
         """Whether `step` has something to do."""
-        return self._engine.busy or self._readings.busy
+        return self._engine.busy or self._readings.busy or bool(self._over)
 
     def submit(self, frame: Submit, now: float) -> None:
         """Queue a job. Raises Invalid: BAD_REQUEST, BUSY."""
         if frame.tensor or frame.kind is Kind.TENSOR:
             raise Invalid(Reason.BAD_REQUEST, "this model takes text, not a tensor")
         deadline = now + frame.time_limit_ms / 1000
-        if frame.kind is Kind.TEXT:
-            prompt = self._prompt(frame.input)
-            prefix = _tokens(frame.prefix)
-            self._engine.submit(frame.job, prompt, prefix, frame.sampling, deadline, frame.standing)
+        if frame.kind in WRITTEN:
+            self._submit_writing(frame, deadline)
             return
         if frame.prefix:
             raise Invalid(Reason.BAD_REQUEST, f"an answer of kind {frame.kind} is not resumed")
@@ -53,6 +85,29 @@ class TextBackend:
             self._submit_reading(frame, deadline)
         except Invalid as error:
             raise error if error.reason is Reason.BUSY else _unusable(error) from None
+
+    def _submit_writing(self, frame: Submit, deadline: float) -> None:
+        chat = frame.kind is Kind.CHAT
+        prompt = self._prompt(self._rendered(frame.input) if chat else frame.input)
+        prefix = _tokens(frame.prefix)
+        ending = Ending([stop.encode() for stop in frame.sampling.stop])
+        self._engine.submit(frame.job, prompt, prefix, frame.sampling, deadline, frame.standing)
+        for token in prefix if ending.stops else ():
+            ending.add(self._word(token))
+        if ending.stopped:  # whoever began it broke off after its last token
+            self._engine.cancel(frame.job)
+            self._over.append(Done(frame.job, Finish.STOP, len(prompt), 0))
+            return
+        ending.rest()  # is out already
+        self._writing[frame.job] = _Writing(ending, len(prompt))
+
+    def _rendered(self, data: bytes) -> bytes:
+        """The prompt of a chat. Raises Invalid BAD_REQUEST."""
+        try:
+            chat = chat_of(data)
+        except Invalid as error:
+            raise _unusable(error) from None
+        return render(self.template, chat.messages, self.bos, self.eos).encode(errors="replace")
 
     def _submit_reading(self, frame: Submit, deadline: float) -> None:
         if frame.kind is Kind.CHOICE:
@@ -74,15 +129,20 @@ class TextBackend:
         """Forget a job, if it is not over."""
         self._engine.cancel(job)
         self._readings.cancel(job)
+        self._writing.pop(job, None)
+        self._over = [reply for reply in self._over if reply.job != job]
 
     def drop_all(self) -> list[int]:
         """Forget all jobs, after a step that raised; which they were."""
+        self._writing.clear()
         return self._engine.drop_all() + self._readings.drop_all()
 
     def step(self, now: float) -> list[Reply]:
         """Advance the jobs a little; what there is to say of them."""
-        written = [self._reply(event) for event in self._engine.step(now)]
-        return written + [reply for read in self._readings.step(now) for reply in _replies(read)]
+        over, self._over = self._over, []
+        written = [each for event in self._engine.step(now) for each in self._written(event)]
+        read = [reply for read in self._readings.step(now) for reply in _replies(read)]
+        return over + written + read
 
     def _prompt(self, data: bytes) -> list[int]:
         """The tokens of a prompt, after the end-of-text that each text began with in training."""
@@ -103,12 +163,29 @@ class TextBackend:
         detail = f"the prompt has over {self.context} tokens, the model takes {self.context}"
         return Invalid(Reason.BAD_REQUEST, f"{detail} with the answer")
 
-    def _reply(self, event: Event) -> Reply:
-        if isinstance(event, Made):
-            token = event.token
-            data = self._tokenizer.decode([token])
-            return Part(event.job, token.to_bytes(4, "little"), data, ())
-        return Done(event.job, event.finish, event.prompt_tokens, event.output_tokens)
+    def _written(self, event: Event) -> list[Reply]:
+        """What can be said of an answer after one event; its stop string ends it."""
+        writing = self._writing.get(event.job)
+        if writing is None:
+            return []  # it had its stop string, with its last token
+        if not isinstance(event, Made):
+            del self._writing[event.job]
+            done = Done(event.job, event.finish, event.prompt_tokens, event.output_tokens)
+            return [*_parts(event.job, writing.ending.rest()), done]
+        writing.made += 1
+        likely = tuple(self._likely(token, logarithm) for token, logarithm in event.likely)
+        replies = _parts(event.job, writing.ending.add(self._word(event.token, likely)))
+        if writing.ending.stopped:
+            self.cancel(event.job)
+            replies.append(Done(event.job, Finish.STOP, writing.prompt_tokens, writing.made))
+        return replies
+
+    def _word(self, token: int, likely: tuple[Likely, ...] = ()) -> Word:
+        return Word(token, self._tokenizer.decode([token]), likely)
+
+    def _likely(self, token: int, logarithm: float) -> Likely:
+        text = self._tokenizer.decode([token])[:MAX_LIKELY_BYTES]
+        return Likely(text, round(min(MAX_SURPRISE, -logarithm) * SURPRISE_UNIT))
 
 
 def _tokens(prefix: bytes) -> Sequence[int]:
@@ -117,6 +194,13 @@ def _tokens(prefix: bytes) -> Sequence[int]:
         raise Invalid(Reason.BAD_REQUEST, "the prefix is not whole tokens of 4 bytes")
     tokens: list[int] = np.frombuffer(prefix, "<u4").tolist()
     return tokens
+
+
+def _parts(job: int, words: Iterable[Word]) -> list[Reply]:
+    """One part for each token."""
+    return [
+        Part(job, word.token.to_bytes(4, "little"), word.data, (), word.likely) for word in words
+    ]
 
 
 def _unusable(error: Invalid) -> Invalid:

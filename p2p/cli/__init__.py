@@ -13,6 +13,7 @@ from p2p.cli import (
     epoch,
     explain,
     failure,
+    gateway,
     genesis,
     history,
     ledger,
@@ -45,7 +46,7 @@ def yuma() -> None:
 
 
 for _module in (
-    *(node, doctor, ping, swarm, bootstrap, member, models, run),
+    *(node, doctor, ping, swarm, bootstrap, member, models, run, gateway),
     *(receipts, wallet, tx, stake, subnet, mining, weights, explain, chain, history, light),
     *(genesis, ledger, epoch, config, log, demo, testnet),
 ):

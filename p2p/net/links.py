@@ -53,6 +53,7 @@ class _Asker:
         """Hand an event over; whether nothing more is due: it is over, or more than was asked."""
         if isinstance(event, Piece):
             self.received += len(event.data) + len(event.tokens)
+            self.received += sum(len(one.text) for one in event.likely)
         elif isinstance(event, More):
             self.received += len(event.chunk)
         if self.received > self.most:

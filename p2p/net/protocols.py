@@ -17,6 +17,7 @@ from ledger.tables import Share
 from ledger.types import ChainField, HashField, Size, exactly
 from models.types import (
     MAX_PREFIX_BYTES,
+    LikelyField,
     ModelCard,
     Query,
     Receipt,
@@ -107,6 +108,7 @@ class Piece:
     tokens: Annotated[bytes, Size(MAX_PREFIX_BYTES)]
     data: Annotated[bytes, Size(MAX_CHUNK_BYTES)]
     tensor: Annotated[tuple[Tensor, ...], Size(1)]
+    likely: LikelyField = ()
 
 
 @dataclass(frozen=True)

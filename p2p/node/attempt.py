@@ -18,7 +18,7 @@ from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId, public_key_of
 from models.answers import validate_answer
 from models.pipe import Part
-from models.types import Kind, Query, Receipt, Tensor, verify_receipt
+from models.types import WRITTEN, Query, Receipt, Tensor, verify_receipt
 from p2p.net.links import Answers, Event
 from p2p.net.protocols import End, More, Piece, Refusal
 
@@ -130,7 +130,7 @@ async def listen(
             if len(progress.tokens) > TOKEN_BYTES * query.sampling.max_tokens:
                 raise Broken("it sends more than was asked for")
             await tell(part)
-        elif query.kind is Kind.TEXT:
+        elif query.kind in WRITTEN:
             raise Broken("it sent a tensor and no text")
         else:
             chunks.append(event)
@@ -149,11 +149,15 @@ async def _next(events: Answers, timeout: float) -> Event:
 
 
 def _text_of(piece: Piece, query: Query) -> Part:
-    if query.kind is not Kind.TEXT:
+    if query.kind not in WRITTEN:
         raise Broken("it sent text and no tensor")
     if len(piece.tokens) % TOKEN_BYTES or not piece.tokens:
         raise Broken("it sent a part without tokens")
-    return Part(0, piece.tokens, piece.data, ())
+    if len(piece.likely) > query.sampling.likely:
+        raise Broken("it told of more tokens than was asked for")
+    if query.sampling.likely and (not piece.likely or len(piece.tokens) > TOKEN_BYTES):
+        raise Broken("it does not tell how likely a token was")
+    return Part(0, piece.tokens, piece.data, (), piece.likely)
 
 
 def _whole(chunks: list[Piece | More], progress: Progress) -> list[Part]:

@@ -255,6 +255,6 @@ def _records(number: int, answered: Answered) -> list[Piece | More | End]:
     if isinstance(answered, Receipt):
         return [End(number, answered)]
     data = answered.data
-    first = Piece(number, answered.tokens, data[:MAX_CHUNK_BYTES], answered.tensor)
+    first = Piece(number, answered.tokens, data[:MAX_CHUNK_BYTES], answered.tensor, answered.likely)
     starts = range(MAX_CHUNK_BYTES, len(data), MAX_CHUNK_BYTES)
     return [first, *(More(number, data[at : at + MAX_CHUNK_BYTES]) for at in starts)]

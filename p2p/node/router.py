@@ -69,6 +69,8 @@ class Request:
     sampling: Sampling = Sampling()  # noqa: RUF009 - frozen
     time_limit_ms: int = 120_000
     peer: PeerId | None = None
+    most: int | None = None
+    """The most rao it may cost; None: what the node's own budget allows."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class Answer:
     """Of the whole answer, whoever made them."""
     first_s: float
     total_s: float
+    cost: int = 0
+    """Rao paid for it, to all servers asked."""
 
 
 Told = Asked | Resumed | Part

@@ -1,4 +1,5 @@
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from models.engine import (
     Logits,
     Made,
     TokenModel,
+    likeliest,
     next_token,
     share_at,
 )
@@ -95,6 +97,7 @@ samplings = st.builds(
     top_k=st.sampled_from([0, 1, 5, 1000]),
     seed=st.integers(-(2**63), 2**63 - 1),
     max_tokens=st.integers(1, 30),
+    top_p=st.sampled_from([1, 500, 950, 1000]),
 )
 prompts = st.lists(st.integers(0, 48), min_size=1, max_size=300).map(tuple)
 jobs = st.builds(Job, prompts, samplings)
@@ -225,6 +228,9 @@ def test_the_queue_is_bounded() -> None:
         (Job((1,), Sampling(max_tokens=0)), "max_tokens, temperature or top_k is out of range"),
         (Job((1,), Sampling(temperature=-1)), "max_tokens, temperature or top_k is out of range"),
         (Job((1,), Sampling(top_k=-1)), "max_tokens, temperature or top_k is out of range"),
+        (Job((1,), Sampling(top_p=0)), "top_p or the number of likely tokens is out of range"),
+        (Job((1,), Sampling(top_p=1001)), "top_p or the number of likely tokens is out of range"),
+        (Job((1,), Sampling(likely=22)), "top_p or the number of likely tokens is out of range"),
     ],
 )
 def test_refuses_a_request(job: Job, detail: str) -> None:
@@ -263,6 +269,34 @@ def test_a_sample_is_one_of_the_likeliest(sampling: Sampling, position: int) -> 
     logits = Echo().logits([position % 50])
     count = 1 if sampling.temperature == 0 else sampling.top_k or len(logits)
     assert next_token(logits, sampling, position) in np.argsort(-logits)[:count]
+
+
+@given(
+    st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=60),
+    st.integers(1, 1000),
+    st.integers(0, 99),
+)
+def test_a_sample_is_of_the_nucleus(logits: list[float], top_p: int, position: int) -> None:
+    """The fewest likeliest tokens with that share of the probability, by the definition."""
+    numbers = np.array(logits, np.float32)
+    shares = np.exp(numbers.astype(np.float64) - numbers.max())
+    shares /= shares.sum()
+    nucleus: list[int] = []
+    for token in sorted(range(len(shares)), key=lambda token: (-shares[token], token)):
+        if sum(shares[one] for one in nucleus) >= top_p / 1000 + 1e-9:
+            break
+        nucleus.append(token)
+    assert next_token(numbers, Sampling(1000, top_p=top_p), position) in nucleus
+
+
+def test_the_likeliest_are_told_with_logarithms() -> None:
+    logits = np.log(np.array([0.5, 0.3, 0.2], dtype=np.float32)) + 5
+    told = likeliest(logits, 2, Sampling(likely=3))
+    assert [token for token, _ in told] == [2, 0, 1]
+    assert [math.exp(log) for _, log in told] == pytest.approx([0.2, 0.5, 0.3], abs=1e-6)
+    assert [token for token, _ in likeliest(logits, 1, Sampling(likely=1))] == [1]
+    assert len(likeliest(logits, 1, Sampling(likely=21))) == 4
+    assert likeliest(logits, 1, Sampling()) == ()
 
 
 @given(st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**32))
