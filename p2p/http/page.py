@@ -39,8 +39,8 @@ def page() -> list[Route]:
 
 
 def contents(routes: Iterable[Route]) -> Route:
-    """`/v0`: the paths of these routes, for a page that shows what there is."""
-    answer = {"paths": sorted({route.path for route in routes})}
+    """`/v0`: which paths of these routes can be read, for a page that shows what there is."""
+    answer = {"paths": sorted({one.path for one in routes if "GET" in (one.methods or ())})}
 
     async def send(request: Request) -> Response:
         return JSONResponse(answer)
