@@ -55,6 +55,7 @@ async def test_it_shows_a_network(page: Page, network: Network, tmp_path: Path) 
     await page.until(f"{rows('earnings')}[0]?.[5] > 0")
 
     await it_answers(page, network)
+    await its_measures_are_those_of_the_command_line(page)
     await it_fits(page)
     assert page.problems == []
     await it_says_when_the_daemon_is_gone(page, network)
@@ -141,8 +142,7 @@ GRAPHS = {
 }
 
 
-async def test_its_measures_are_those_of_the_command_line(page: Page, network: Network) -> None:
-    await page.open(network.url)
+async def its_measures_are_those_of_the_command_line(page: Page) -> None:
     for name, (nodes, edges) in GRAPHS.items():
         said = {
             "nodes": [
