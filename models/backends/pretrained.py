@@ -58,11 +58,11 @@ class Rows:
         self.mask = (seen <= self.positions[:, :, None])[:, None]  # (B, 1, T, S)
 
 
-class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+class RowLayer(CacheLayerMixin):  # type: ignore[misc]
     """Keys and values of one layer, of all rows: two of (rows, H, S, D)."""
 
     def __init__(self, rows: Rows, count: int, context: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._rows, self._count, self._context = rows, count, context
         self._stored: tuple[Tensor, Tensor] | None = None
 
