@@ -204,10 +204,13 @@ class Tabs:
         height, looked = -1, -self.follow.params.validity
         while True:
             height = (await self.follow.head_after(height)).height
-            if height >= looked + self.follow.params.validity:
-                looked = height
-                await self._adopt()
-            await self.tend()
+            try:
+                if height >= looked + self.follow.params.validity:
+                    looked = height
+                    await self._adopt()
+                await self.tend()
+            except (Invalid, OSError) as error:  # of the disk; the next block is another chance
+                log.warning("closing channels: %s", error)
 
     async def _adopt(self) -> None:
         """Have channels of this key that are not in the book closed in their time: what had been

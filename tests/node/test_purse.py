@@ -9,6 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from ledger.channels import channels_of, check_promise
+from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId, peer_id_of
 from ledger.params import TOKEN
 from ledger.payloads import CloseChannel, OpenChannel, TopUpChannel
@@ -242,6 +243,29 @@ async def test_a_channel_is_closed_when_its_payee_has_had_its_time(
     await payer.purse.tabs.tend()
     assert (payer.purse.tabs.listing(), payer.book.promises()) == ([], [])
     assert payer.world.balance("ann") == TOKEN
+
+
+async def test_a_disk_that_refuses_once_keeps_no_channel_open(
+    payer: Payer, autojump_clock, monkeypatch
+) -> None:
+    order = await payer.pay()
+    read, broken = payer.chain.snapshot, [True]
+
+    def snapshot():  # type: ignore[no-untyped-def]
+        if broken:
+            raise Invalid(Reason.LEDGER_LOCKED)
+        return read()
+
+    monkeypatch.setattr(payer.chain, "snapshot", snapshot)
+    channel = payer.channel(order)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(payer.purse.tabs.run)
+        await wait_all_tasks_blocked(0.05)
+        broken.clear()
+        payer.chain.block(channel.expiry + SMALL.channel_grace + 1 - payer.world.height)
+        await wait_all_tasks_blocked(0.05)
+        nursery.cancel_scope.cancel()
+    assert payer.chain.sent[1:] == [CloseChannel(order.channel)]
 
 
 async def test_a_lost_book_costs_time_and_no_tokens(payer: Payer, autojump_clock) -> None:
