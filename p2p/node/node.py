@@ -220,7 +220,7 @@ class Node:
             if self.judging is not None:
                 await nursery.start(self.judging.run)
             if self.purse is not None and self.till is not None:
-                nursery.start_soon(self.purse.run)
+                nursery.start_soon(self.purse.tabs.run)
                 nursery.start_soon(self.till.run)
             if self.members is not None:
                 nursery.start_soon(self.members.run)
