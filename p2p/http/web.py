@@ -11,7 +11,19 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from p2p.home import ConfigError
-from p2p.http import chain, epochs, models, node, ollama, openai, subnets, swarm
+from p2p.http import (
+    chain,
+    epochs,
+    guides,
+    health,
+    models,
+    node,
+    ollama,
+    openai,
+    payments,
+    subnets,
+    swarm,
+)
 from p2p.http.api import Control, Row
 from p2p.http.app import bound
 from p2p.http.endpoint import Endpoint
@@ -25,6 +37,7 @@ READABLE: Final = (
     "/v0/id", "/v0/status", "/v0/swarm/peers", "/v0/swarm/graph", "/v0/models", "/v0/models/show",
     "/v0/chain/head", "/v0/chain/log", "/v0/chain/block", "/v0/chain/committee",
     "/v0/subnets", "/v0/subnets/one", "/v0/neurons", "/v0/metagraph", "/v0/explain",
+    "/v0/earnings", "/v0/guides", "/healthz", "/readyz", "/metrics",
 )  # fmt: skip
 """Of the local API: what a page may look at. Nothing here changes the node."""
 SEND_BUFFER_BYTES: Final = 2**17
@@ -35,7 +48,7 @@ STALL_MS: Final = 30_000
 
 def web(control: Control, gateway: Gateway, hosts: Iterable[str], everybody: bool) -> ASGIApp:
     """The application, for requests that name one of the hosts."""
-    parts = (node, swarm, models, chain, subnets, epochs)
+    parts = (health, guides, node, swarm, models, chain, subnets, epochs, payments)
     rows: list[Row] = [row for part in parts for row in part.ROUTES]
     routes = [
         Route(path, bound(control, handler), methods=["GET"])

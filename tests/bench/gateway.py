@@ -5,7 +5,8 @@
 The model is on a daemon of its own; the gateway is another. A question of one token is asked, in
 rounds one after the other on this machine:
 
-* direct: over the gateway daemon's unix socket (/v0/run), its connection kept as HTTP/1.1 allows;
+* direct: by the router of a node in this process;
+* unix socket: over the local API of the gateway's daemon (/v0/run), its connection kept;
 * gateway: OpenAI's completions, streamed and not, over TCP with a kept connection;
 * proxy: FastAPI on uvicorn in a process of its own, passing the same body on by httpx to the
   gateway. What it takes more than the gateway is what such a proxy costs.
@@ -21,16 +22,21 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
+import trio
+
+from models.types import Sampling
 from p2p.cli.client import Client
 from p2p.home import Home
+from p2p.node.router import Request
 from tests.bench.common import arguments, daemon, line_of, milliseconds, process, show
-from tests.bench.query import wait_for
+from tests.bench.query import no_news, our_node, wait_for
 
 MODEL = "docs-gpt"
 PROMPT = "The for statement"
@@ -38,6 +44,7 @@ STREAMS = 200
 TOKENS = 32
 
 Ask = Callable[[], None]
+AsyncAsk = Callable[[], Awaitable[None]]
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -103,35 +110,60 @@ def serve_proxy(url: str) -> None:
         uvicorn.Server(config).run(sockets=[listening])
 
 
-def compare(sides: dict[str, Ask], rounds: int, count: int) -> list[dict[str, Any]]:
-    """Each side's times, and what each takes over the direct one: the median over rounds."""
-    times: dict[str, list[list[float]]] = {name: [] for name in sides}
-    for ask in sides.values():
-        ask()
-    for number in range(rounds):
-        for name in sorted(sides, reverse=number % 2 == 1):
-            times[name].append([])
-            sides[name]()  # its connection may have been closed meanwhile
-            for _ in range(count):
-                began = time.perf_counter()
-                sides[name]()
-                times[name][-1].append(time.perf_counter() - began)
+async def compare(
+    sides: dict[str, Ask], direct: AsyncAsk, door: psutil.Process, rounds: int, count: int
+) -> list[dict[str, Any]]:
+    """Each side's times, what each takes over the direct one, the median over rounds, and the CPU
+    time of the gateway's daemon for each question, which other work on the machine leaves alone."""
+    times: dict[str, list[list[float]]] = {}
+    cpu: dict[str, float] = {}
+    for number in range(rounds + 1):
+        for name in sorted([*sides, "direct"], reverse=number % 2 == 1):
+            before = sum(door.cpu_times()[:2])
+            if name == "direct":
+                found = await direct_times(direct, count)
+            else:
+                found = await trio.to_thread.run_sync(times_of, sides[name], count)
+            if number:  # the first round warms up
+                times.setdefault(name, []).append(found)
+                cpu[name] = cpu.get(name, 0.0) + sum(door.cpu_times()[:2]) - before
     rows = [
         {"what": name, **milliseconds([one for each in found for one in each])}
-        for name, found in times.items()
+        for name, found in sorted(times.items())
     ]
-    for name in sides.keys() - {"direct"}:
+    for name in sorted(sides):
         pairs = zip(times[name], times["direct"], strict=True)
-        over = median(median(mine) - median(direct) for mine, direct in pairs)
-        rows.append({"what": f"{name} over direct", "ms": round(over * 1000, 3)})
+        over = median(median(mine) - median(theirs) for mine, theirs in pairs)
+        used = round(1000 * cpu[name] / (rounds * count), 2)
+        rows.append({"what": f"{name} over direct", "ms": round(over * 1000, 3), "cpu_ms": used})
     return rows
+
+
+def times_of(ask: Ask, count: int) -> list[float]:
+    """How long each of some questions took."""
+    ask()  # its connection may have been closed meanwhile
+    times = []
+    for _ in range(count):
+        began = time.perf_counter()
+        ask()
+        times.append(time.perf_counter() - began)
+    return times
+
+
+async def direct_times(ask: AsyncAsk, count: int) -> list[float]:
+    """The same through the router."""
+    times = []
+    for _ in range(count):
+        began = time.perf_counter()
+        await ask()
+        times.append(time.perf_counter() - began)
+    return times
 
 
 def burst(make: Callable[[int], Ask], name: str, home: Path) -> dict[str, Any]:
     """So many streams at once, each a client of its own: all have to end well."""
-    pid = Client(Home(home)).get("/v0/status")
+    before = Client(Home(home)).get("/v0/status")["memory_bytes"]
     done: list[float] = []
-    before = pid["memory_bytes"]
 
     def run(number: int) -> None:
         make(number)()
@@ -153,23 +185,31 @@ def burst(make: Callable[[int], Ask], name: str, home: Path) -> dict[str, Any]:
     }
 
 
-def measure(home: Path, url: str, proxy: str | None, options: Any) -> list[dict[str, Any]]:
+async def measure(
+    address: str, home: Path, pid: int, url: str, proxy: str | None, options: Any
+) -> list[dict[str, Any]]:
     """All of it."""
     one: dict[str, Any] = {"model": MODEL, "prompt": PROMPT, "max_tokens": 1, "temperature": 0}
     sides = {
-        "direct": client(UnixConnection(home), "/v0/run", one),
+        "unix socket": client(UnixConnection(home), "/v0/run", one),
         "gateway": client(tcp(url), "/v1/completions", one),
         "gateway, streamed": client(tcp(url), "/v1/completions", {**one, "stream": True}),
     }
     if proxy is not None:
         sides["FastAPI and httpx"] = client(tcp(proxy), "/v1/completions", one)
-    rows = compare(sides, *((1, 3) if options.quick else (options.rounds, options.count)))
-    long = {**one, "max_tokens": TOKENS}
-    rows.append(
-        burst(
-            lambda _: client(tcp(url), "/v1/completions", {**long, "stream": True}), "gateway", home
-        )
-    )
+    with tempfile.TemporaryDirectory() as name:
+        async with our_node(address, Path(name), MODEL) as node:
+            request = Request(MODEL, PROMPT.encode(), sampling=Sampling(max_tokens=1))
+
+            async def direct() -> None:
+                await node.router.ask(request, no_news)
+
+            rounds, count = (1, 3) if options.quick else (options.rounds, options.count)
+            rows = await compare(sides, direct, psutil.Process(pid), rounds, count)
+    long = {**one, "max_tokens": TOKENS, "stream": True}
+    rows.append(burst(lambda _: client(tcp(url), "/v1/completions", long), "gateway", home))
+    run = {**one, "max_tokens": TOKENS}
+    rows.append(burst(lambda _: client(UnixConnection(home), "/v0/run", run), "unix socket", home))
     return rows
 
 
@@ -198,7 +238,9 @@ def main() -> None:
                 except RuntimeError:
                     print("FastAPI, uvicorn or httpx is missing: no proxy", file=sys.stderr)
                     proxy = None
-                show(measure(door.home, url, proxy, options), options.json)
+                pid = door.process.pid
+                rows = trio.run(measure, server.address, door.home, pid, url, proxy, options)
+                show(rows, options.json)
 
 
 if __name__ == "__main__":
