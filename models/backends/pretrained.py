@@ -20,6 +20,7 @@ from torch.nn import functional
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from ledger.errors import Invalid, Reason
+from models.backends import line_of
 from models.backends.text import TextBackend
 from models.backends.tokenizer_json import JsonTokenizer
 from models.catalog import Model, context_of
@@ -57,11 +58,11 @@ class Rows:
         self.mask = (seen <= self.positions[:, :, None])[:, None]  # (B, 1, T, S)
 
 
-class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+class RowLayer(CacheLayerMixin):  # type: ignore[misc]
     """Keys and values of one layer, of all rows: two of (rows, H, S, D)."""
 
     def __init__(self, rows: Rows, count: int, context: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._rows, self._count, self._context = rows, count, context
         self._stored: tuple[Tensor, Tensor] | None = None
 
@@ -150,6 +151,7 @@ class PretrainedTokens:
         whole: Logits = logits.float().cpu().numpy()
         return whole
 
+    @torch.inference_mode()
     def move(self, source: int, target: int) -> None:
         """Copy what is stored of one row to another."""
         for layer in self._layers:
@@ -201,7 +203,8 @@ class PretrainedTokens:
             total += states.float().sum(0).cpu().numpy()
 
         self._in_parts(row.tokens, 0, add)
-        return total
+        mean: Numbers = (total / (len(row.tokens) - row.start)).astype(np.float32)
+        return mean
 
     def _in_parts(
         self, tokens: Sequence[int], start: int, read: Callable[[int, Sequence[int]], None]
@@ -240,7 +243,13 @@ def open_pretrained(model: Model, config: PretrainedConfig, slots: int) -> TextB
     network = load_network(model, transformers.AutoModelForCausalLM)
     context = context_of(model, config, slots)
     tokens = PretrainedTokens(network, slots, context, tokenizer.ends, tokenizer.begin)
-    validate_cache(tokens, network)
+    try:
+        validate_cache(tokens, network)
+    except Invalid:
+        raise
+    except Exception as error:  # whatever an architecture raises at positions, masks or rows
+        detail = f"{config.architecture} cannot be run with a cache of rows: {line_of(error)}"
+        raise Invalid(Reason.BAD_MODEL, detail) from None
     said = tokenizer.template, tokenizer.bos, tokenizer.eos
     return TextBackend(tokens, tokenizer, fingerprint(network), *said)
 
@@ -258,10 +267,8 @@ def load_network(model: Model, kind: Any) -> Any:
     )
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
     if missing or report["mismatched_keys"]:
-        detail = (
-            f"its weights are not those of its architecture: {missing[:1] or 'of other shapes'}"
-        )
-        raise Invalid(Reason.BAD_MODEL, detail)
+        fault = f"{missing[0]} is missing" if missing else "shapes differ"
+        raise Invalid(Reason.BAD_MODEL, f"its weights are not those of its architecture: {fault}")
     return network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -89,7 +89,8 @@ def _collect(
             case {"server": server}:
                 answers.servers[index] = server
             case {"opening": server, "rao": rao}:
-                note(f"locking {tokens(rao)} in a channel to {server}; it takes some blocks")
+                what = f"locking {tokens(rao)} in" if rao else "prolonging"
+                note(f"{what} a channel to {server}; it takes some blocks")
             case {"text": text}:
                 answers.pieces.setdefault(index, []).append(text)
                 if live:

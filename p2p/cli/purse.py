@@ -81,7 +81,10 @@ def withdraw(amount: str, to: str, manner: Manner) -> None:
     balance = current_client().get("/v0/purse")["balance"]
     fee = Sender(node_pair, manner).fee(Transfer(key, balance))
     if balance <= fee:
-        raise Failure(f"the purse has {tokens(balance)}, the fee is {tokens(fee)}")
+        raise Failure(
+            f"the purse has {tokens(balance)}, the fee is {tokens(fee)}",
+            "what is in channels comes back when they are closed: yuma channel list",
+        )
     from ledger.amounts import tokens_text
 
     sender = Sender(node_pair, replace(manner, fee=tokens_text(fee)))

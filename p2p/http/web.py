@@ -7,8 +7,6 @@ from typing import Final
 
 import trio
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -32,7 +30,7 @@ from p2p.http.endpoint import Endpoint
 from p2p.http.faults import unknown
 from p2p.http.gateway import Gateway
 from p2p.http.guard import LOCAL, Guard, is_loopback
-from p2p.http.page import page
+from p2p.http.page import contents, page
 from p2p.http.serving import serving
 
 READABLE: Final = (
@@ -62,13 +60,7 @@ def web(control: Control, gateway: Gateway, hosts: Iterable[str], everybody: boo
         for method, path, handler in (*openai.ROUTES, *ollama.ROUTES)
     ]
     routes += page()
-    paths = sorted(route.path for route in routes)
-
-    async def contents(request: Request) -> Response:
-        """What can be read here, for a page that shows what there is."""
-        return JSONResponse({"paths": paths})
-
-    routes.append(Route("/v0", contents, methods=["GET"]))
+    routes.append(contents(routes))
     app = Starlette(routes=routes, exception_handlers={404: unknown, 405: unknown})
     return Guard(app, frozenset(hosts), control.keys, everybody)
 

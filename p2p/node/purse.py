@@ -18,7 +18,7 @@ import trio
 
 from ledger.accounts import account_of
 from ledger.channels import channels_of, promise
-from ledger.errors import Invalid
+from ledger.errors import Invalid, Reason
 from ledger.keys import KeyPair, PeerId, peer_id_of, public_key_of
 from ledger.payloads import ClaimChannel, CloseChannel, OpenChannel, TopUpChannel
 from ledger.state import State
@@ -39,9 +39,13 @@ LIFE_GRACES: Final = 28
 """A channel lasts so many times the grace that payees have: a day on a main network."""
 PATIENCE_S: Final = 15.0
 """For a server to get the block that the ledger took a channel in."""
+ROUNDS: Final = 4
+"""Of having the ledger take what a channel lacks: a payee that closes what is opened must not make
+this node open for ever."""
 OPEN_BYTES: Final = 256
 """Of the transactions that open, top up or close a channel, at most: what fees are reckoned by."""
 FUND: Final = "put tokens into this node's purse with: yuma purse fund AMOUNT"
+LISTED: Final = "see the channels that there are with: yuma channel list"
 BUDGET: Final = "let the node pay with: yuma config set budget TOKENS_A_DAY, and start it again"
 
 
@@ -64,6 +68,8 @@ class _Tab:
     usable: bool = True
     open: int = 0
     """The most that what is under way can cost."""
+    wanted: int = 0
+    """The same, with what waits for its turn."""
     changed_at: float = 0.0
     """When the ledger took it, or more for it (trio's clock)."""
     sent: Hash | None = None
@@ -123,6 +129,8 @@ class Purse:
     unix_ms: Callable[[], int]
     spent: int = 0
     """Rao promised to others since this process began."""
+    requests: int = 0
+    """Requests that they were for."""
     reserved: int = 0
     """Rao that what is under way can cost."""
     _tabs: dict[Hash, _Tab] = field(default_factory=dict)
@@ -175,16 +183,16 @@ class Purse:
         """
         self.reserved += cost
         try:
-            tab = await self._tab(public_key_of(server), price, cost, opening)
-            while tab.open and tab.open + cost > tab.promised:
-                await tab.freed.wait()  # the server would refuse what is not paid by then
-            tab.open += cost
-            try:
-                yield Order(self, tab, price)
-            finally:
-                tab.open -= cost
-                tab.freed.set()
-                tab.freed = trio.Event()
+            async with self._place(public_key_of(server), price, cost, opening) as tab:
+                while tab.open and tab.open + cost > tab.promised:
+                    await tab.freed.wait()  # the server would refuse what is not paid by then
+                tab.open += cost
+                try:
+                    yield Order(self, tab, price)
+                finally:
+                    tab.open -= cost
+                    tab.freed.set()
+                    tab.freed = trio.Event()
         finally:
             self.reserved -= cost
 
@@ -197,36 +205,58 @@ class Purse:
         self.book.promise(tab.channel, tab.promised + rao, rao, self.unix_ms())
         tab.promised += rao
         self.spent += rao
+        self.requests += 1
 
     # --- channels
 
-    async def _tab(
+    @asynccontextmanager
+    async def _place(
         self, payee: PublicKey, price: int, cost: int, opening: Callable[[int], Awaitable[None]]
-    ) -> _Tab:
-        """A channel to a payee with room for a cost, opened or topped up where there is none."""
+    ) -> AsyncIterator[_Tab]:
+        """Room for a cost in a channel to a payee, opened or topped up where there is none."""
+        least = cost + cost_of(Kind.TEXT, price, IN_FLIGHT)
         async with self._opening.setdefault(payee, trio.Lock()):
-            height, params = self.follow.head.height, self.follow.params
-            expiry = height + LIFE_GRACES * params.channel_grace
-            slack = cost_of(Kind.TEXT, price, IN_FLIGHT)
-            found = self._usable(payee)
-            if found is None:
-                amount = self._amount(price, cost + slack)
-                await opening(amount)
-                tab = self._tabs[await self.begin(payee, amount, expiry, price)]
-                await self._wait(tab, price)
-                return tab
+            for _ in range(ROUNDS):
+                if (tab := self._roomy(payee, least)) is not None:
+                    break
+                await self._make_room(payee, price, least, opening)
+            else:
+                raise CannotPay("its channels do not stay open", LISTED, price)
+            tab.wanted += cost
+        try:
+            yield tab
+        finally:
+            tab.wanted -= cost
+
+    def _roomy(self, payee: PublicKey, least: int) -> _Tab | None:
+        """A channel with so much left, that does not end soon."""
+        tab, channel = self._usable(payee) or (None, None)
+        if tab is None or channel is None:
+            return None
+        return tab if _missing(tab, channel, least) <= 0 and not self._is_late(channel) else None
+
+    def _is_late(self, channel: Channel) -> bool:
+        return self.follow.head.height + self.follow.params.channel_grace >= channel.expiry
+
+    async def _make_room(
+        self, payee: PublicKey, price: int, least: int, opening: Callable[[int], Awaitable[None]]
+    ) -> None:
+        """Have the ledger take what is missing, or wait for what is on its way."""
+        expiry = self.follow.head.height + LIFE_GRACES * self.follow.params.channel_grace
+        found = self._usable(payee)
+        if found is None:
+            amount = self._amount(price, least)
+            await opening(amount)
+            tab = self._tabs[await self.begin(payee, amount, expiry, price)]
+        else:
             tab, channel = found
-            if channel is None:
-                await self._wait(tab, price)
-                return tab
-            missing = tab.promised + tab.open + cost + slack - channel.amount
-            late = height + params.channel_grace >= channel.expiry
-            if missing > 0 or late:
+            if channel is not None:
+                missing = _missing(tab, channel, least)
                 amount = self._amount(price, missing) if missing > 0 else 0
                 await opening(amount)
-                tab.sent = await self._say(TopUpChannel(tab.channel, amount, expiry), price)
-                await self._wait(tab, price)
-            return tab
+                longer = max(expiry, channel.expiry)
+                tab.sent = await self._say(TopUpChannel(tab.channel, amount, longer), price)
+        await self._wait(tab, price)
 
     def _usable(self, payee: PublicKey) -> tuple[_Tab, Channel | None] | None:
         """A channel to a payee; one that is on its way to the ledger comes without its row."""
@@ -269,14 +299,15 @@ class Purse:
         try:
             return await self.follow.pool.say(payload)
         except Invalid as error:
-            raise CannotPay(f"no channel can be had: {error}", FUND, price) from None
+            hint = FUND if error.reason is Reason.NO_BALANCE else LISTED
+            raise CannotPay(f"no channel can be had: {error}", hint, price) from None
 
     async def _wait(self, tab: _Tab, price: int) -> None:
         """Until the last transaction about a channel is final, or cannot be any more."""
         assert tab.sent is not None
         limit_s = self.follow.params.validity * self.follow.params.block_ms / 1000
         if await self.follow.wait_final(tab.sent, limit_s) is None:
-            raise CannotPay("the transaction about its channel came into no block", FUND, price)
+            raise CannotPay("the transaction about its channel came into no block", LISTED, price)
         tab.changed_at = trio.current_time()
 
     # --- the end of channels
@@ -324,3 +355,8 @@ class Purse:
     def is_over(self, channel: Channel) -> bool:
         """Whether the payer can close a channel in the next block."""
         return self.follow.head.height + 1 > channel.expiry + self.follow.params.channel_grace
+
+
+def _missing(tab: _Tab, channel: Channel, least: int) -> int:
+    """What a channel lacks for so much more than what is promised and wanted of it."""
+    return tab.promised + tab.wanted + least - channel.amount

@@ -162,6 +162,7 @@ class _Session:
         if isinstance(record, Pay):
             if self.server.till is not None:
                 self.server.till.pay(public_key_of(self.guest.peer), record.voucher)
+                await trio.lowlevel.checkpoint()  # a signature and a write: others have their turn
             return
         if isinstance(record, Drop):
             self._forget(record.id)

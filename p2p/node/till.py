@@ -128,6 +128,7 @@ class Till:
     """Why a claim cannot be made; empty while none fails."""
     _accounts: dict[Hash, _Account] = field(default_factory=dict)
     _seats: Counter[str] = field(default_factory=Counter)
+    _tending: trio.Lock = field(default_factory=trio.Lock)
 
     def __post_init__(self) -> None:
         for payer, claim, claimed in self.book.vouchers():
@@ -149,7 +150,8 @@ class Till:
         try:
             return self._admit(payer, payment, price, *bill)
         except Invalid as error:
-            self.refused += error.reason is not Reason.NO_CHANNEL  # it may be in the next block
+            # A channel may be in the next block, and a place free in a moment.
+            self.refused += error.reason not in (Reason.NO_CHANNEL, Reason.BUSY)
             raise
 
     def _admit(
@@ -159,6 +161,8 @@ class Till:
         channel = self._channel(claim.channel)
         if channel is None:
             raise Invalid(Reason.NO_CHANNEL, f"not in block {self.follow.head.height}")
+        if self.follow.best > self.follow.head.height + self.margin // 2:
+            raise Invalid(Reason.BUSY, "this node is behind with the chain")
         account = self._account(payer, claim.channel, channel)
         if account.closing or self.follow.head.height + self.margin // 2 >= channel.expiry:
             raise Invalid(Reason.BAD_EXPIRY, f"it expires in block {channel.expiry}")
@@ -267,6 +271,10 @@ class Till:
 
     async def tend(self) -> None:
         """Claim and close what is due now."""
+        async with self._tending:
+            await self._tend_all()
+
+    async def _tend_all(self) -> None:
         problem = ""
         with self.follow.snapshot() as disk:
             state = State(disk)

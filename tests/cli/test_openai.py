@@ -3,8 +3,6 @@
 import json
 import socket
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,43 +10,12 @@ import httpx
 import openai
 import pytest
 
-from tests.cli.command_line import Daemon, run_within, start_daemon, wait_until
+from tests.cli.applications import MODEL, Door, door
+from tests.cli.command_line import run_within, wait_until
 
-MODEL = "docs-gpt"
+__all__ = ["door"]
+
 PROMPT = "The for statement"
-
-
-@dataclass(frozen=True)
-class Door:
-    """A gateway, and the daemon behind it that has the model."""
-
-    daemon: Daemon
-    server: Daemon
-    url: str
-
-    def client(self, key: str = "none") -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60)
-
-    def post(self, path: str, **body: Any) -> httpx.Response:
-        return httpx.post(f"{self.url}{path}", json=body, timeout=60)
-
-
-@pytest.fixture(scope="module")
-def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    place = tmp_path_factory.mktemp("o")
-    server = start_daemon(place / "server", "--serve", MODEL)
-    started = [server]
-    try:
-        join = server.wait_ready().json("id")["addresses"][0]
-        gateway = start_daemon(place / "door", "--bootstrap", join, "--gateway", "127.0.0.1:0")
-        started.append(gateway)
-        url = gateway.wait_ready().json("id")["gateway"]
-        found = Door(Daemon(gateway.home, gateway.process, gateway.log, run_within), server, url)
-        wait_until(lambda: found.daemon.json("list", "--swarm")["models"])
-        yield found
-    finally:
-        for daemon in started:
-            daemon.stop()
 
 
 def test_models_are_those_of_the_swarm(door: Door) -> None:
@@ -58,13 +25,13 @@ def test_models_are_those_of_the_swarm(door: Door) -> None:
 
 
 def test_a_chat(door: Door, tmp_path: Path) -> None:
-    with door.client().chat.completions.with_raw_response.create(
+    raw = door.client().chat.completions.with_raw_response.create(
         model=MODEL,
         messages=[{"role": "user", "content": PROMPT}],
         max_tokens=12,
         temperature=0,
-    ) as raw:
-        answer = raw.parse()
+    )
+    answer = raw.parse()
     assert answer.choices[0].message.role == "assistant"
     assert answer.choices[0].message.content
     assert answer.choices[0].finish_reason == "length"
@@ -260,8 +227,9 @@ def test_a_strange_host_and_a_page_of_another_origin(door: Door) -> None:
 
 
 def test_who_goes_away_takes_the_question_along(door: Door) -> None:
-    body = {"model": MODEL, "prompt": PROMPT, "max_tokens": 400, "stream": True}
+    before = door.server.json("ps")["models"][0]["answered"]
+    body = {"model": MODEL, "prompt": PROMPT, "max_tokens": 500, "n": 16, "stream": True}
     with httpx.stream("POST", f"{door.url}/v1/completions", json=body) as answer:
         next(answer.iter_lines())
-        wait_until(lambda: door.server.json("ps")["models"][0]["running"] == 1)
     wait_until(lambda: door.server.json("ps")["models"][0]["running"] == 0)
+    assert door.server.json("ps")["models"][0]["answered"] < before + 16

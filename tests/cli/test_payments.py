@@ -69,8 +69,9 @@ def balance(node: Daemon) -> int:
 def fees(pair: Pair, kind: str, node: Daemon) -> int:
     """What a node has paid for transactions of a kind."""
     address = node.json("purse", "show")["address"]
-    height = pair.payer.json("chain", "head")["height"]
-    blocks = (pair.payer.json("chain", "get", str(at)) for at in range(1, height + 1))
+    lines = pair.payer.json("chain", "log", "--last", "1000")["blocks"]
+    full = [line["height"] for line in lines if line["transactions"]]
+    blocks = (pair.payer.json("chain", "get", str(height)) for height in full)
     return sum(
         one["fee"]
         for block in blocks
@@ -129,3 +130,39 @@ def test_a_query_moves_exactly_what_was_agreed(pair: Pair) -> None:
     opened = fees(pair, "OpenChannel", pair.payer)
     assert balance(pair.payer) == TOKEN - 2 * COST - opened
     assert pair.channels == []
+
+
+def test_a_channel_can_be_opened_by_hand(pair: Pair) -> None:
+    peer = pair.payee.json("id")["peer_id"]
+    outcome = pair.payer("channel", "open", peer, "0.001", "--blocks", "50")
+    assert outcome.code == 0, outcome.err
+    (row,) = pair.channels
+    assert outcome.out.split()[:2] == ["channel", row["id"]]
+    assert (row["peer_id"], row["amount"], row["state"]) == (peer, TOKEN // 1000, "open")
+    assert row["id"] in pair.payer("channel", "list").out
+    own = pair.payer.json("id")["peer_id"]
+    refused(pair.payer("channel", "open", own, "0.001"), "no channel can be had: two different")
+    refused(pair.payer("channel", "open", peer, "5"), "no channel can be had: the balance")
+    refused(pair.payer("channel", "close", "00"), "'00' is not the id of a channel")
+    refused(pair.payer("channel", "close", "00" * 32), "there is no such channel")
+
+
+def test_a_price_is_changed_while_the_model_runs_and_kept(pair: Pair) -> None:
+    assert pair.payee("price", "docs-gpt", "0").err == (
+        "docs-gpt costs nothing, also after a restart\n"
+    )
+    assert pair.payee.json("show", "docs-gpt")["price"] == 0
+    assert pair.payee("config", "get", "prices").out == "docs-gpt=0\n"
+    wait_until(lambda: pair.payer.json("show", "docs-gpt")["price"] == 0)
+    (answer,) = pair.payer.json(*ASK)["answers"]
+    assert (answer["cost"], answer["channel"]) == (0, None)
+    refused(pair.payee("price", "nothing", "5"), "this node serves no model named 'nothing'")
+
+
+def test_the_purse_is_emptied_to_the_last_rao(pair: Pair) -> None:
+    before = pair.payer.json("wallet", "balance")["balance"]
+    left = balance(pair.payer)
+    sent = pair.payer.json("purse", "withdraw", "all")
+    assert balance(pair.payer) == 0
+    assert pair.payer.json("wallet", "balance")["balance"] == before + left - sent["fee"]
+    refused(pair.payer("purse", "withdraw", "all"), "the purse has 0 tokens")

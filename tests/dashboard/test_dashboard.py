@@ -54,6 +54,8 @@ async def test_it_shows_a_network(page: Page, network: Network, tmp_path: Path) 
     await page.until(f"{text('.why')}.includes('As a miner it earned 0 tokens, because')")
     await page.until(f"{rows('earnings')}[0]?.[5] > 0")
 
+    await it_answers(page, network)
+    await its_measures_are_those_of_the_command_line(page)
     await it_fits(page)
     assert page.problems == []
     await it_says_when_the_daemon_is_gone(page, network)
@@ -79,6 +81,31 @@ async def the_graph_is_the_swarms(page: Page, network: Network) -> None:
     key = "new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true})"
     await page.value(f"{mark}.dispatchEvent({key})")
     assert (await page.value(text(".detail h3"))) != server[-6:]
+
+
+async def it_answers(page: Page, network: Network) -> None:
+    """What the swarm says to a question, as `yuma run` says it; and no more once it is stopped."""
+    server = network.server.json("id")["peer_id"]
+    await page.until(f"{text('#chat-model')} === {json.dumps(HOSTILE)}")
+    await ask(page, "The for statement", tokens=24)
+    await page.until(f"{text('.said.assistant .meta')}.includes('tokens/s')")
+    said = await page.value(text(".said.assistant .words"))
+    run = ("run", HOSTILE, "The for statement", "--max-tokens", "24", "--temperature", "0.6")
+    assert said.strip() == network.founder(*run, "--seed", "7").out.strip()
+    about = await page.value(text(".said.assistant .meta"))
+    assert about.startswith(f"by {server[-6:]} · 24 tokens · first after ")
+    assert about.endswith("free · cut at its limit · checked: signature · keep its receipt")
+    await ask(page, "The while statement", tokens=400)
+    last = "document.querySelector('.said.assistant:last-child')"
+    await page.until(f"{last}.innerText.length > 20")
+    await page.value("document.getElementById('chat-stop').click()")
+    await page.until(f"{last}.innerText.includes('▲ stopped here')")
+
+
+async def ask(page: Page, question: str, tokens: int) -> None:
+    for name, value in (("text", question), ("tokens", tokens), ("seed", 7)):
+        await page.value(f"document.getElementById('chat-{name}').value = {json.dumps(value)}")
+    await page.value("document.getElementById('chat-send').click()")
 
 
 async def it_fits(page: Page) -> None:
@@ -115,8 +142,7 @@ GRAPHS = {
 }
 
 
-async def test_its_measures_are_those_of_the_command_line(page: Page, network: Network) -> None:
-    await page.open(network.url)
+async def its_measures_are_those_of_the_command_line(page: Page) -> None:
     for name, (nodes, edges) in GRAPHS.items():
         said = {
             "nodes": [

@@ -163,7 +163,7 @@ class Rogue:
         self.node.miner.announced = lambda: (served,)  # type: ignore[method-assign]
         self.node.miner.answer = self._answer  # type: ignore[method-assign]
 
-    async def _answer(self, query: Query, data: bytes, send: Send, _: Standing) -> None:
+    async def _answer(self, query: Query, data: bytes, send: Send, _: Standing, price: int) -> None:
         way = self.ways[self.turn % len(self.ways)]
         self.turn += 1
         await way(self, query, data, send)

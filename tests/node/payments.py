@@ -45,6 +45,8 @@ class Chain:
     sent: list[Payload] = field(default_factory=list)
     included: set[Hash] = field(default_factory=set)
     chain: ChainId = CHAIN
+    behind: int = 0
+    """Blocks that others have, and this node has not."""
 
     def __post_init__(self) -> None:
         self.pool, self.mempool = self, self
@@ -53,6 +55,10 @@ class Chain:
     @property
     def head(self) -> SimpleNamespace:
         return SimpleNamespace(height=self.world.height - 1)
+
+    @property
+    def best(self) -> int:
+        return self.head.height + self.behind
 
     async def head_after(self, height: int) -> SimpleNamespace:
         while self.head.height <= height:

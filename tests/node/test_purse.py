@@ -8,13 +8,13 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from ledger.channels import check_promise
+from ledger.channels import channels_of, check_promise
 from ledger.keys import PeerId, peer_id_of
 from ledger.params import TOKEN
 from ledger.payloads import CloseChannel, OpenChannel, TopUpChannel
 from ledger.tables import CHANNELS
 from p2p.node.cashbook import DAY_MS, MINUTE_MS, Cashbook
-from p2p.node.purse import LIFE_GRACES, SHARES, CannotPay, Order, Purse
+from p2p.node.purse import LIFE_GRACES, ROUNDS, SHARES, CannotPay, Order, Purse
 from tests.ledger.world import CHAIN, SMALL, key, public
 from tests.node.payments import COST, PRICE, Chain, funded
 
@@ -173,6 +173,46 @@ async def test_two_requests_wait_for_one_channel(payer: Payer, autojump_clock) -
         payer.chain.block()
     assert len(payer.chain.sent) == 1
     assert payer.purse.spent == 2 * COST
+
+
+async def test_requests_that_wait_for_each_other_have_room_for_all(
+    payer: Payer, autojump_clock
+) -> None:
+    """Given four requests at once, of which the channel holds two; then it is topped up."""
+
+    async def ask() -> None:
+        async with payer.order(cost=4 * COST) as order:
+            await trio.sleep(3)
+            order.pay(4 * COST)
+            assert order.tab.promised <= payer.channel(order).amount
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(payer.blocks)
+        for _ in range(4):
+            nursery.start_soon(ask)
+        await trio.sleep(60)
+        nursery.cancel_scope.cancel()
+    assert payer.purse.spent == 16 * COST
+    assert [type(one) for one in payer.chain.sent].count(OpenChannel) == 1
+
+
+async def test_a_payee_that_closes_each_channel_at_once_has_few(
+    payer: Payer, autojump_clock
+) -> None:
+    async def close() -> None:
+        while True:
+            await trio.sleep(1)
+            payer.chain.block()
+            for name, _ in channels_of(payer.world.state, public("bob")):
+                payer.world.apply("bob", CloseChannel(name))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(close)
+        with pytest.raises(CannotPay, match="do not stay open"):
+            async with payer.order():
+                raise AssertionError
+        nursery.cancel_scope.cancel()
+    assert len(payer.chain.sent) <= ROUNDS
 
 
 async def test_who_gave_up_while_a_channel_was_opened_has_it_later(

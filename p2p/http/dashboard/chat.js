@@ -26,6 +26,10 @@ export function begin() {
       send();
     }
   });
+  document.querySelector("#chat .talk").addEventListener("click", (event) => {
+    const button = event.target.closest("button[data-receipt]");
+    if (button) keep(button.dataset.receipt);
+  });
   place("chat-stop").addEventListener("click", () => stopping?.abort());
   place("chat-new").addEventListener("click", () => {
     stopping?.abort();
@@ -116,6 +120,7 @@ async function stream(model, answer, signal) {
   if (!response.ok) throw await refusal(response);
   answer.meta.server = response.headers.get("x-yuma-server");
   for await (const chunk of events(response.body)) take(chunk, answer, began);
+  if (!answer.meta.finish) throw new Refused("the answer broke off");
 }
 
 /** As much of the conversation, from its end, as the model's context probably holds. */
@@ -164,6 +169,16 @@ function take(chunk, answer, began) {
   draw();
 }
 
+/** Hand out a receipt as a file, for: yuma receipts verify FILE */
+async function keep(id) {
+  const said = await get(`/v1/receipts/${encodeURIComponent(id)}`).catch(() => null);
+  if (said === null) return;
+  const file = new Blob([JSON.stringify(said, null, 2)], { type: "application/json" });
+  const link = el("a", { href: URL.createObjectURL(file), download: `receipt-${id}.json` });
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
 /** What is known of an answer beside its words. */
 function about(meta) {
   const took = meta.ms - (meta.first ?? 0);
@@ -175,7 +190,7 @@ function about(meta) {
     meta.cost !== undefined && (meta.cost ? tokens(meta.cost) : "free"),
     meta.finish === "length" && "cut at its limit",
     meta.verified && `checked: ${meta.verified}`,
-    meta.receipt && el("a", { href: `/v1/receipts/${encodeURIComponent(meta.receipt)}`, target: "_blank", rel: "noopener" }, "receipt"),
+    meta.receipt && el("button", { class: "link", type: "button", "data-receipt": meta.receipt }, "keep its receipt"),
   ].filter(Boolean);
 }
 

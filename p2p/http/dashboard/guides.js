@@ -15,12 +15,11 @@ async function load() {
 }
 
 function draw(guides, body) {
-  const found = Array.isArray(guides) ? guides : guides.guides;
-  if (!found.length) {
+  if (!guides.length) {
     show(body, el("p", { class: "quiet" }, "In a terminal: yuma --help, and the README."));
     return;
   }
-  show(body, found.map(({ title, text }) =>
+  show(body, guides.map(({ title, text }) =>
     el("details", { class: "guide" }, el("summary", {}, title), el("pre", { tabindex: 0 }, text)),
   ));
 }

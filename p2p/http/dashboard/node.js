@@ -1,7 +1,7 @@
 // This node: how it is, in a line above the page and in figures; and what it has earned.
 
 import { get, offers, status } from "./api.js";
-import { el, facts, show, state, table } from "./dom.js";
+import { el, facts, peer, show, state, table } from "./dom.js";
 import { amount, bytes, counted, duration, integer, percent, tokens } from "./format.js";
 import { Panel } from "./panel.js";
 import { roleOf } from "./subnet.js";
@@ -40,42 +40,53 @@ export function begin() {
 function condition(said) {
   const chain = said.chain;
   if (chain?.stopped) return state("bad", `The ledger has stopped: ${chain.stopped}`);
-  if (chain?.syncing) return state("busy", `Catching up: ${behind(chain)}`);
+  if (chain?.syncing) return state("busy", `Catching up: ${behind(said)}`);
   if (said.alone) return state("warn", "Alone: no peer is connected");
+  if (said.ready === false) return state("warn", `Not ready: ${said.why.join(", ")}`);
   return state("good", chain ? `In step, ${counted(said.peers, "peer")}` : counted(said.peers, "peer"));
 }
 
-function behind(chain) {
-  const blocks = Math.max(0, chain.best - chain.height);
+function behind(said) {
+  const blocks = said.behind ?? Math.max(0, said.chain.best - said.chain.height);
   return blocks ? `${counted(blocks, "block")} behind` : "none behind";
 }
 
 function figures(said) {
   const chain = said.chain;
-  const running = said.models.reduce((sum, one) => sum + one.running, 0);
-  const waiting = said.models.reduce((sum, one) => sum + one.waiting, 0);
   return facts([
     ["Peers", `${said.peers}`, `${said.inbound} came to us, ${said.outbound} we went to`],
     ["Nodes in the swarm", `${said.swarm_nodes}`],
     chain && ["Block", integer(chain.height)],
-    chain && ["Behind its peers", behind(chain)],
+    chain && ["Behind its peers", behind(said)],
     chain && ["Part in the chain", chain.voting ? "votes" : "follows"],
-    ["Reachable", reachable(said)],
+    ["Reachable", reachable(said.reach, said.inbound)],
     ["Up for", duration(said.uptime_s)],
     ["Memory", bytes(said.memory_bytes), "of the daemon, its models' workers aside"],
-    ["Models served", said.models.map((one) => one.name).join(", ") || "none"],
-    ["Under way", waiting ? `${running}, ${waiting} wait` : `${running}`],
-    ["Answered", integer(said.answered), "for others, since it is up"],
+    said.disk_free_bytes !== undefined && ["Disk free", bytes(said.disk_free_bytes)],
+    ["Serves", serves(said.models)],
+    ["Answered", answered(said), "for others, since it is up"],
     ["Asked", integer(said.asked), "of others, since it is up"],
   ]);
 }
 
-/** What peers have found who tried to reach this node. */
-function reachable(said) {
-  const found = said.reachable ?? null;
-  if (found === null) return said.inbound ? "yes, peers came to it" : "not known";
-  if (typeof found === "boolean") return found ? "yes" : "no";
-  return typeof found === "object" ? String(found.state ?? "not known") : String(found);
+/** What peers have found who tried to reach this node; or that some simply came. */
+function reachable(reach, inbound) {
+  const tried = reach?.tried ? `, ${reach.reached} of ${reach.tried} peers` : "";
+  if (reach?.reachable === true) return `yes${tried}`;
+  if (reach?.reachable === false) return state("warn", `no${tried}`);
+  return inbound ? "yes, peers came to it" : "not known";
+}
+
+function serves(models) {
+  const running = models.reduce((sum, one) => sum + one.running, 0);
+  const waiting = models.reduce((sum, one) => sum + one.waiting, 0);
+  const names = models.map((one) => one.name).join(", ") || "no model";
+  return running ? `${names}: ${running} under way${waiting ? `, ${waiting} wait` : ""}` : names;
+}
+
+function answered(said) {
+  const words = integer(said.answered);
+  return said.tokens_answered ? `${words}, ${counted(said.tokens_answered, "token")}` : words;
 }
 
 /** Bootstrap addresses that do not answer; of those that do there is nothing to say. */
@@ -132,9 +143,23 @@ function places(said) {
   return table("This node in subnets", heads, rows);
 }
 
-/** What paid queries have brought, as far as the daemon says. */
-function queries(payments) {
-  if (!payments) return el("p", { class: "quiet small" }, "No paid query has been answered here.");
-  const amounts = Object.entries(payments).filter(([, value]) => typeof value === "number");
-  return facts(amounts.map(([name, value]) => [name.replaceAll("_", " "), integer(value)]));
+/** What paid queries have brought. */
+function queries(said) {
+  if (!said?.requests) {
+    return el("p", { class: "quiet small" }, "No query that was paid for has been answered here.");
+  }
+  const rows = said.rows.map((row) => ({
+    cells: [row.model, peer(row.peer_id), integer(row.requests), integer(row.tokens), amount(row.rao)],
+  }));
+  return [
+    facts([
+      ["Queries paid", integer(said.requests)],
+      ["Earned by them", tokens(said.earned)],
+      ["Claimed", tokens(said.claimed)],
+      ["Still due", tokens(said.due)],
+      ["Refused unpaid", integer(said.refused)],
+    ]),
+    said.problem ? el("p", { class: "small" }, state("warn", said.problem)) : null,
+    table("Paid queries", ["Model", "Paid by", "#Queries", "#Tokens", "#Earned"], rows),
+  ];
 }

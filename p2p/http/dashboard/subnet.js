@@ -60,7 +60,7 @@ function draw(said, body) {
   const place = body.querySelector(".shown");
   const label = body.querySelector(".choice");
   if (!said?.one) {
-    placed = [];
+    seat([]);
     label.hidden = true;
     const words = said === null ? "This node follows no ledger." : "There is no subnet yet: yuma subnet create";
     show(place, el("p", { class: "quiet" }, words));
@@ -73,8 +73,15 @@ function draw(said, body) {
     subnets.map((row) => el("option", { value: row.netuid, selected: row.netuid === one.netuid }, `subnet ${row.netuid}`)),
   );
   document.getElementById("subnet-title").textContent = `Subnet ${one.netuid}${whole.task ? `: ${whole.task}` : ""}`;
-  placed = whole.rows.map((row) => ({ hotkey: row.hotkey, netuid: one.netuid, uid: row.uid, role: roleOf(row) }));
+  seat(whole.rows.map((row) => ({ hotkey: row.hotkey, netuid: one.netuid, uid: row.uid, role: roleOf(row) })));
   show(place, figures(said), ...lastEpoch(done), metagraph(whole, done, me));
+}
+
+/** Know what the neurons are, and tell the graph where that is new. */
+function seat(rows) {
+  const same = JSON.stringify(rows) === JSON.stringify(placed);
+  placed = rows;
+  if (!same) document.dispatchEvent(new Event("yuma-neurons"));
 }
 
 function figures({ one, height }) {

@@ -20,6 +20,7 @@ export function begin() {
   drawing = new Drawing(section.querySelector(".drawing"), select);
   show(section.querySelector(".legend"), legend());
   new Panel("swarm", 5_000, load, draw).refresh();
+  document.addEventListener("yuma-neurons", () => latest && draw(latest));
   document.addEventListener("click", (event) => {
     const button = event.target.closest("button[data-peer]");
     if (button) select(button.dataset.peer, !section.contains(button));
