@@ -78,6 +78,7 @@ def test_guides_are_listed_and_shown(within: Yuma) -> None:
     assert within("guide", "cook").code == 2
 
 
+@pytest.mark.campaign
 def test_the_first_guide_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each command of it, up to those that need another's swarm, one after the other."""
     monkeypatch.chdir(tmp_path)
