@@ -22,6 +22,7 @@ from models.config import (
     Config,
     GptConfig,
     PretrainedConfig,
+    UpstreamConfig,
     read_config,
 )
 from models.header import parameters_of, read_header
@@ -87,6 +88,9 @@ def _opened(directory: Path) -> Model:
         return _opened_gpt(directory, config)
     if isinstance(config, PretrainedConfig):
         return _opened_pretrained(directory, config)
+    if isinstance(config, UpstreamConfig):
+        digest = _digest_of(directory, (CONFIG,))
+        return Model(directory, config.name, config, Kind.TEXT, digest, 0, "unknown", 0)
     size = (directory / PROGRAM).stat().st_size
     digest = _digest_of(directory, FILES[Kind.TENSOR])
     kind, count = Kind.TENSOR, config.parameters

@@ -208,9 +208,25 @@ def test_run_chooses(swarm: Swarm, tmp_path: Path) -> None:
     assert swarm.asker(*asked, "--ask", "2").out == outcome.out
 
 
+def test_run_says_how_near_texts_are(swarm: Swarm) -> None:
+    asked = ("run", "docs-gpt", PROMPT, "--near", PROMPT, "--near", "an unlike text")
+    lines = swarm.asker(*asked).out.splitlines()
+    assert lines[0] == f"  1.000  {PROMPT}"
+    assert lines[1].endswith("  an unlike text")
+    assert float(lines[1].split()[0]) < 0.999
+
+
+def test_run_chats(swarm: Swarm) -> None:
+    """A model without a template reads the message as it reads a prompt."""
+    asked = ("run", "docs-gpt", PROMPT, "--max-tokens", "5")
+    assert swarm.asker(*asked, "--chat").out == swarm.asker(*asked).out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words", "code"),
     [
+        ((PROMPT, "--chat", "--near", "one"), "do not go together", 2),
+        ((PROMPT, "--near", ""), "the texts cannot be embedded", 1),
         ((PROMPT, "--choose", "one"), "--choose is given at least twice, and with a prompt", 2),
         ((PROMPT, *CHOOSE, "--input", __file__), "a prompt", 2),
         ((PROMPT, *(17 * CHOOSE)), "the choices cannot be asked", 1),
