@@ -1,7 +1,8 @@
 """Continuous batching over tokens: jobs join and leave a running batch one by one.
 
-* `step` reads at most PREFILL_TOKENS of new prompts, so that running answers do not stall, then
-  makes one token for every answer under way. Rows of the cache are kept dense: 0..n-1 are in use.
+* `step` reads at most the model's `prefill_tokens` of new prompts, so that running answers do not
+  stall, then makes one token for every answer under way. Prompts share a step evenly: a short one
+  is not kept waiting by a long one. Rows of the cache are kept dense: 0..n-1 are in use.
 * The token at position i of an answer is a function of (seed, i, logits). A job resumed with the
   tokens already out as its prefix goes on as it would have, wherever that is. Equality is of the
   choices: logits differ in their last bits with the size of the batch, by about 1e-6.
@@ -21,8 +22,6 @@ from ledger.errors import Invalid, Reason
 from models.turns import OWN, Standing, Turns
 from models.types import MAX_LIKELY, TEMPERATURE_UNIT, Finish, Sampling
 
-PREFILL_TOKENS = 256
-"""Prompt tokens read per step: about as long as ten steps of decoding on the shipped model."""
 MAX_WAITING = 64
 """Jobs that wait for a row. At eight rows the last of them waits for eight whole answers."""
 
@@ -34,8 +33,11 @@ class TokenModel(Protocol):
 
     vocabulary: int
     context: int
-    end_of_text: int
+    ends: frozenset[int]
+    """Tokens that say that the text is over."""
     rows: int
+    prefill_tokens: int
+    """Prompt tokens read in a step."""
 
     def prefill(self, row: int, start: int, tokens: Sequence[int]) -> None:
         """Store tokens of a row from position `start` on."""
@@ -84,6 +86,11 @@ class _Answer:
     deadline: float
     standing: Standing
     stored: int = 0
+
+    @property
+    def behind(self) -> int:
+        """How many tokens before its last are not stored yet."""
+        return len(self.tokens) - 1 - self.stored
 
     @property
     def position(self) -> int:
@@ -165,7 +172,7 @@ class Engine:
             raise Invalid(Reason.BAD_REQUEST, f"{detail} with the answer")
         if not all(0 <= token < self.model.vocabulary for token in (*prompt, *prefix)):
             raise Invalid(Reason.BAD_REQUEST, "a token is not of the model's vocabulary")
-        if self.model.end_of_text in prefix:
+        if not self.model.ends.isdisjoint(prefix):
             raise Invalid(Reason.BAD_REQUEST, "the answer to resume is over already")
         if sampling.max_tokens < 1 or sampling.temperature < 0 or sampling.top_k < 0:
             raise Invalid(Reason.BAD_REQUEST, "max_tokens, temperature or top_k is out of range")
@@ -192,10 +199,12 @@ class Engine:
 
     def _read_prompts(self) -> None:
         """Store what the batch was not given yet, but the last token of each: `_decode` does it."""
-        room = PREFILL_TOKENS
-        for row, answer in enumerate(self._rows):
-            count = min(room, len(answer.tokens) - 1 - answer.stored)
-            if count > 0:
+        behind = [(answer.behind, row) for row, answer in enumerate(self._rows) if answer.behind]
+        room = self.model.prefill_tokens
+        for left, (due, row) in zip(range(len(behind), 0, -1), sorted(behind), strict=True):
+            answer = self._rows[row]
+            count = min(due, room // left)
+            if count:
                 part = answer.tokens[answer.stored : answer.stored + count]
                 self.model.prefill(row, answer.stored, part)
                 answer.stored += count
@@ -221,8 +230,8 @@ class Engine:
     def _grown(
         self, answer: _Answer, token: int, likely: tuple[tuple[int, float], ...]
     ) -> list[Event]:
-        """An answer with its next token; end-of-text is not part of it."""
-        if token == self.model.end_of_text:
+        """An answer with its next token; one that ends the text is not part of it."""
+        if token in self.model.ends:
             return [answer.ended(Finish.STOP)]
         answer.tokens.append(token)
         made = Made(answer.job, token, likely)

@@ -46,6 +46,9 @@ MAX_LIKELY = 21
 SURPRISE_UNIT = 1_000_000
 """Logarithms travel as integers, their sign left out: 1,500,000 is ln p = -1.5."""
 
+PRICED_TOKENS = 1000
+"""What a price is for: one token may cost less than a rao."""
+
 
 class Kind(StrEnum):
     """What goes in and what comes out."""
@@ -64,6 +67,7 @@ class Kind(StrEnum):
 
 ANSWERS: Mapping[str, tuple[Kind, ...]] = {
     Kind.TEXT: (Kind.TEXT, Kind.CHAT, Kind.CHOICE, Kind.EMBEDDING),
+    Kind.EMBEDDING: (Kind.EMBEDDING,),
     Kind.TENSOR: (Kind.TENSOR,),
 }
 """The kinds of query that a model of a kind answers; no model is of another kind."""
@@ -97,7 +101,7 @@ class ModelCard:
     engine: Annotated[str, Size(64)]
     """Fingerprint of what runs it: backend, its version, threads."""
     price: int
-    """rao per 1000 output tokens (or per tensor)."""
+    """rao per 1000 output tokens (or per tensor): `cost_of`."""
 
 
 @dataclass(frozen=True)
@@ -226,6 +230,8 @@ class ReceiptBody:
     height: int
     """The server's chain head then."""
     engine: Annotated[str, Size(64)]
+    cost: int = 0
+    """Rao that are due for the answer, at the price agreed; 0 where it is free."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +240,11 @@ class Receipt:
 
     body: ReceiptBody
     signature: SignatureField
+
+
+def cost_of(kind: Kind, price: int, tokens: int) -> int:
+    """What an answer costs in rao, rounded up: by its output tokens, or the price for a tensor."""
+    return -(-price * tokens // PRICED_TOKENS) if kind is Kind.TEXT else price
 
 
 def input_hash(data: bytes) -> Hash:

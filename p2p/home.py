@@ -87,6 +87,11 @@ class Home:
         return self.path / "validators"
 
     @property
+    def payments(self) -> Path:
+        """What this node has promised to pay and was promised: a SQLite file."""
+        return self.path / "payments.db"
+
+    @property
     def wallets(self) -> Path:
         """Encrypted wallets, one file each; for the command line only."""
         return self.path / "wallets"

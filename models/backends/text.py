@@ -1,5 +1,6 @@
 """Text jobs on an engine: bytes to tokens on the way in, tokens to bytes on the way out."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,9 +14,8 @@ from models.chat import chat_of, compiled, render
 from models.engine import Engine, Event, Made, TokenModel
 from models.pipe import Done, Failed, Part, Submit, brief
 from models.reading import Event as ReadEvent
-from models.reading import Reader, Readings, Unreadable
+from models.reading import Reader, Readings, Row, Unreadable, passage_rows
 from models.stops import Ending, Word
-from models.tokenizer import Tokenizer
 from models.types import SURPRISE_UNIT, WRITTEN, Finish, Kind, Likely, Tensor
 
 MAX_SURPRISE = 1000.0
@@ -26,6 +26,26 @@ MAX_LIKELY_BYTES = 1024
 
 class TextModel(TokenModel, Reader, Protocol):
     """A model that both writes and reads."""
+
+    dtype: str
+
+
+class TextTokenizer(Protocol):
+    """Text to tokens and back."""
+
+    longest: int
+    """The most bytes that one token stands for."""
+    before: tuple[int, ...]
+    """The tokens that stand before a prompt."""
+
+    def encode(self, text: str, enough: int = sys.maxsize, special: bool = False) -> list[int]:
+        """The tokens of a text; of a long one those of its beginning, at least `enough`.
+
+        Control tokens that are written in the text count as such if `special`.
+        """
+
+    def decode(self, tokens: Sequence[int]) -> bytes:
+        """The bytes that tokens stand for; they may end inside a UTF-8 character."""
 
 
 @dataclass
@@ -47,7 +67,7 @@ class TextBackend:
     def __init__(
         self,
         model: TextModel,
-        tokenizer: Tokenizer,
+        tokenizer: TextTokenizer,
         fingerprint: str,
         template: str = "",
         bos: str = "",
@@ -57,8 +77,9 @@ class TextBackend:
         self.template, self.bos, self.eos = template, bos, eos
         self.context = model.context
         self.slots = model.rows
-        self.dtype = "float32"
+        self.dtype = model.dtype
         self.fingerprint = fingerprint
+        self._model = model
         self._engine = Engine(model)
         self._readings = Readings(model)
         self._tokenizer = tokenizer
@@ -84,11 +105,12 @@ class TextBackend:
         try:
             self._submit_reading(frame, deadline)
         except Invalid as error:
-            raise error if error.reason is Reason.BUSY else _unusable(error) from None
+            raise error if error.reason is Reason.BUSY else unusable(error) from None
 
     def _submit_writing(self, frame: Submit, deadline: float) -> None:
         chat = frame.kind is Kind.CHAT
-        prompt = self._prompt(self._rendered(frame.input) if chat else frame.input)
+        data = self._rendered(frame.input) if chat else frame.input
+        prompt = self._prompt(data, templated=chat and bool(self.template))
         prefix = _tokens(frame.prefix)
         ending = Ending([stop.encode() for stop in frame.sampling.stop])
         self._engine.submit(frame.job, prompt, prefix, frame.sampling, deadline, frame.standing)
@@ -106,7 +128,7 @@ class TextBackend:
         try:
             chat = chat_of(data)
         except Invalid as error:
-            raise _unusable(error) from None
+            raise unusable(error) from None
         return render(self.template, chat.messages, self.bos, self.eos).encode(errors="replace")
 
     def _submit_reading(self, frame: Submit, deadline: float) -> None:
@@ -119,7 +141,11 @@ class TextBackend:
             self._readings.choose(frame.job, cut, deadline, frame.standing)
         else:
             texts = passages_of(frame.input).texts
-            self._readings.embed(frame.job, lambda: self._encoded(texts), deadline, frame.standing)
+
+            def rows() -> Sequence[Row]:
+                return passage_rows(self._model, self._encoded(texts))
+
+            self._readings.embed(frame.job, rows, deadline, frame.standing)
 
     def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text, as far as the model could read it."""
@@ -141,11 +167,12 @@ class TextBackend:
         """Advance the jobs a little; what there is to say of them."""
         over, self._over = self._over, []
         written = [each for event in self._engine.step(now) for each in self._written(event)]
-        read = [reply for read in self._readings.step(now) for reply in _replies(read)]
+        read = [reply for read in self._readings.step(now) for reply in read_replies(read)]
         return over + written + read
 
-    def _prompt(self, data: bytes) -> list[int]:
-        """The tokens of a prompt, after the end-of-text that each text began with in training."""
+    def _prompt(self, data: bytes, templated: bool) -> list[int]:
+        """The tokens of a prompt, after what stood before each text in training; a template's
+        prompt has all control tokens in its words."""
         if not data:
             raise Invalid(Reason.BAD_REQUEST, "the prompt is empty")
         if len(data) // self._tokenizer.longest >= self.context:
@@ -154,10 +181,11 @@ class TextBackend:
             text = data.decode()
         except UnicodeDecodeError:
             raise Invalid(Reason.BAD_REQUEST, "the prompt is not UTF-8 text") from None
-        tokens = self._tokenizer.encode(text, self.context)
-        if len(tokens) >= self.context:
+        tokens = self._tokenizer.encode(text, self.context, special=templated)
+        tokens = tokens if templated else [*self._tokenizer.before, *tokens]
+        if len(tokens) > self.context:
             raise self._too_long()
-        return [self._tokenizer.end_of_text, *tokens]
+        return tokens
 
     def _too_long(self) -> Invalid:
         detail = f"the prompt has over {self.context} tokens, the model takes {self.context}"
@@ -203,12 +231,12 @@ def _parts(job: int, words: Iterable[Word]) -> list[Reply]:
     ]
 
 
-def _unusable(error: Invalid) -> Invalid:
+def unusable(error: Invalid) -> Invalid:
     """Whatever is wrong with an input, as what an asker is told."""
     return Invalid(Reason.BAD_REQUEST, error.detail or str(error))
 
 
-def _replies(read: ReadEvent) -> list[Reply]:
+def read_replies(read: ReadEvent) -> list[Reply]:
     """The one part of a reading and its end."""
     if isinstance(read, Unreadable):
         return [Failed(read.job, read.why.reason, brief(read.why.detail))]

@@ -34,6 +34,8 @@ class Control:
     home: Home
     stopping: trio.Event = field(default_factory=trio.Event)
     began: float = field(default_factory=trio.current_time)
+    started: bool = False
+    """Whether what the settings name is up."""
     gateway: str | None = None
     """Where applications and browsers find it, once it listens there."""
 

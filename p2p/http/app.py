@@ -26,6 +26,7 @@ from p2p.http import (
     members,
     models,
     node,
+    payments,
     subnets,
     swarm,
     transactions,
@@ -40,7 +41,10 @@ OWNER_ONLY = 0o177
 
 def application(control: Control) -> Starlette:
     """The API of one node."""
-    parts = (node, swarm, members, models, chain, transactions, subnets, epochs, judging, keys)
+    parts = (
+        *(node, swarm, members, models, chain, transactions, subnets, epochs, judging),
+        *(payments, keys),
+    )
     rows = [row for part in parts for row in part.ROUTES]
     routes = [
         Route(path, bound(control, handler), methods=[method]) for method, path, handler in rows

@@ -11,18 +11,33 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from p2p.home import ConfigError
-from p2p.http import chain, epochs, models, node, ollama, openai, subnets, swarm
+from p2p.http import (
+    chain,
+    epochs,
+    guides,
+    health,
+    models,
+    node,
+    ollama,
+    openai,
+    payments,
+    subnets,
+    swarm,
+)
 from p2p.http.api import Control, Row
 from p2p.http.app import bound
 from p2p.http.endpoint import Endpoint
 from p2p.http.faults import unknown
 from p2p.http.gateway import Gateway
 from p2p.http.guard import LOCAL, Guard, is_loopback
+from p2p.http.page import contents, page
 from p2p.http.serving import serving
 
 READABLE: Final = (
     "/v0/id", "/v0/status", "/v0/swarm/peers", "/v0/swarm/graph", "/v0/models", "/v0/models/show",
-    "/v0/chain/head", "/v0/chain/log", "/v0/subnets", "/v0/metagraph",
+    "/v0/chain/head", "/v0/chain/log", "/v0/chain/block", "/v0/chain/committee",
+    "/v0/subnets", "/v0/subnets/one", "/v0/neurons", "/v0/metagraph", "/v0/explain",
+    "/v0/earnings", "/v0/guides", "/healthz", "/readyz", "/metrics",
 )  # fmt: skip
 """Of the local API: what a page may look at. Nothing here changes the node."""
 SEND_BUFFER_BYTES: Final = 2**17
@@ -33,7 +48,7 @@ STALL_MS: Final = 30_000
 
 def web(control: Control, gateway: Gateway, hosts: Iterable[str], everybody: bool) -> ASGIApp:
     """The application, for requests that name one of the hosts."""
-    parts = (node, swarm, models, chain, subnets, epochs)
+    parts = (health, guides, node, swarm, models, chain, subnets, epochs, payments)
     rows: list[Row] = [row for part in parts for row in part.ROUTES]
     routes = [
         Route(path, bound(control, handler), methods=["GET"])
@@ -44,6 +59,8 @@ def web(control: Control, gateway: Gateway, hosts: Iterable[str], everybody: boo
         Route(path, Endpoint(gateway, handler, counted=method == "POST"), methods=[method])
         for method, path, handler in (*openai.ROUTES, *ollama.ROUTES)
     ]
+    routes += page()
+    routes.append(contents(routes))
     app = Starlette(routes=routes, exception_handlers={404: unknown, 405: unknown})
     return Guard(app, frozenset(hosts), control.keys, everybody)
 

@@ -18,7 +18,7 @@ from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId, public_key_of
 from models.answers import validate_answer
 from models.pipe import Part
-from models.types import WRITTEN, Query, Receipt, Tensor, verify_receipt
+from models.types import WRITTEN, Query, Receipt, Tensor, cost_of, verify_receipt
 from p2p.net.links import Answers, Event
 from p2p.net.protocols import End, More, Piece, Refusal
 
@@ -67,7 +67,12 @@ class Evidence:
 
 
 class Broken(Exception):  # noqa: N818 - what happened to the answer
-    """A server stopped before the end of its answer; another may go on."""
+    """A server stopped before the end of its answer; another may go on. `reason`: why it refused
+    to begin, if it did."""
+
+    def __init__(self, text: str, reason: Reason | None = None) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class Lied(Exception):  # noqa: N818
@@ -176,7 +181,7 @@ def refused(reason: Reason, detail: str, query: Query) -> Exception:
     detail = _line(detail)
     if reason == Reason.BAD_REQUEST and not query.prefix:
         return Invalid(reason, detail)
-    return Broken(f"{reason}: {detail}" if detail else str(reason))
+    return Broken(f"{reason}: {detail}" if detail else str(reason), reason)
 
 
 def _line(text: str) -> str:
@@ -186,18 +191,18 @@ def _line(text: str) -> str:
 
 
 async def check(
-    peer: PeerId, receipt: Receipt, query: Query, data: bytes, progress: Progress
+    peer: PeerId, receipt: Receipt, query: Query, data: bytes, progress: Progress, price: int = 0
 ) -> None:
     """Return if the receipt is the peer's, for this query and what came, and if that can be an
-    answer to it. Raises Lied, Broken."""
+    answer to it, which costs no more than the price agreed. Raises Lied, Broken."""
     if len(progress.output) <= INLINE_BYTES:
-        check_now(peer, receipt, query, data, progress)
+        check_now(peer, receipt, query, data, progress, price)
     else:
-        await trio.to_thread.run_sync(check_now, peer, receipt, query, data, progress)
+        await trio.to_thread.run_sync(check_now, peer, receipt, query, data, progress, price)
 
 
 def check_now(
-    peer: PeerId, receipt: Receipt, query: Query, data: bytes, progress: Progress
+    peer: PeerId, receipt: Receipt, query: Query, data: bytes, progress: Progress, price: int = 0
 ) -> None:
     """`check` in this thread. Raises Lied, Broken."""
     body = receipt.body
@@ -207,6 +212,8 @@ def check_now(
         verify_receipt(receipt, query, bytes(progress.output))
         if body.output_tensor != progress.tensor or body.output_tokens != progress.made:
             raise Invalid(Reason.WRONG_OUTPUT, "another number of tokens, or another shape")
+        if body.cost > cost_of(query.kind, price, progress.made):
+            raise Invalid(Reason.WRONG_OUTPUT, "a higher cost than was agreed")
     except Invalid as error:
         raise Lied(f"{peer} signed something else than it sent ({error})") from None
     try:

@@ -4,7 +4,7 @@ What is refused is refused with a reason; a full queue says so at once instead o
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from models.types import (
     Receipt,
     ReceiptBody,
     Tensor,
+    cost_of,
     input_hash,
     output_hash,
     request_hash,
@@ -45,13 +46,14 @@ Send = Callable[..., Awaitable[None]]
 
 @dataclass(frozen=True)
 class _Made:
-    """What a finished job gave, and when it began and gave its first part (trio's clock)."""
+    """What a finished job gave, when it began and gave its first part (trio's clock), its price."""
 
     output: bytes
     tensor: tuple[Tensor, ...]
     done: Done
     began: float
     first: float
+    price: int
 
 
 @dataclass
@@ -64,6 +66,8 @@ class Miner:
     height: Callable[[], Height]
     changed: Callable[[], None]
     """Called when what is served has changed."""
+    prices: Mapping[str, int] = field(default_factory=dict)
+    """Of models by name, in rao per 1000 output tokens (or per tensor); others are free."""
     workers: dict[str, Worker] = field(default_factory=dict)
     _begun: set[int] = field(default_factory=set)
     """The subnets for which a model is being loaded."""
@@ -77,10 +81,13 @@ class Miner:
             task_status.started()
             await trio.sleep_forever()
 
-    async def serve(self, place: str, name: str | None, slots: int, threads: int) -> Worker:
+    async def serve(
+        self, place: str, name: str | None, slots: int, threads: int, price: int | None = None
+    ) -> Worker:
         """Load a model and serve it; returns when it is up.
 
-        `place` is a directory or the name of a shipped model. Raises Invalid: BAD_MODEL, NO_MEMORY.
+        `place` is a directory or the name of a shipped model; `price` None: what `prices` says.
+        Raises Invalid: BAD_MODEL, NO_MEMORY.
         """
         assert self._nursery is not None
         model = await trio.to_thread.run_sync(_model_at, place)
@@ -90,7 +97,8 @@ class Miner:
         if len(self.workers) >= MAX_MODELS:
             raise Invalid(Reason.BAD_MODEL, f"a node serves at most {MAX_MODELS} models")
         catalog.validate_memory(model, slots, catalog.available_memory())
-        worker = Worker(Recipe(model.directory, name, slots, threads), self.changed)
+        price = self.prices.get(name, 0) if price is None else price
+        worker = Worker(Recipe(model.directory, name, slots, threads), self.changed, price=price)
         self.workers[name] = worker
         done = trio.Event()
         failure: list[BaseException] = []
@@ -158,6 +166,14 @@ class Miner:
             raise Invalid(Reason.NO_MODEL, name)
         await worker.stop()
 
+    def set_price(self, name: str, price: int) -> None:
+        """Have a model cost so much from now on. Raises Invalid NO_MODEL."""
+        worker = self.workers.get(name)
+        if worker is None:
+            raise Invalid(Reason.NO_MODEL, name)
+        worker.set_price(price)
+        self.changed()
+
     def close(self) -> None:
         """Refuse new queries from now on; those under way go on."""
         self._closed = True
@@ -197,10 +213,12 @@ class Miner:
 
     # --- answering
 
-    async def answer(self, query: Query, data: bytes, send: Send, standing: Standing = OWN) -> None:
+    async def answer(
+        self, query: Query, data: bytes, send: Send, standing: Standing = OWN, price: int = 0
+    ) -> None:
         """Answer a query: `send(*answered)` gets each Part, and at the end the Receipt.
 
-        Raises Invalid with what to tell the asker.
+        `price`: what was agreed with the asker. Raises Invalid with what to tell it.
         """
         if self._closed:
             raise Invalid(Reason.BUSY, "this node is shutting down")
@@ -210,7 +228,7 @@ class Miner:
             raise Invalid(Reason.NO_MODEL, query.model.hex()[:12])
         began = trio.current_time()
         async with worker.job(query, data, standing) as job:
-            await self._relay(worker, query, job, send, began)
+            await self._relay(worker, query, job, send, began, price)
 
     def _check(self, query: Query, data: bytes) -> None:
         if query.chain != self.chain:
@@ -223,7 +241,7 @@ class Miner:
             raise Invalid(Reason.BAD_REQUEST, f"max_tokens is not within 1..{MAX_NEW_TOKENS}")
 
     async def _relay(
-        self, worker: Worker, query: Query, job: Job, send: Send, began: float
+        self, worker: Worker, query: Query, job: Job, send: Send, began: float, price: int
     ) -> None:
         """Pass a job's parts on, those that are there together in one go; sign at its end."""
         output = bytearray()
@@ -242,7 +260,7 @@ class Miner:
                     batch.append(following)
                 else:
                     worker.largest = max(worker.largest, len(output))
-                    made = _Made(bytes(output), tensor, following, began, first)
+                    made = _Made(bytes(output), tensor, following, began, first, price)
                     batch.append(self._receipt(worker, query, made))
                 following = _at_once(job)
             await send(*batch)
@@ -270,6 +288,7 @@ class Miner:
             time_ms=self.unix_ms(),
             height=self.height(),
             engine=worker.card.engine,
+            cost=cost_of(query.kind, made.price, done.output_tokens),
         )
         return sign_receipt(body, self.pair)
 
@@ -310,6 +329,12 @@ def _served(worker: Worker) -> Served:
         speed=round(worker.speed * 1000),
         netuid=worker.netuid,
     )
+
+
+def prices_of(entries: Sequence[str]) -> dict[str, int]:
+    """The prices that settings such as docs-gpt=10000 name, by model."""
+    pairs = (each.rpartition("=") for each in entries)
+    return {name: int(price) for name, _, price in pairs}
 
 
 def _single(error: BaseException) -> BaseException:

@@ -40,7 +40,15 @@ def lone(tmp_path: Path) -> Iterator[Daemon]:
 
 def test_id(swarm: Swarm) -> None:
     answer = swarm.first.json("id")
-    assert set(answer) == {"peer_id", "public_key", "agent", "network", "chain", "addresses"}
+    assert set(answer) == {
+        "peer_id",
+        "public_key",
+        "agent",
+        "network",
+        "chain",
+        "addresses",
+        "gateway",
+    }
     assert answer["addresses"][0].endswith(f"/p2p/{answer['peer_id']}")
     lines = swarm.first("id").out.splitlines()
     assert lines[0].split() == ["peer_id", answer["peer_id"]]
@@ -134,6 +142,15 @@ def test_models(swarm: Swarm) -> None:
         assert swarm.asker.json("show", name)["digest"] == model["digest"]
     assert id_of(swarm.server) in swarm.asker("show", "docs-gpt").out
     assert swarm.server("ps").out.splitlines()[1].split()[0] == "docs-gpt"
+
+
+def test_nothing_is_paid_for_where_there_is_no_ledger(swarm: Swarm) -> None:
+    for arguments in (["price", "docs-gpt", "5"], ["serve", "docs-gpt", "--price", "5"]):
+        outcome = swarm.server(*arguments)
+        assert (outcome.code, outcome.out) == (1, "")
+        assert outcome.err.startswith("this swarm has no ledger to be paid on\n")
+    for arguments in (["purse", "show"], ["channel", "list"], ["earnings"]):
+        assert swarm.server(*arguments).err.startswith("this node follows no chain\n")
 
 
 def test_run(swarm: Swarm) -> None:

@@ -12,7 +12,6 @@ from ledger.errors import Invalid, Reason
 from models.backends.gpt import GptTokens
 from models.engine import (
     MAX_WAITING,
-    PREFILL_TOKENS,
     Ended,
     Engine,
     Event,
@@ -27,6 +26,7 @@ from models.types import Finish, Sampling
 from tests.models.model_worker import TINY, tiny_gpt
 
 NEVER = 1e9
+NONE: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -36,7 +36,8 @@ class Echo:
     rows: int = 4
     vocabulary: int = 50
     context: int = 400
-    end_of_text: int = 49
+    ends: frozenset[int] = frozenset((49,))
+    prefill_tokens: int = 256
     cache: list[list[int]] = field(default_factory=lambda: [[] for _ in range(64)])
     prefilled: int = 0
 
@@ -147,7 +148,7 @@ def test_ends_when_the_model_says_so() -> None:
     events = drain(engine)
     made = len(events) - 1
     assert events[-1] == Ended(0, Finish.STOP, prompt_tokens=1, output_tokens=made)
-    assert model.end_of_text not in tokens_of(events, 1)[0]
+    assert model.ends.isdisjoint(tokens_of(events, 1)[0])
 
 
 def test_ends_at_the_token_limit_counted_from_the_whole_answer() -> None:
@@ -163,13 +164,13 @@ def test_a_prefix_at_the_limit_makes_no_token() -> None:
 
 
 def test_ends_where_the_context_ends() -> None:
-    engine = Engine(Echo(context=20, end_of_text=-1))
+    engine = Engine(Echo(context=20, ends=NONE))
     Job((1,) * 15, Sampling(max_tokens=100)).submit(engine, 0)
     assert drain(engine)[-1] == Ended(0, Finish.LENGTH, prompt_tokens=15, output_tokens=5)
 
 
 def test_ends_at_the_time_limit_with_what_is_out() -> None:
-    engine = Engine(Echo(rows=1, end_of_text=-1))
+    engine = Engine(Echo(rows=1, ends=NONE))
     Job((1,), Sampling(max_tokens=100)).submit(engine, 0, deadline=3.0)
     Job((1,), Sampling(max_tokens=100)).submit(engine, 1, deadline=3.0)
     events = [event for now in (0.0, 1.0, 2.0, 3.0) for event in engine.step(now)]
@@ -178,7 +179,7 @@ def test_ends_at_the_time_limit_with_what_is_out() -> None:
 
 
 def test_a_cancelled_job_says_nothing_more() -> None:
-    engine = Engine(Echo(rows=1, end_of_text=-1))
+    engine = Engine(Echo(rows=1, ends=NONE))
     for number in range(3):
         Job((1,), Sampling(max_tokens=3)).submit(engine, number)
     engine.step(0.0)
@@ -189,7 +190,7 @@ def test_a_cancelled_job_says_nothing_more() -> None:
 
 
 def test_reading_a_long_prompt_stalls_nobody() -> None:
-    model = Echo(end_of_text=-1, context=3000)
+    model = Echo(ends=NONE, context=3000)
     engine = Engine(model)
     Job((1,), Sampling(max_tokens=100)).submit(engine, 0)
     engine.step(0.0)
@@ -198,9 +199,22 @@ def test_reading_a_long_prompt_stalls_nobody() -> None:
     while len(engine.jobs) == 2:
         before = model.prefilled
         assert any(event.job == 0 for event in engine.step(0.0))
-        assert model.prefilled - before <= PREFILL_TOKENS
+        assert model.prefilled - before <= model.prefill_tokens
         steps += 1
-    assert steps == -(-2000 // (PREFILL_TOKENS + 1))
+    assert steps == -(-2000 // (model.prefill_tokens + 1))
+
+
+def test_a_short_prompt_is_not_kept_waiting_by_long_ones() -> None:
+    model = Echo(ends=NONE, context=3000)
+    engine = Engine(model)
+    for number in range(2):
+        Job((2,) * 2000, Sampling(max_tokens=1)).submit(engine, number)
+    engine.step(0.0)
+    Job((3,) * 80, Sampling(max_tokens=1)).submit(engine, 2)
+    before = model.prefilled
+    (made, ended) = engine.step(0.0)
+    assert made.job == ended.job == 2
+    assert model.prefilled - before == model.prefill_tokens
 
 
 def test_the_queue_is_bounded() -> None:
