@@ -2,28 +2,31 @@
 
 * A text model is config.json, model.safetensors and tokenizer.json. A tensor model is config.json
   and model.pt2, an exported program: the operator's own file only, never taken from a peer.
-* The digest is over the names, sizes and hashes of exactly these files: equal digests answer alike.
+* The digest is that of the manifest of exactly these files: equal digests answer alike.
+* A directory that holds a pickle, or whose JSON asks for code to be run, is refused as a whole.
 * No torch here: the daemon reads models before any worker starts.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ledger.codec import encode, hash_of
 from ledger.errors import Invalid, Reason
 from ledger.types import Hash
 from models.config import MAX_CONFIG_BYTES, Config, GptConfig, read_config
+from models.files import (
+    CONFIG,
+    PROGRAM,
+    TOKENIZER,
+    WEIGHTS,
+    read_small,
+    refuse_code_in,
+    refuse_pickles,
+)
 from models.header import parameters_of, read_header
+from models.manifest import Described, described
 from models.tokenizer import load_tokenizer
 from models.types import Kind
 
-CONFIG, WEIGHTS, TOKENIZER, PROGRAM = (
-    "config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "model.pt2",
-)
 FILES = {Kind.TEXT: (CONFIG, WEIGHTS, TOKENIZER), Kind.TENSOR: (CONFIG, PROGRAM)}
 """The files that decide the answers; a directory may hold others, such as a card."""
 MAX_TOKENIZER_BYTES = 16 * 2**20
@@ -35,44 +38,97 @@ MEGABYTE = 2**20
 
 
 @dataclass(frozen=True)
+class Shape:
+    """What a sound model directory holds, as far as its files' heads tell."""
+
+    config: Config
+    kind: Kind
+    files: tuple[str, ...]
+    """Those that decide the answers."""
+    parameters: int
+    weight_bytes: int
+    """Once loaded; text weights run as float32 whatever they are stored as."""
+
+
+@dataclass(frozen=True)
 class Model:
     """A sound model directory."""
 
     directory: Path
-    config: Config
-    kind: Kind
-    digest: Hash
-    parameters: int
-    weight_bytes: int
-    """Once loaded; text weights run as float32 whatever they are stored as."""
+    shape: Shape
+    described: Described
+    """Its files, hashed."""
+
+    @property
+    def config(self) -> Config:
+        """Its config.json."""
+        return self.shape.config
+
+    @property
+    def kind(self) -> Kind:
+        """What goes in and what comes out."""
+        return self.shape.kind
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers its weights are."""
+        return self.shape.parameters
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of its weights once loaded."""
+        return self.shape.weight_bytes
+
+    @property
+    def digest(self) -> Hash:
+        """Its digest."""
+        return self.described.manifest.digest
 
     @property
     def name(self) -> str:
         """What its config.json calls it."""
         return self.config.name
 
+    @property
+    def may_travel(self) -> bool:
+        """Whether it may go to peers: not a program, which would run there."""
+        return self.kind is not Kind.TENSOR
+
 
 def open_model(directory: Path) -> Model:
     """The model in a directory, all its files checked. Raises Invalid BAD_MODEL."""
+    shape = check_model(directory)
     try:
-        return _opened(directory)
+        return Model(directory, shape, described(directory, shape.files))
     except OSError as error:
-        raise Invalid(
-            Reason.BAD_MODEL, f"{directory}: {error.strerror}: {error.filename}"
-        ) from None
+        raise _unreadable(directory, error) from None
 
 
-def _opened(directory: Path) -> Model:
-    config = read_config(_small_file(directory / CONFIG, MAX_CONFIG_BYTES))
+def check_model(directory: Path) -> Shape:
+    """What a directory holds, its weights not read. Raises Invalid BAD_MODEL."""
+    try:
+        config = read_config(read_small(directory / CONFIG, MAX_CONFIG_BYTES))
+        refuse_pickles(directory)
+        shape = _shape_of(directory, config)
+        refuse_code_in(directory, shape.files, MAX_CONFIG_BYTES)
+    except OSError as error:
+        raise _unreadable(directory, error) from None
+    return shape
+
+
+def _unreadable(directory: Path, error: OSError) -> Invalid:
+    return Invalid(Reason.BAD_MODEL, f"{directory}: {error.strerror}: {error.filename}")
+
+
+def _shape_of(directory: Path, config: Config) -> Shape:
     if isinstance(config, GptConfig):
-        return _opened_gpt(directory, config)
+        return _gpt_shape(directory, config)
     size = (directory / PROGRAM).stat().st_size
-    digest = _digest_of(directory, FILES[Kind.TENSOR])
-    return Model(directory, config, Kind.TENSOR, digest, config.parameters, size)
+    return Shape(config, Kind.TENSOR, FILES[Kind.TENSOR], config.parameters, size)
 
 
-def _opened_gpt(directory: Path, config: GptConfig) -> Model:
-    tokenizer = load_tokenizer(_small_file(directory / TOKENIZER, MAX_TOKENIZER_BYTES))
+def _gpt_shape(directory: Path, config: GptConfig) -> Shape:
+    tokenizer = load_tokenizer(read_small(directory / TOKENIZER, MAX_TOKENIZER_BYTES))
     if tokenizer.size != config.vocabulary:
         detail = f"tokenizer.json has {tokenizer.size} tokens, config.json {config.vocabulary}"
         raise Invalid(Reason.BAD_MODEL, detail)
@@ -80,25 +136,7 @@ def _opened_gpt(directory: Path, config: GptConfig) -> Model:
     if parameters != config.parameters:
         detail = f"{WEIGHTS} holds {parameters} numbers, config.json wants {config.parameters}"
         raise Invalid(Reason.BAD_MODEL, detail)
-    digest = _digest_of(directory, FILES[Kind.TEXT])
-    return Model(directory, config, Kind.TEXT, digest, parameters, 4 * parameters)
-
-
-def _small_file(path: Path, limit: int) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise Invalid(Reason.BAD_MODEL, f"{path.name} is over {limit} bytes")
-    return data
-
-
-def _digest_of(directory: Path, names: tuple[str, ...]) -> Hash:
-    entries = []
-    for name in sorted(names):
-        with (directory / name).open("rb") as file:
-            content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).digest()
-            entries.append((name, file.tell(), content))
-    return hash_of("yuma/model", encode(tuple(entries)))
+    return Shape(config, Kind.TEXT, FILES[Kind.TEXT], parameters, 4 * parameters)
 
 
 def shipped_names() -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ledger.errors import Invalid, Reason
+from models.files import refuse_code
 from models.types import ANSWERS, Kind
 
 MAX_CONFIG_BYTES = 65_536
@@ -55,6 +56,7 @@ Config = GptConfig | TensorConfig
 def read_config(data: bytes) -> Config:
     """The config of a config.json. Raises Invalid BAD_MODEL."""
     fields = _fields(data)
+    refuse_code("config.json", fields)
     kind = fields.pop("kind", None)
     if kind == Kind.TEXT:
         return _gpt_config(fields)

@@ -26,6 +26,7 @@ from p2p.cli import (
     receipts,
     run,
     stake,
+    store,
     subnet,
     swarm,
     testnet,
@@ -45,7 +46,7 @@ def yuma() -> None:
 
 
 for _module in (
-    *(node, doctor, ping, swarm, bootstrap, member, models, run),
+    *(node, doctor, ping, swarm, bootstrap, member, models, store, run),
     *(receipts, wallet, tx, stake, subnet, mining, weights, explain, chain, history, light),
     *(genesis, ledger, epoch, config, log, demo, testnet),
 ):

@@ -37,7 +37,8 @@ def serve(
 ) -> None:
     """Serve a model to the swarm.
 
-    It is a model directory, or the name of a model that comes with the program (docs-gpt).
+    It is a model directory, the name or digest of a stored model, or the name of one that comes
+    with the program (docs-gpt).
     """
     body = {"model": model_reference(model), "name": name, "slots": slots, "threads": threads}
     answer = current_client().post("/v0/serve", body, LOAD_S)
@@ -67,12 +68,13 @@ def stop(name: str) -> None:
 @click.option("--swarm", is_flag=True, help="Models of all nodes, not of this one alone.")
 @json_option
 def list_models(swarm: bool, as_json: bool) -> None:
-    """Show the models that can be asked."""
+    """Show the models that can be asked, and those that are stored."""
     answer = current_client().get("/v0/models", swarm=int(swarm))
     if as_json:
         return print_json(answer)
-    heads = ("NAME", "KIND", "PARAMETERS", "CONTEXT", "DIGEST", "SERVERS", "QUEUE")
-    rows = [
+    heads = ("NAME", "KIND", "PARAMETERS", "CONTEXT", "DIGEST", "SERVERS", "QUEUE", "STORED")
+    stored = {each["digest"]: each for each in answer["stored"]}
+    rows: list[tuple[Cell, ...]] = [
         (
             model["name"],
             model["kind"],
@@ -81,11 +83,23 @@ def list_models(swarm: bool, as_json: bool) -> None:
             model["digest"][:DIGEST_LETTERS],
             len(model["servers"]),
             sum(server["queue"] for server in model["servers"]),
+            _stored_text(stored.pop(model["digest"], None)),
         )
         for model in answer["models"]
     ]
+    rows += [
+        (each["name"], *[None] * 3, each["digest"][:DIGEST_LETTERS], 0, None, _stored_text(each))
+        for each in stored.values()
+    ]
     whose = "in the swarm" if swarm else "on this node"
     print_table(heads, rows, empty=f"no model is served {whose}")
+
+
+def _stored_text(stored: Mapping[str, Any] | None) -> str | None:
+    """What of a model is on this node's disk."""
+    if stored is None:
+        return None
+    return bytes_text(stored["bytes"]) + ("" if stored["whole"] else " of a pull")
 
 
 @click.command(cls=Command)

@@ -23,7 +23,18 @@ from starlette.routing import Route
 
 from ledger.errors import Invalid
 from p2p.home import ConfigError
-from p2p.http import chain, epochs, judging, members, models, node, subnets, swarm, transactions
+from p2p.http import (
+    chain,
+    epochs,
+    judging,
+    members,
+    models,
+    node,
+    store,
+    subnets,
+    swarm,
+    transactions,
+)
 from p2p.http.api import Control, Handler, Refused
 from p2p.net.scopes import briefly
 
@@ -35,7 +46,7 @@ CLOSE_S = 1.0
 
 def application(control: Control) -> Starlette:
     """The API of one node."""
-    parts = (node, swarm, members, models, chain, transactions, subnets, epochs, judging)
+    parts = (node, swarm, members, models, store, chain, transactions, subnets, epochs, judging)
     rows = [row for part in parts for row in part.ROUTES]
     routes = [
         Route(path, _bound(control, handler), methods=[method]) for method, path, handler in rows

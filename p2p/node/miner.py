@@ -64,7 +64,11 @@ class Miner:
     height: Callable[[], Height]
     changed: Callable[[], None]
     """Called when what is served has changed."""
+    locate: Callable[[str], tuple[Path, str]] = lambda name: (catalog.shipped_directory(name), "")
+    """Where a model is that is named, and what it is called here. Raises Invalid BAD_MODEL."""
     workers: dict[str, Worker] = field(default_factory=dict)
+    _models: dict[str, catalog.Model] = field(default_factory=dict)
+    """What each worker was started with."""
     _begun: set[int] = field(default_factory=set)
     """The subnets for which a model is being loaded."""
     _nursery: trio.Nursery | None = None
@@ -80,18 +84,19 @@ class Miner:
     async def serve(self, place: str, name: str | None, slots: int, threads: int) -> Worker:
         """Load a model and serve it; returns when it is up.
 
-        `place` is a directory or the name of a shipped model. Raises Invalid: BAD_MODEL, NO_MEMORY.
+        `place` is a directory, or names a stored or shipped model. Raises Invalid: BAD_MODEL,
+        NO_MEMORY.
         """
         assert self._nursery is not None
-        model = await trio.to_thread.run_sync(_model_at, place)
-        name = name or model.name
+        model, called = await trio.to_thread.run_sync(self._model_at, place)
+        name = name or called or model.name
         if name in self.workers:
             raise Invalid(Reason.BAD_MODEL, f"a model named {name} is served already")
         if len(self.workers) >= MAX_MODELS:
             raise Invalid(Reason.BAD_MODEL, f"a node serves at most {MAX_MODELS} models")
         catalog.validate_memory(model, slots, catalog.available_memory())
         worker = Worker(Recipe(model.directory, name, slots, threads), self.changed)
-        self.workers[name] = worker
+        self.workers[name], self._models[name] = worker, model
         done = trio.Event()
         failure: list[BaseException] = []
         self._nursery.start_soon(self._supervise, worker, done, failure)
@@ -132,6 +137,13 @@ class Miner:
         mined[0].netuid = 0
         self.changed()
 
+    def _model_at(self, place: str) -> tuple[catalog.Model, str]:
+        """The model at a place, and what it is called here."""
+        directory, name = Path(place), ""
+        if "/" not in place and not directory.is_dir():
+            directory, name = self.locate(place)
+        return catalog.open_model(directory.resolve()), name
+
     async def _supervise(
         self, worker: Worker, up: trio.Event, failure: list[BaseException]
     ) -> None:
@@ -147,7 +159,7 @@ class Miner:
             failure.append(reason)
         finally:
             if self.workers.get(worker.recipe.name) is worker:
-                del self.workers[worker.recipe.name]
+                del self.workers[worker.recipe.name], self._models[worker.recipe.name]
             up.set()
             self.changed()
 
@@ -179,6 +191,10 @@ class Miner:
         """The least busy worker of a model that is up."""
         found = [worker for worker in self.ready() if worker.card.digest == digest]
         return min(found, key=lambda worker: worker.running, default=None)
+
+    def model(self, digest: Hash) -> catalog.Model | None:
+        """A model that is served here."""
+        return next((one for one in self._models.values() if one.digest == digest), None)
 
     def mined(self) -> set[int]:
         """The subnets that are mined here."""
@@ -286,13 +302,6 @@ def _at_once(job: Job) -> Part | Done | Failed | None:
         return job.receive_nowait()
     except (trio.WouldBlock, trio.EndOfChannel):
         return None
-
-
-def _model_at(place: str) -> catalog.Model:
-    directory = Path(place)
-    if "/" not in place and not directory.is_dir():
-        directory = catalog.shipped_directory(place)
-    return catalog.open_model(directory.resolve())
 
 
 def _served(worker: Worker) -> Served:

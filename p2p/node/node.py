@@ -23,7 +23,7 @@ from p2p.net.discovery import Dht, mdns
 from p2p.net.host import Host
 from p2p.net.keeper import Keeper
 from p2p.net.links import Links
-from p2p.net.protocols import BLOCKS, FETCH, LIGHT, OFFER, PEERS, QUERY, SNAPSHOT, STATUS
+from p2p.net.protocols import BLOCKS, FETCH, LIGHT, MODEL, OFFER, PEERS, QUERY, SNAPSHOT, STATUS
 from p2p.node.allowance import Allowance, Validators
 from p2p.node.caller import Caller, Greeting
 from p2p.node.chain import Chain, agreed_checkpoint
@@ -34,10 +34,13 @@ from p2p.node.members import Members
 from p2p.node.miner import Miner
 from p2p.node.offers import Offers
 from p2p.node.presence import NO_HEAD, Presence
+from p2p.node.pull import Pulls
 from p2p.node.queries import QueryServer
 from p2p.node.router import Router
+from p2p.node.share import Share
 from p2p.node.visits import Surroundings
 from p2p.node.weigher import Weigher, root_of
+from p2p.store import GIGABYTE, MEGABYTE, ModelStore
 
 log = logging.getLogger("yuma.node")
 
@@ -80,6 +83,9 @@ class Node:
     members: Members | None
     """None in a swarm that is open to all."""
     allowance: Allowance
+    store: ModelStore
+    share: Share
+    pulls: Pulls
     judging: Judging | None = None
     """None in a swarm without a ledger."""
     _nursery: trio.Nursery | None = None
@@ -116,13 +122,22 @@ class Node:
             position=lambda: node.position(),
             heard_of=lambda height: node.heard_of(height),
         )  # fmt: skip
-        miner = Miner(pair, chain, unix_ms, lambda: node.position()[0], presence.changed)
+        store = ModelStore(home.models, settings.models_max * GIGABYTE)
+        miner = Miner(
+            pair, chain, unix_ms, lambda: node.position()[0], presence.changed, store.locate
+        )
         directory = Directory(pair.peer_id, presence, miner.announced, host.rtts)
         links = Links(host)
         caller = Caller(pair, chain, host, links, keeper.addresses_of)
         router = Router(caller, gossip, miner, directory, unix_ms)
         offers = Offers(pair, chain, host, keeper, miner, unix_ms)
-        dht = Dht(host, keeper) if settings.dht and own_pass is None else None  # it has no door
+        dht = None
+        if settings.dht and own_pass is None:  # it has no door
+            dht = Dht(host, keeper, store.digests if settings.share else tuple)
+        share = Share(store, miner.model, settings.upload_rate * MEGABYTE)
+        pulls = Pulls(
+            store, host, keeper, directory, dht, blame=lambda peer, why: node.cut_off(peer, why)
+        )
         follow = None
         if isinstance(ledger, Chain):
             follow = Follow(
@@ -138,7 +153,7 @@ class Node:
         )  # fmt: skip
         node = cls(
             pair, chain, settings, host, gossip, keeper, presence, miner, directory, links,
-            router, offers, dht, follow, members, allowance,
+            router, offers, dht, follow, members, allowance, store, share, pulls,
         )  # fmt: skip
         if follow is not None:
             weigher = Weigher(home, pair, follow, root_of(settings.root))
@@ -215,6 +230,8 @@ class Node:
         self.host.handle(PEERS.id, self.presence.serve_peers)
         self.host.handle(QUERY.id, QueryServer(self.miner, self.allowance).handle)
         self.host.handle(OFFER.id, self.router.take_offer)
+        if self.settings.share:
+            self.host.handle(MODEL.id, self.share.serve)
         if self.members is not None:
             self.members.attach()
         self.host.on_change(self._peer_changed)
