@@ -80,7 +80,7 @@ class Partial:
         return self.manifest.size - sum(self._chunk(number).size for number in self.missing)
 
     def take(self, number: int, data: bytes) -> None:
-        """Keep a chunk if it is the right one; any thread may. Raises Invalid WRONG_CHUNK, OSError."""
+        """Keep a chunk if it is right; any thread may. Raises Invalid WRONG_CHUNK, OSError."""
         chunk = self._chunk(number)
         chunk.check(data)
         self._writer.write(chunk.name, chunk.offset, data)

@@ -1,7 +1,8 @@
-"""The models that a home holds: a directory for each, named by its digest, and what they are called.
+"""The models that a home holds: a directory for each, named by its digest, and their names.
 
-A model appears whole or not at all: it is made below `.partial`, checked there as any model directory
-is, and then renamed. What a killed daemon leaves of an import is removed, of a pull gone on with.
+A model appears whole or not at all: it is made below `.partial`, checked there as any model
+directory is, and then renamed. What a killed daemon leaves of an import is removed, of a pull gone
+on with.
 """
 
 import json

@@ -15,7 +15,7 @@ from ledger.parts import LEAVES_BYTES
 from ledger.snapshot import MAX_KEY_BYTES
 from ledger.tables import Share
 from ledger.types import ChainField, HashField, Size, exactly
-from models.manifest import CHUNK_BYTES, MAX_MANIFEST_BYTES, Manifest
+from models.manifest import MAX_MANIFEST_BYTES, Manifest
 from models.types import (
     MAX_PREFIX_BYTES,
     ModelCard,
@@ -251,10 +251,10 @@ class GetChunk:
 
 @dataclass(frozen=True)
 class ModelChunk:
-    """A chunk; several may be asked for before the first comes, and come in that order."""
+    """A chunk, whose bytes follow this frame; several come in the order they were asked for."""
 
     number: int
-    data: Annotated[bytes, Size(CHUNK_BYTES)]
+    size: int
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,14 @@
 """Getting the chunks of a model from those who have it, from all of them at once.
 
-Each peer is asked for a few chunks ahead on one held stream. Who is slow loses its chunks to others at
-the end, who fails a few times is asked no more, and who gives a wrong chunk is cut off.
+Each peer is asked for a few chunks ahead on one held stream. Who is slow loses its chunks to others
+at the end, who fails a few times is asked no more, and who gives a wrong chunk is cut off.
 """
 
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -154,14 +154,27 @@ class Chunks:
                 continue
             with trio.fail_after(CHUNK_S):
                 answer = await frames.receive()
-            if isinstance(answer, ModelChunk) and answer.number == asked[0]:
-                await self._keep(peer, asked[0], answer.data)
+                data = await self._follow(frames, answer, asked[0])
+            if data is not None:
+                await self._keep(peer, asked[0], data)
                 asked.popleft()
             elif isinstance(answer, Busy):
                 self._due.append(asked.popleft())
                 await trio.sleep(BUSY_S)
             else:
                 raise Invalid(Reason.NO_MODEL, "it has the model no longer")
+
+    async def _follow(self, frames: Frames, answer: Any, number: int) -> bytes | None:
+        """The bytes of a chunk that was asked for, if that is what is answered.
+
+        Raises Invalid WRONG_CHUNK for another, or one of another size.
+        """
+        if not isinstance(answer, ModelChunk):
+            return None
+        chunk = self.partial.manifest.chunk(number)
+        if chunk is None or (answer.number, answer.size) != (number, chunk.size):
+            raise Invalid(Reason.WRONG_CHUNK, "another than was asked for")
+        return await frames.follow(chunk.size)
 
     def _take_some(self, count: int) -> list[int]:
         """Chunks to ask for: those that nobody is asked for, or else one that is long in coming."""

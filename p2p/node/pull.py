@@ -1,4 +1,4 @@
-"""Gets models that peers have into the store: who has one, its manifest, its chunks, its last check."""
+"""Gets models of peers into the store: who has one, its manifest, its chunks, a last check."""
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable

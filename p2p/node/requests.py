@@ -14,7 +14,7 @@ import trio
 
 from gossip.validation import Bucket
 from p2p.net.protocols import Protocol
-from p2p.net.streams import Frames
+from p2p.net.streams import Bulk, Frames
 
 IDLE_S: Final = 60.0
 """A stream on which nothing is asked for so long ends."""
@@ -61,7 +61,10 @@ class _Room:
         with trio.move_on_after(WRITE_S) as scope:
             self.writing[number] = scope
             try:
-                await frames.send(answered)
+                if isinstance(answered, Bulk):
+                    await frames.send_bulk(answered)
+                else:
+                    await frames.send(answered)
             finally:
                 self.writing.pop(number, None)
         if scope.cancelled_caught:

@@ -17,6 +17,7 @@ from ledger.types import Hash
 from models.catalog import Model
 from models.manifest import Described, Manifest, read_chunk, read_kept
 from p2p.net.protocols import MODEL, Busy, GetChunk, GetManifest, Gone, ModelChunk
+from p2p.net.streams import Bulk
 from p2p.node.requests import Requests
 from p2p.store import ModelStore
 
@@ -55,7 +56,7 @@ class Share:
         """Answer a peer's requests."""
         await self._requests.serve(stream, MODEL, self._answer)
 
-    async def _answer(self, request: GetManifest | GetChunk) -> Manifest | ModelChunk | Gone | Busy:
+    async def _answer(self, request: GetManifest | GetChunk) -> Manifest | Bulk | Gone | Busy:
         place = await self._place(request.digest)
         if place is None:
             return Gone()
@@ -78,7 +79,7 @@ class Share:
             self._open.pop(request.digest, None)
             return Gone()
         self.given += len(data)
-        return ModelChunk(request.number, data)
+        return Bulk(ModelChunk(request.number, len(data)), data)
 
     async def _place(self, digest: Hash) -> Place | None:
         """Where a model is that may be given."""

@@ -4,8 +4,8 @@
 
 * a random model of so many megabytes is imported by two daemons, and a third pulls it from both, by
   its digest; from the request to the answer that it is in the store, all on disk.
-* beside it, in the same run: as many bytes over one held stream of our own host, from one process to
-  another, which reads them and does nothing with them.
+* beside it, in the same run: as many bytes over one held stream of our own host, from one process
+  to another, which reads them and does nothing with them.
   Aim: at least 0.6 of the raw stream.
 """
 
@@ -67,7 +67,9 @@ def pulled(place: Path, model: Path, runs: int) -> list[float]:
     with daemon(place / "a") as a, daemon(place / "b", "--bootstrap", a.address) as b:
         for source in (a, b):
             body = {"directory": str(model), "name": "bench"}
-            digest = done(Client(Home(source.home)).stream("/v0/import", body, PATIENCE_S))["digest"]
+            digest = done(Client(Home(source.home)).stream("/v0/import", body, PATIENCE_S))[
+                "digest"
+            ]
         join = [flag for one in (a, b) for flag in ("--bootstrap", one.address)]
         with daemon(place / "c", *join) as c:
             client = Client(Home(c.home))
