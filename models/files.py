@@ -54,9 +54,7 @@ def refuse_code(name: str, fields: Mapping[str, Any]) -> None:
     """Return if a JSON file of a model asks for no code to be run. Raises Invalid BAD_MODEL."""
     for key in ASKS_FOR_CODE:
         if fields.get(key):
-            detail = (
-                f"{name} asks for code of its author's to be run ({key}), which yuma never does"
-            )
+            detail = f"{name} asks for its author's code to be run ({key}), which yuma never does"
             raise Invalid(Reason.BAD_MODEL, detail)
 
 

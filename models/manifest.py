@@ -164,22 +164,20 @@ def describe(
     files = []
     for name, stamp in zip(sorted(names), stamps, strict=True):
         hashes = bytearray()
-        for offset, data in _chunks_in(directory / name):
+        for offset, data in _chunks_in(directory / name, stamp.size):
             hashes += chunk_hash(data)
             if each is not None:
                 each(name, offset, data)
         files.append(File(name, stamp.size, bytes(hashes)))
-        if stamp_of(directory / name) != stamp or len(hashes) != HASH_BYTES * files[-1].chunks:
+        if stamp_of(directory / name) != stamp:
             raise Invalid(Reason.BAD_MODEL, f"{name} changed while it was read")
     return Described(Manifest(tuple(files)), tuple(stamps))
 
 
-def _chunks_in(path: Path) -> Iterator[tuple[int, bytes]]:
-    offset = 0
+def _chunks_in(path: Path, size: int) -> Iterator[tuple[int, bytes]]:
     with path.open("rb", buffering=0) as file:
-        while data := _read_at(file.fileno(), offset, CHUNK_BYTES):
-            yield offset, data
-            offset += len(data)
+        for offset in range(0, size, CHUNK_BYTES):
+            yield offset, _read_at(file.fileno(), offset, min(CHUNK_BYTES, size - offset))
 
 
 def _read_at(descriptor: int, offset: int, size: int) -> bytes:

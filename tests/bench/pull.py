@@ -9,7 +9,6 @@
   Aim: at least 0.6 of the raw stream.
 """
 
-import json
 import os
 import shutil
 import sys
@@ -23,37 +22,18 @@ from typing import Any
 import trio
 
 from ledger.keys import KeyPair
-from models.config import GptConfig, config_bytes
-from models.tokenizer import Tokenizer
 from p2p.cli.client import Client
 from p2p.home import Home
 from p2p.net.host import Host
 from tests.bench.common import LISTEN, arguments, daemon, line_of, process, show
+from tests.models.model_files import write_random
 
 PROTOCOL = "/bench/raw/1"
 WRITE_BYTES = 2**20
 MEGABYTE = 10**6
 QUICK_MEGABYTES = 12
 PATIENCE_S = 120.0
-WIDTH = 1024
-
-
-def write_model(directory: Path, megabytes: int) -> Path:
-    """A model directory with random weights, sound as far as its header tells."""
-    directory.mkdir()
-    width = WIDTH if megabytes > 100 else 128
-    layers = max(1, megabytes * MEGABYTE // (2 * 12 * width**2))
-    config = GptConfig("bench", 257, 64, layers, 4, width)
-    size = 2 * config.parameters
-    tensor = {"dtype": "F16", "shape": [config.parameters], "data_offsets": [0, size]}
-    header = json.dumps({"all": tensor}).encode()
-    with (directory / "model.safetensors").open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
-        while size:
-            size -= file.write(os.urandom(min(size, WRITE_BYTES)))
-    Tokenizer([]).save(directory / "tokenizer.json")
-    (directory / "config.json").write_bytes(config_bytes(config))
-    return directory
+WIDTH = 512
 
 
 def done(lines: Iterator[dict[str, Any]]) -> dict[str, Any]:
@@ -127,7 +107,8 @@ def measure(megabytes: int, runs: int) -> Iterator[dict[str, Any]]:
     """The pull and the raw stream, in turns."""
     place = Path(tempfile.mkdtemp(prefix="yuma-"))
     try:
-        model = write_model(place / "model", megabytes)
+        layers = max(1, megabytes * MEGABYTE // (2 * 12 * WIDTH**2))
+        model = write_random(place / "model", layers, WIDTH)
         size = sum(path.stat().st_size for path in model.iterdir())
         before = raw(size, runs)
         pulls = pulled(place, model, runs)
