@@ -68,7 +68,7 @@ def stop(name: str) -> None:
 @click.option("--swarm", is_flag=True, help="Models of all nodes, not of this one alone.")
 @json_option
 def list_models(swarm: bool, as_json: bool) -> None:
-    """Show the models that can be asked, and those that are stored."""
+    """Show the models that can be asked, and those stored."""
     answer = current_client().get("/v0/models", swarm=int(swarm))
     if as_json:
         return print_json(answer)

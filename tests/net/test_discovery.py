@@ -12,7 +12,7 @@ from multiaddr import Multiaddr
 from ledger.keys import KeyPair
 from ledger.types import Hash
 from p2p.net import discovery
-from p2p.net.discovery import MAX_ADDRESSES, MAX_RECORDS, Dht
+from p2p.net.discovery import MAX_ADDRESSES, Dht
 from p2p.net.host import Host
 from p2p.net.keeper import Keeper
 
@@ -65,14 +65,15 @@ async def test_who_has_a_model_is_found(tmp_path, monkeypatch: pytest.MonkeyPatc
         assert await a.dht.providers(Hash(b"n" * 32)) == []
 
 
-async def test_records_of_others_are_bounded(tmp_path) -> None:
+async def test_records_of_others_are_bounded(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Anyone can say that it has anything, under as many keys as it likes."""
+    monkeypatch.setattr(discovery, "MAX_RECORDS", 64)
     held = Finder(tmp_path).dht._dht.provider_store
     addresses = [Multiaddr(f"/ip4/10.0.0.1/tcp/{port}") for port in range(1, 30)]
     peer = ID.from_base58(KeyPair.generate().peer_id)
-    for number in range(MAX_RECORDS + 10):
+    for number in range(74):
         held.add_provider(number.to_bytes(32, "big"), PeerInfo(peer, addresses))
-    assert held.size() == MAX_RECORDS
+    assert held.size() == 64
     assert held.get_providers(bytes(32)) == []
-    (last,) = held.get_providers((MAX_RECORDS + 9).to_bytes(32, "big"))
+    (last,) = held.get_providers((73).to_bytes(32, "big"))
     assert last.addrs == addresses[:MAX_ADDRESSES]
