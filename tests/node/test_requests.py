@@ -44,7 +44,8 @@ async def test_the_room_is_taken_from_whoever_holds_it_longest(autojump_clock: A
 
 
 async def test_an_allowance_is_used_up_by_what_an_answer_costs(autojump_clock: Any) -> None:
-    guest = Requests()._guest(LIGHT, b"peer")
+    requests = Requests()
+    guest = requests._guest(LIGHT, b"peer")
     began = trio.current_time()
     await requests._pay(guest, round(requests.burst))
     assert trio.current_time() == began
