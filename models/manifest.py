@@ -214,13 +214,28 @@ def read_chunk(directory: Path, files: Described, number: int) -> bytes | None:
 
 def read_kept(directory: Path) -> Described | None:
     """What is kept beside a model's files, if it still counts."""
-    limit = MAX_MANIFEST_BYTES + MAX_FILES * (MAX_NAME_BYTES + 64)
     try:
-        kept = unpack(Described, (directory / KEPT).read_bytes(), limit)
+        kept = _read(directory / KEPT)
         now = tuple(stamp_of(directory / name) for name in kept.manifest.names)
     except (OSError, Invalid):
         return None
     return kept if kept.stamps == now else None
+
+
+def _read(path: Path) -> Described:
+    limit = MAX_MANIFEST_BYTES + MAX_FILES * (MAX_NAME_BYTES + 64)
+    return unpack(Described, path.read_bytes(), limit)
+
+
+def keep_again(directory: Path) -> bool:
+    """Have what is kept count again, as after a directory was copied; whether the files are still
+    those that it names. Raises OSError, Invalid."""
+    if read_kept(directory) is None:
+        manifest = _read(directory / KEPT).manifest
+        if describe(directory, manifest.names).manifest != manifest:
+            return False
+        keep(directory, manifest)
+    return True
 
 
 def keep(directory: Path, manifest: Manifest) -> None:

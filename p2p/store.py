@@ -24,6 +24,7 @@ from models.manifest import (
     Manifest,
     describe,
     keep,
+    keep_again,
     read_kept,
     validate_manifest,
 )
@@ -112,6 +113,11 @@ class ModelStore:
         """
         found = self.find(reference)
         if found is not None and found.is_whole:
+            if not keep_again(found.directory):
+                detail = (
+                    f"{reference} has changed on disk: remove it with yuma rm, and get it again"
+                )
+                raise Invalid(Reason.BAD_MODEL, detail)
             return found.directory, found.name
         return shipped_directory(reference), ""
 
@@ -128,8 +134,9 @@ class ModelStore:
 
     def check_name(self, name: str, digest: str) -> None:
         """Return if a model of a digest may be called so. Raises Invalid BAD_MODEL."""
-        if not name.isprintable() or not 0 < len(name.encode(errors="replace")) <= MAX_NAME_BYTES:
-            detail = f"a model's name is a line of at most {MAX_NAME_BYTES} bytes"
+        long = not 0 < len(name.encode(errors="replace")) <= MAX_NAME_BYTES
+        if long or "/" in name or not name.isprintable():
+            detail = f"a model's name is a line of at most {MAX_NAME_BYTES} bytes without a slash"
             raise Invalid(Reason.BAD_MODEL, detail)
         taken = self._names().get(name)
         if taken is None and name in shipped_names():
@@ -202,15 +209,15 @@ class ModelStore:
         self.check_room(manifest.size, _used(directory))
         return Partial(directory, manifest)
 
-    def finish(self, partial: Partial) -> Stored:
+    def finish(self, partial: Partial, name: str) -> Stored:
         """Check a model whose chunks are all here and on disk, and have it appear.
 
-        It is called what its config.json says, or by its digest where another is called so. What is
-        no model is removed. Raises Invalid BAD_MODEL, OSError.
+        Without a name it is called what its config.json says; where another is called so, by its
+        digest. What is no model is removed. Raises Invalid BAD_MODEL, OSError.
         """
         digest = partial.manifest.digest.hex()
         try:
-            name = check_model(partial.directory).config.name
+            name = name or check_model(partial.directory).config.name
             with self._lock:
                 try:
                     self.check_name(name, digest)
@@ -231,7 +238,9 @@ class ModelStore:
         place = self.path / digest
         with self._lock:
             self.check_name(name, digest)
-            if not (place / KEPT).is_file():
+            if (place / KEPT).is_file():
+                shutil.rmtree(stage)
+            else:
                 shutil.rmtree(place, ignore_errors=True)
                 stage.rename(place)
                 sync_directory(self.path)

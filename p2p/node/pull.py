@@ -90,7 +90,7 @@ class Pulls:
 
         Raises Invalid: NO_MODEL, BAD_MODEL, NO_ROOM, BUSY; OSError of the disk.
         """
-        digest = self._digest_of(reference)
+        digest, name = self._meant(reference)
         found = await trio.to_thread.run_sync(self.store.find, digest.hex())
         if found is not None and found.is_whole:
             return Pulled(found, {})
@@ -104,7 +104,7 @@ class Pulls:
                 nursery.start_soon(one.look)
                 nursery.start_soon(one.tell_on)
                 try:
-                    model = await one.run(reference)
+                    model = await one.run(name)
                 except (Invalid, OSError) as error:  # raised within, it would be in a group
                     failure = error
                 nursery.cancel_scope.cancel()
@@ -115,13 +115,15 @@ class Pulls:
             raise failure
         return Pulled(model, one.sources)
 
-    def _digest_of(self, reference: str) -> Hash:
+    def _meant(self, reference: str) -> tuple[Hash, str]:
+        """The model that is meant, and its name if it was meant by that."""
         servers = self.directory.of(reference)
         if any(one.served.kind == Kind.TENSOR for one in servers):
             detail = f"{reference} is a program, and those are never taken from peers"
             raise Invalid(Reason.BAD_MODEL, detail)
         if servers:
-            return servers[0].served.digest
+            served = servers[0].served
+            return served.digest, reference if served.name == reference else ""
         try:
             digest = bytes.fromhex(reference)
         except ValueError:
@@ -129,7 +131,7 @@ class Pulls:
         if len(reference) != DIGEST_DIGITS or 2 * len(digest) != DIGEST_DIGITS:
             detail = f"nobody in the swarm serves a model named {reference!r:.120}"
             raise Invalid(Reason.NO_MODEL, f"{detail}; one that is only stored goes by its digest")
-        return Hash(digest)
+        return Hash(digest), ""
 
 
 @dataclass
@@ -164,11 +166,11 @@ class _One:
         found = dict.fromkeys((*serving, *self._provide, *connected))
         return [peer for peer in found if peer != host.peer_id and not host.is_banned(peer)]
 
-    async def run(self, reference: str) -> Stored:
-        """Get it. Raises as `Pulls.pull` does."""
+    async def run(self, name: str) -> Stored:
+        """Get it, and call it so. Raises as `Pulls.pull` does."""
         manifest = await self._manifest()
         if manifest is None:
-            detail = f"nobody who can be reached has the model {reference!r:.120}"
+            detail = f"nobody who can be reached has the model {self.digest.hex()}"
             raise Invalid(Reason.NO_MODEL, detail)
         partial = await trio.to_thread.run_sync(self.pulls.store.begin, manifest)
         try:
@@ -176,7 +178,7 @@ class _One:
         finally:
             with briefly(60):  # what came stays, whatever ends this
                 await trio.to_thread.run_sync(partial.close)
-        return await trio.to_thread.run_sync(self.pulls.store.finish, partial)
+        return await trio.to_thread.run_sync(self.pulls.store.finish, partial, name)
 
     # --- its manifest
 

@@ -115,8 +115,9 @@ def measure(megabytes: int, runs: int) -> Iterator[dict[str, Any]]:
         raws = before + raw(size, runs)
     finally:
         shutil.rmtree(place)
-    for what, seconds in ((f"pull of {size // MEGABYTE} MB from two", pulls), ("raw", raws)):
-        yield {"what": what, "s": round(median(seconds), 2), "MB_per_s": rate(size, seconds)}
+    for what, seconds in (("pull from two", pulls), ("raw", raws)):
+        row = {"what": what, "MB": size // MEGABYTE, "s": round(median(seconds), 2)}
+        yield row | {"MB_per_s": rate(size, seconds)}
     yield {"what": "pull / raw", "rate_x": round(median(raws) / median(pulls), 2)}
 
 

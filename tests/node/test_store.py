@@ -1,6 +1,7 @@
 """The store of a home: models appear whole, go by name and digest, and fit or are refused."""
 
 import os
+import shutil
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from ledger.errors import Invalid, Reason
 from models.catalog import open_model, shipped_directory
-from models.manifest import Manifest, described, read_chunk
+from models.manifest import Manifest, described, read_chunk, read_kept
 from p2p import store as module
 from p2p.store import ModelStore, Stored
 from tests.models.model_files import write_random
@@ -77,7 +78,8 @@ def test_two_models_cannot_be_called_the_same(
     other = write_random(tmp_path / "other", layers=1, seed=1)
     assert "is called a here" in refusal(lambda: add(store, other, "a"), Reason.BAD_MODEL)
     assert "is called docs-gpt" in refusal(lambda: add(store, other, "docs-gpt"), Reason.BAD_MODEL)
-    refusal(lambda: add(store, other, "a\nb"), Reason.BAD_MODEL)
+    for name in ("a\nb", "a/b", "x" * 129):
+        refusal(lambda name=name: add(store, other, name), Reason.BAD_MODEL)  # type: ignore[misc]
     assert len(store.models()) == 1
     assert add(store, shipped_directory("docs-gpt")).name == "docs-gpt"
 
@@ -142,7 +144,7 @@ def test_chunks_come_in_any_order(store: ModelStore, source: Path) -> None:
     for number in reversed(range(len(chunks))):
         partial.take(number, chunks[number])
     partial.close()
-    model = store.finish(partial)
+    model = store.finish(partial, "")
     assert (model.name, store.models()) == ("random-0", [model])
     for name in manifest.names:
         assert (model.directory / name).read_bytes() == (source / name).read_bytes()
@@ -190,7 +192,7 @@ def test_files_that_are_no_model_are_removed_at_the_end(
     for number in range(files.manifest.chunks):
         partial.take(number, read_chunk(source, files, number) or b"")
     partial.close()
-    refusal(lambda: store.finish(partial), Reason.BAD_MODEL)
+    refusal(lambda: store.finish(partial, ""), Reason.BAD_MODEL)
     assert store.models() == []
 
 
@@ -210,3 +212,32 @@ def test_damaged_names_name_nothing(store: ModelStore, source: Path) -> None:
         assert store.find(model.digest) is not None
     os.unlink(store.path / "names.json")
     assert add(store, source, "a").name == "a"
+
+
+def test_a_store_that_was_copied_is_hashed_once_more(
+    store: ModelStore, source: Path, tmp_path: Path
+) -> None:
+    add(store, source, "a")
+    copy = ModelStore(shutil.copytree(store.path, tmp_path / "copy"), 0)
+    (model,) = copy.models()
+    assert read_kept(model.directory) is None
+    assert copy.locate("a") == (model.directory, "a")
+    assert read_kept(model.directory) is not None
+
+
+def test_what_has_changed_on_disk_is_not_served(store: ModelStore, source: Path) -> None:
+    model = add(store, source, "a")
+    with (model.directory / "model.safetensors").open("r+b") as file:
+        file.seek(10_000)
+        file.write(b"rot")
+    assert "has changed on disk" in refusal(lambda: store.locate("a"), Reason.BAD_MODEL)
+
+
+def test_who_pulls_by_a_name_has_it_under_that(store: ModelStore, source: Path) -> None:
+    for name, called in (("given", "given"), ("docs-gpt", manifest_of(source).digest.hex()[:12])):
+        partial = store.begin(manifest_of(source))
+        for number, data in enumerate(chunks_of(source)):
+            partial.take(number, data)
+        partial.close()
+        assert store.finish(partial, name).name == called
+        assert [one.name for one in store.models()] == [called]
