@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ledger.errors import Invalid, Reason
+from models.files import refuse_code
 from models.types import Kind
 
 MAX_CONFIG_BYTES = 65_536
@@ -105,6 +106,7 @@ Config = GptConfig | TensorConfig | PretrainedConfig | UpstreamConfig
 def read_config(data: bytes) -> Config:
     """The config of a config.json. Raises Invalid BAD_MODEL."""
     fields = _fields(data)
+    refuse_code("config.json", fields)
     if "model_type" in fields:
         return _pretrained_config(fields)
     kind = fields.pop("kind", None)

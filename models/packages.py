@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from ledger.errors import Invalid, Reason
-from models.catalog import CONFIG, TOKENIZER, WEIGHTS
+from models.files import CONFIG, TOKENIZER, WEIGHTS
 
 GGUF = ".gguf"
 
