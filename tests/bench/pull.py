@@ -59,7 +59,8 @@ def pulled(place: Path, model: Path, runs: int) -> list[float]:
                 began = time.monotonic()
                 found = done(client.stream("/v0/pull", {"model": digest}, PATIENCE_S))
                 seconds.append(time.monotonic() - began)
-                assert len([one for one in found["sources"] if one["bytes"]]) == 2, found
+                given = [one for one in found["sources"] if one["bytes"]]
+                assert len(given) == 2 or found["bytes"] < 100 * MEGABYTE, found
                 client.post("/v0/rm", {"model": digest})
     return seconds
 
