@@ -48,7 +48,7 @@ def testnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
             stderr=log, cwd=ROOT, env=environment(), start_new_session=True,
         )  # fmt: skip
     try:
-        wait_until(lambda: "nodes are up" in said.read_text())
+        wait_until(lambda: "nodes are up" in said.read_text(), 240.0)
         yield json.loads((place / "testnet.json").read_text())
     finally:
         process.send_signal(signal.SIGINT)
