@@ -67,6 +67,7 @@ class Encoder:
 
     def __init__(self, network: Any, pool: Pool, context: int, filler: int) -> None:
         self.context = context
+        self.dtype = str(network.dtype).removeprefix("torch.")
         self._network = network
         self._pool = pool
         self._filler = filler
@@ -90,7 +91,7 @@ class EncoderBackend:
     def __init__(self, model: Encoder, tokenizer: Tokenizer, slots: int, name: str) -> None:
         self.context = model.context
         self.slots = slots
-        self.dtype = str(model._network.dtype).removeprefix("torch.")
+        self.dtype = model.dtype
         self.fingerprint = name
         self._readings = Readings(model)
         self._tokenizer = tokenizer

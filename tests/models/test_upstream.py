@@ -138,7 +138,7 @@ def test_what_the_engine_cannot_do_fails_one_job(worker: Worker) -> None:
     [
         (
             Submit(1, Kind.EMBEDDING, b"", (), Sampling(), b"", 9),
-            "writes text and does nothing else",
+            "writes text and nothing else",
         ),
         (text_job(1, "x", likely=1), "does not tell how likely"),
         (Submit(1, Kind.CHAT, b"", (), Sampling(), b"\1a\0\0", 9), "is not resumed"),
