@@ -244,7 +244,7 @@ class Receipt:
 
 def cost_of(kind: Kind, price: int, tokens: int) -> int:
     """What an answer costs in rao, rounded up: by its output tokens, or the price for a tensor."""
-    return -(-price * tokens // PRICED_TOKENS) if kind is Kind.TEXT else price
+    return -(-price * tokens // PRICED_TOKENS) if kind in WRITTEN else price
 
 
 def input_hash(data: bytes) -> Hash:

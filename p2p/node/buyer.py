@@ -17,7 +17,7 @@ import trio
 from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId
 from models.pipe import Part
-from models.types import Kind, Query, Receipt, cost_of
+from models.types import WRITTEN, Query, Receipt, cost_of
 from p2p.net.scopes import briefly
 from p2p.node.attempt import TOKEN_BYTES, Broken, Lied, Progress, Tell, check
 from p2p.node.caller import Caller
@@ -95,7 +95,7 @@ class Buyer:
                 order.spoil()
             raise
         except BaseException:  # cancelled: the client has gone, or its time is over
-            if query.kind is Kind.TEXT:
+            if query.kind in WRITTEN:
                 await self._pay(peer, order, cost_of(query.kind, order.price, progress.made))
             raise
         await self._pay(peer, order, receipt.body.cost)

@@ -24,7 +24,7 @@ from ledger.state import State
 from ledger.tables import CHANNELS, Channel
 from ledger.types import Hash, PublicKey
 from models.engine import MAX_WAITING
-from models.types import Kind, cost_of
+from models.types import WRITTEN, Kind, cost_of
 from p2p.net.protocols import Payment
 from p2p.node.cashbook import Cashbook, Earned
 from p2p.node.follow import Follow
@@ -108,7 +108,7 @@ class Bill:
 
     def drop(self) -> None:
         """Its asker wants no more of it: the tokens sent are owed."""
-        self.end(cost_of(self.kind, self.price, self.tokens) if self.kind is Kind.TEXT else 0)
+        self.end(cost_of(self.kind, self.price, self.tokens) if self.kind in WRITTEN else 0)
 
 
 @dataclass
