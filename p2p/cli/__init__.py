@@ -31,6 +31,7 @@ from p2p.cli import (
     receipts,
     run,
     stake,
+    store,
     subnet,
     swarm,
     testnet,
@@ -50,7 +51,7 @@ def yuma() -> None:
 
 
 for _module in (
-    *(node, doctor, ping, swarm, bootstrap, member, models, run, gateway, receipts),
+    *(node, doctor, ping, swarm, bootstrap, member, models, store, run, gateway, receipts),
     *(wallet, purse, channel, tx, stake, subnet, mining, weights, explain, chain, history, light),
     *(genesis, ledger, epoch, config, log, demo, testnet, guide, completion),
 ):

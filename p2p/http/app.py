@@ -27,6 +27,7 @@ from p2p.http import (
     models,
     node,
     payments,
+    store,
     subnets,
     swarm,
     transactions,
@@ -42,7 +43,7 @@ OWNER_ONLY = 0o177
 def application(control: Control) -> Starlette:
     """The API of one node."""
     parts = (
-        *(node, swarm, members, models, chain, transactions, subnets, epochs, judging),
+        *(node, swarm, members, models, store, chain, transactions, subnets, epochs, judging),
         *(payments, keys),
     )
     rows = [row for part in parts for row in part.ROUTES]

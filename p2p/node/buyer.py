@@ -7,7 +7,7 @@
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -22,7 +22,8 @@ from p2p.net.scopes import briefly
 from p2p.node.attempt import TOKEN_BYTES, Broken, Lied, Progress, Tell, check
 from p2p.node.caller import Caller
 from p2p.node.directory import Server
-from p2p.node.purse import CannotPay, Order, Purse
+from p2p.node.purse import Order, Purse
+from p2p.node.tabs import CannotPay, Opening
 from p2p.node.till import price_text
 
 log = logging.getLogger("yuma.buyer")
@@ -37,9 +38,6 @@ DISPUTED: Final = (
 """What it says when it does not agree on what was paid."""
 PAY_S: Final = 2.0
 """For writing a voucher; the next request brings what this one did not."""
-
-Opening = Callable[[int], Awaitable[None]]
-"""Told of the rao that are about to be locked in a channel."""
 
 
 @dataclass(frozen=True)

@@ -267,7 +267,10 @@ class Till:
         height = -1
         while True:
             height = (await self.follow.head_after(height)).height
-            await self.tend()
+            try:
+                await self.tend()
+            except (Invalid, OSError) as error:  # of the disk; the next block is another chance
+                log.warning("claiming: %s", error)
 
     async def tend(self) -> None:
         """Claim and close what is due now."""
