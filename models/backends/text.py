@@ -171,8 +171,8 @@ class TextBackend:
         return over + written + read
 
     def _prompt(self, data: bytes, templated: bool) -> list[int]:
-        """The tokens of a prompt, after what stood before each text in training; a template's
-        prompt has all control tokens in its words."""
+        """The tokens of a prompt, after what stood before each text in training; a template that
+        can write that, as `bos`, has it in its words."""
         if not data:
             raise Invalid(Reason.BAD_REQUEST, "the prompt is empty")
         if len(data) // self._tokenizer.longest >= self.context:
@@ -182,7 +182,7 @@ class TextBackend:
         except UnicodeDecodeError:
             raise Invalid(Reason.BAD_REQUEST, "the prompt is not UTF-8 text") from None
         tokens = self._tokenizer.encode(text, self.context, special=templated)
-        tokens = tokens if templated else [*self._tokenizer.before, *tokens]
+        tokens = tokens if templated and self.bos else [*self._tokenizer.before, *tokens]
         if len(tokens) > self.context:
             raise self._too_long()
         return tokens

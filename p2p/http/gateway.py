@@ -12,13 +12,13 @@ import trio
 
 from gossip.topics import Served
 from gossip.validation import Bucket
-from models.types import Kind
+from models.types import cost_of
 from p2p.apikeys import Key, Keys
 from p2p.http.faults import Fault
 from p2p.http.gate import Crowded, Gate
 from p2p.net.protocols import MAX_OPEN_REQUESTS
 from p2p.node.node import Node
-from p2p.node.router import Answer, NoServer, Request, Tell
+from p2p.node.router import Answer, NoServer, Request, Tell, Unpaid
 
 log = logging.getLogger("yuma.gateway")
 
@@ -28,8 +28,6 @@ MINUTE_S: Final = 60.0
 MAX_RECEIPTS: Final = 1024
 MAX_RECEIPT_BYTES: Final = 32 * 2**20
 """Of inputs and answers kept with their receipts."""
-PRICED_TOKENS: Final = 1000
-"""A price is for so many tokens."""
 SAVE_S: Final = 30.0
 """How often what keys have used is written; a daemon that is killed forgets as much."""
 BUSY_HEADERS: Final = {"retry-after": "5"}
@@ -189,9 +187,7 @@ class Gateway:
     def _dearest(self, request: Request) -> int:
         """Rao that the answer costs at most, by the prices that servers announce."""
         prices = [one.served.price for one in self.node.directory.of(request.model)]
-        price = max(prices, default=0)
-        tokens = PRICED_TOKENS if request.kind is Kind.TENSOR else request.sampling.max_tokens
-        return -(-price * tokens // PRICED_TOKENS)
+        return cost_of(request.kind, max(prices, default=0), request.sampling.max_tokens)
 
 
 def _bucket(a_minute: int | None) -> Bucket | None:
@@ -202,6 +198,8 @@ def _bucket(a_minute: int | None) -> Bucket | None:
 
 def fault_of(error: Exception) -> Fault:
     """What an application is told of what the router says."""
+    if isinstance(error, Unpaid):
+        return Fault(402, str(error), "insufficient_quota", hint=error.hint)
     if isinstance(error, NoServer):
         return Fault(503, str(error), "no_server", headers=BUSY_HEADERS)
     return Fault(400, getattr(error, "detail", "") or str(error))

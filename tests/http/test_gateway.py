@@ -10,14 +10,15 @@ import trio
 from trio.testing import MockClock
 
 from gossip.topics import Served
+from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId
 from ledger.types import Hash
-from models.types import Kind, Sampling
+from models.types import Kind, Sampling, cost_of
 from p2p.apikeys import Key, Keys, load_keys
 from p2p.http.faults import Fault
-from p2p.http.gateway import MAX_RECEIPTS, Gateway, Receipts
+from p2p.http.gateway import MAX_RECEIPTS, Gateway, Receipts, fault_of
 from p2p.node.directory import Server
-from p2p.node.router import Answer, Request, Tell
+from p2p.node.router import Answer, NoServer, Request, Tell, Unpaid
 
 DIGEST = Hash(b"m" * 32)
 PRICE = 500_000
@@ -141,6 +142,22 @@ async def test_a_receipt_is_for_who_asked(
     who = bytes.fromhex(key.hash)
     assert gateway.receipts.find(who, answered.receipt) == {"receipt": "00"}
     assert gateway.receipts.find(b"", answered.receipt) is None
+
+
+def test_what_the_router_says_has_its_status() -> None:
+    unpaid = Unpaid("they want 5 rao", "set a budget", 5)
+    for error, status, code in (
+        (unpaid, 402, "insufficient_quota"),
+        (NoServer("nobody is left"), 503, "no_server"),
+        (Invalid(Reason.BAD_REQUEST, "too long"), 400, None),
+    ):
+        fault = fault_of(error)
+        assert (fault.status, fault.code) == (status, code)
+    assert str(fault_of(Invalid(Reason.BAD_REQUEST, "too long"))) == "too long"
+
+
+def test_a_chat_costs_by_its_tokens_as_a_text_does() -> None:
+    assert cost_of(Kind.CHAT, PRICE, 100) == cost_of(Kind.TEXT, PRICE, 100) == 50_000
 
 
 def test_receipts_are_bounded() -> None:

@@ -20,6 +20,7 @@ from models.types import (
     Choices,
     Finish,
     Kind,
+    Likely,
     Query,
     Receipt,
     ReceiptBody,
@@ -223,6 +224,46 @@ async def test_another_server_goes_on_where_one_stopped(tmp_path, serve: Serve) 
         assert answer.tokens == 4
         evidence = answer.evidence
         verify_receipt(evidence.receipt, evidence.query, evidence.output)
+
+
+async def tells(server: Server, ask: Ask) -> None:
+    """Each word with its likelihood, as many as were asked for."""
+    likely = (Likely(b"x", 5),) * ask.query.sampling.likely
+    for number in range(len(ask.query.prefix) // 4, len(WORDS)):
+        await server.frames.send(Piece(ask.id, token(number), WORDS[number], (), likely))
+    output = b"".join(WORDS[len(ask.query.prefix) // 4 :])
+    await server.frames.send(End(ask.id, server.receipt(ask.query, output)))
+
+
+async def tells_and_breaks(server: Server, ask: Ask) -> None:
+    likely = (Likely(b"x", 5),) * ask.query.sampling.likely
+    await server.frames.send(Piece(ask.id, token(0), WORDS[0], (), likely))
+    await trio.sleep(0.05)
+    await server.frames.reset()
+
+
+async def tells_too_much(server: Server, ask: Ask) -> None:
+    likely = (Likely(b"x", 5),) * (ask.query.sampling.likely + 1)
+    await server.frames.send(Piece(ask.id, token(0), WORDS[0], (), likely))
+
+
+async def tells_of_two_at_once(server: Server, ask: Ask) -> None:
+    piece = Piece(ask.id, token(0) + token(1), WORDS[0], (), (Likely(b"x", 5),))
+    await server.frames.send(piece)
+
+
+@pytest.mark.parametrize(
+    "serve", [tells_and_breaks, tells_too_much, tells_of_two_at_once, honest, breaks]
+)
+async def test_a_chat_whose_likelihoods_are_told_goes_on_elsewhere(tmp_path, serve: Serve) -> None:
+    """Given one that breaks off, or tells another number of likelihoods than was asked for."""
+    bad, good = Server(serve), Server(tells)
+    sampling = Sampling(max_tokens=8, likely=3)
+    async with asker(tmp_path, bad, good) as node:
+        answer, told = await ask(node, replace(REQUEST, kind=Kind.CHAT, sampling=sampling))
+        assert text(told) == b"one two three four "
+        assert all(len(one.likely) == 3 for one in told if isinstance(one, Part))
+        assert answer.server == good.host.peer_id
 
 
 async def test_a_server_that_says_no_more_counts_as_gone(tmp_path, monkeypatch) -> None:

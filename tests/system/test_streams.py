@@ -14,7 +14,7 @@ import pytest
 from tests.cli.command_line import Daemon, run_within, start_daemon, wait_until
 
 TOKENS = 24
-LONG = 480
+LONG = 240
 """Tokens of an answer that a client asks for and does not read."""
 
 
@@ -51,8 +51,12 @@ class Stream(threading.Thread):
         self.said = b""
         self.ended = 0.0
 
-    def connect(self) -> socket.socket:
-        connection = socket.create_connection((self.place.hostname, self.place.port), 300)
+    def connect(self, room: int = 0) -> socket.socket:
+        connection = socket.socket()
+        if room:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+        connection.settimeout(300)
+        connection.connect((self.place.hostname, self.place.port))
         head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n{self.headers}"
         head += f"Content-Length: {len(self.body)}\r\nConnection: close\r\n\r\n"
         connection.sendall((head + self.body).encode())
@@ -107,7 +111,7 @@ def test_keys_share_and_who_does_not_read_harms_nobody(swarm: tuple[Daemon, Daem
     keys = [door.json("gateway", "key", "create", name)["key"] for name in ("greedy", "modest")]
     greedy, modest = (f"Authorization: Bearer {key}\r\n" for key in keys)
     try:
-        idle = [Stream(url, number, greedy, LONG).connect() for number in range(100)]
+        idle = [Stream(url, number, greedy, LONG).connect() for number in range(40)]
         crowd = [Stream(url, number, greedy) for number in range(100)]
         for stream in crowd:
             stream.start()
@@ -139,3 +143,21 @@ def test_a_client_that_reads_nothing_holds_no_turn(swarm: tuple[Daemon, Daemon])
     finally:
         for connection in idle:
             connection.close()
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(300)
+def test_a_client_that_takes_nothing_is_cut_off(swarm: tuple[Daemon, Daemon]) -> None:
+    door, server = swarm
+    stream = Stream(gateway_of(door), 0, tokens=480)
+    stream.body = json.dumps({**json.loads(stream.body), "n": 16})
+    with stream.connect(room=4096) as connection:
+        mine = connection.getsockname()[1]
+
+        def held() -> bool:
+            found = psutil.Process(door.process.pid).net_connections("tcp")
+            return any(one.raddr and one.raddr.port == mine for one in found)
+
+        wait_until(held)
+        wait_until(lambda: not held(), limit_s=200)
+        wait_until(lambda: server.json("ps")["models"][0]["running"] == 0)
