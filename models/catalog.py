@@ -45,6 +45,8 @@ class Model:
     parameters: int
     weight_bytes: int
     """Once loaded; text weights run as float32 whatever they are stored as."""
+    tokenizer: bytes = b""
+    """Hash of tokenizer.json; none where there is none."""
 
     @property
     def name(self) -> str:
@@ -72,7 +74,8 @@ def _opened(directory: Path) -> Model:
 
 
 def _opened_gpt(directory: Path, config: GptConfig) -> Model:
-    tokenizer = load_tokenizer(_small_file(directory / TOKENIZER, MAX_TOKENIZER_BYTES))
+    merges = _small_file(directory / TOKENIZER, MAX_TOKENIZER_BYTES)
+    tokenizer = load_tokenizer(merges)
     if tokenizer.size != config.vocabulary:
         detail = f"tokenizer.json has {tokenizer.size} tokens, config.json {config.vocabulary}"
         raise Invalid(Reason.BAD_MODEL, detail)
@@ -81,7 +84,8 @@ def _opened_gpt(directory: Path, config: GptConfig) -> Model:
         detail = f"{WEIGHTS} holds {parameters} numbers, config.json wants {config.parameters}"
         raise Invalid(Reason.BAD_MODEL, detail)
     digest = _digest_of(directory, FILES[Kind.TEXT])
-    return Model(directory, config, Kind.TEXT, digest, parameters, 4 * parameters)
+    named = hash_of("yuma/tokenizer", merges)
+    return Model(directory, config, Kind.TEXT, digest, parameters, 4 * parameters, named)
 
 
 def _small_file(path: Path, limit: int) -> bytes:

@@ -48,10 +48,14 @@ class Kind(StrEnum):
     """Passages in, a vector of length 1 for each out: one float32 tensor (n, d)."""
     TENSOR = "tensor"
     """A tensor in, a tensor out."""
+    NEXT = "next-token"
+    """A prompt in; out, again and again, how likely each next token is, and the asker says which
+    one it takes. The answer is the tokens taken, each with the logarithm of its likelihood: 4 bytes
+    of id and 4 of float32, little-endian."""
 
 
 ANSWERS: Mapping[str, tuple[Kind, ...]] = {
-    Kind.TEXT: (Kind.TEXT, Kind.CHOICE, Kind.EMBEDDING),
+    Kind.TEXT: (Kind.TEXT, Kind.CHOICE, Kind.EMBEDDING, Kind.NEXT),
     Kind.TENSOR: (Kind.TENSOR,),
 }
 """The kinds of query that a model of a kind answers; no model is of another kind."""
@@ -84,6 +88,8 @@ class ModelCard:
     """Fingerprint of what runs it: backend, its version, threads."""
     price: int
     """rao per 1000 output tokens (or per tensor)."""
+    tokenizer: Annotated[bytes, Size(32)] = b""
+    """Names the tokenizer: models with one hash share their tokens. None where there are none."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +175,8 @@ class ReceiptBody:
     height: int
     """The server's chain head then."""
     engine: Annotated[str, Size(64)]
+    parts: Annotated[bytes, Size(32)] = b""
+    """Hash of the parts that others had in the answer (`models.parts`); empty where none had."""
 
 
 @dataclass(frozen=True)

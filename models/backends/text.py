@@ -8,8 +8,9 @@ import numpy as np
 from ledger.errors import Invalid, Reason
 from models.answers import choices_of, passages_of
 from models.backends import Reply
-from models.engine import Engine, Event, Made, TokenModel
-from models.pipe import Done, Failed, Part, Submit, brief
+from models.engine import Engine, Event, Made, Scored, TokenModel
+from models.mixture import distribution
+from models.pipe import Choose, Done, Failed, Part, Step, Submit, brief
 from models.reading import Event as ReadEvent
 from models.reading import Reader, Readings, Unreadable
 from models.tokenizer import Tokenizer
@@ -31,6 +32,8 @@ class TextBackend:
         self._engine = Engine(model)
         self._readings = Readings(model)
         self._tokenizer = tokenizer
+        self._chosen: dict[int, bytes] = {}
+        """The bytes of the tokens last taken, which are said with the next scores."""
 
     @property
     def busy(self) -> bool:
@@ -42,10 +45,12 @@ class TextBackend:
         if frame.tensor or frame.kind is Kind.TENSOR:
             raise Invalid(Reason.BAD_REQUEST, "this model takes text, not a tensor")
         deadline = now + frame.time_limit_ms / 1000
-        if frame.kind is Kind.TEXT:
+        if frame.kind in (Kind.TEXT, Kind.NEXT):
             prompt = self._prompt(frame.input)
-            prefix = _tokens(frame.prefix)
-            self._engine.submit(frame.job, prompt, prefix, frame.sampling, deadline, frame.standing)
+            self._engine.submit(
+                frame.job, prompt, _tokens(frame.prefix), frame.sampling, deadline, frame.standing,
+                stepwise=frame.kind is Kind.NEXT,
+            )  # fmt: skip
             return
         if frame.prefix:
             raise Invalid(Reason.BAD_REQUEST, f"an answer of kind {frame.kind} is not resumed")
@@ -70,13 +75,30 @@ class TextBackend:
         """The tokens of each text, as far as the model could read it."""
         return [self._tokenizer.encode(text, self.context) for text in texts]
 
+    def choose(self, frame: Choose) -> list[Reply]:
+        """Go on with a job that waits for a choice; its end, where that is one.
+
+        Raises Invalid BAD_REQUEST.
+        """
+        token = int.from_bytes(frame.token, "little") if frame.token else None
+        ended = [self._reply(event) for event in self._engine.choose(frame.job, token)]
+        if token is None:
+            return ended
+        data = self._tokenizer.decode([token])
+        if not ended:
+            self._chosen[frame.job] = data
+            return []
+        return [Step(frame.job, data, b"", b""), *ended]
+
     def cancel(self, job: int) -> None:
         """Forget a job, if it is not over."""
+        self._chosen.pop(job, None)
         self._engine.cancel(job)
         self._readings.cancel(job)
 
     def drop_all(self) -> list[int]:
         """Forget all jobs, after a step that raised; which they were."""
+        self._chosen.clear()
         return self._engine.drop_all() + self._readings.drop_all()
 
     def step(self, now: float) -> list[Reply]:
@@ -108,6 +130,12 @@ class TextBackend:
             token = event.token
             data = self._tokenizer.decode([token])
             return Part(event.job, token.to_bytes(4, "little"), data, ())
+        if isinstance(event, Scored):
+            said = distribution(event.logits)
+            tokens, scores = said.tokens.astype("<u4"), said.scores.astype("<f4")
+            data = self._chosen.pop(event.job, b"")
+            return Step(event.job, data, tokens.tobytes(), scores.tobytes())
+        self._chosen.pop(event.job, None)
         return Done(event.job, event.finish, event.prompt_tokens, event.output_tokens)
 
 

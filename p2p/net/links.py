@@ -13,16 +13,18 @@ import trio
 
 from ledger.keys import PeerId
 from models.answers import most_bytes
-from models.types import Query
+from models.types import Kind, Query
 from p2p.net.host import Host
 from p2p.net.protocols import (
     MAX_CHUNK_BYTES,
     MAX_OPEN_REQUESTS,
     QUERY,
     Ask,
+    Chosen,
     Drop,
     End,
     More,
+    Next,
     Piece,
     Refusal,
 )
@@ -37,7 +39,7 @@ whole, for half a frame would break it too."""
 SPARE_EVENTS = 32
 """Room in a request's channel beyond one event a token: chunks of a tensor, the end."""
 
-Event = Piece | More | End | Refusal
+Event = Piece | More | Next | End | Refusal
 Answers = trio.MemoryReceiveChannel[Event]
 
 
@@ -55,6 +57,8 @@ class _Asker:
             self.received += len(event.data) + len(event.tokens)
         elif isinstance(event, More):
             self.received += len(event.chunk)
+        elif isinstance(event, Next):
+            self.received += len(event.data) + len(event.tokens) + len(event.scores)
         if self.received > self.most:
             return True
         try:
@@ -74,7 +78,7 @@ class _Link:
     room: trio.Semaphore = field(default_factory=lambda: trio.Semaphore(MAX_OPEN_REQUESTS))
     _large: trio.Lock = field(default_factory=trio.Lock)
 
-    async def send(self, first: Ask | Drop, *rest: More) -> None:
+    async def send(self, first: Ask | Chosen | Drop, *rest: More) -> None:
         """Write whole frames, cancelled or not: half a frame would end the link for all. Of inputs
         in several frames one goes at a time: the server bounds what has come in part."""
         if not rest:
@@ -84,7 +88,7 @@ class _Link:
             for frame in (first, *rest):
                 await self._whole(frame)
 
-    async def _whole(self, frame: Ask | More | Drop, *, alone: bool = True) -> None:
+    async def _whole(self, frame: Ask | Chosen | More | Drop, *, alone: bool = True) -> None:
         with briefly(FRAME_S) as scope:
             await (self.frames.send(frame) if alone else self.frames.post(frame))
         if scope.cancelled_caught:
@@ -146,6 +150,8 @@ class Links:
     async def _asked(self, link: _Link, query: Query, data: bytes) -> AsyncIterator[Answers]:
         number, link.next = link.next, link.next + 1
         room = query.sampling.max_tokens + len(data) // MAX_CHUNK_BYTES + SPARE_EVENTS
+        if query.kind is Kind.NEXT:
+            room = 2  # a step is sent when the one before was answered: then its end, at most
         send, receive = trio.open_memory_channel[Event](room)
         link.waiting[number] = _Asker(send, most_bytes(query.kind))
         try:
@@ -155,6 +161,12 @@ class Links:
             if link.waiting.pop(number, None) is not None:
                 with briefly(1):
                     await self._drop(link, number)
+
+    async def choose(self, peer: PeerId, number: int, token: bytes) -> None:
+        """Say which token is taken in a request of kind NEXT, by its number; none: it is over."""
+        link = self._open.get(peer)
+        if link is not None:  # where it is gone the request's channel has ended
+            await link.send(Chosen(number, token))
 
     async def _drop(self, link: _Link, number: int) -> None:
         try:

@@ -10,6 +10,7 @@ import base64
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import trio
 
@@ -17,10 +18,11 @@ from ledger.codec import pack
 from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId, public_key_of
 from models.answers import validate_answer
+from models.parts import Portion, verify_parts
 from models.pipe import Part
 from models.types import Kind, Query, Receipt, Tensor, verify_receipt
 from p2p.net.links import Answers, Event
-from p2p.net.protocols import End, More, Piece, Refusal
+from p2p.net.protocols import End, More, Next, Piece, Refusal
 
 FIRST_TIMEOUT_S = 60.0
 """For the first part of an answer: a server may have a queue."""
@@ -46,17 +48,19 @@ class Evidence:
     data: bytes
     output: bytes
     receipt: Receipt
+    parts: tuple[Portion, ...] = ()
 
-    def as_json(self) -> dict[str, str]:
+    def as_json(self) -> dict[str, Any]:
         """As it is saved."""
-        return {
+        saved = {
             "query": pack(self.query).hex(),
             "input": base64.b64encode(self.data).decode(),
             "output": base64.b64encode(self.output).decode(),
             "receipt": pack(self.receipt).hex(),
         }
+        return saved | ({"parts": [pack(part).hex() for part in self.parts]} if self.parts else {})
 
-    def kept(self) -> dict[str, dict[str, str] | None]:
+    def kept(self) -> dict[str, dict[str, Any] | None]:
         """As a validator keeps it: the whole, or, of what is large, what holds its hashes."""
         if len(self.data) + len(self.output) <= KEPT_BYTES:
             return {"receipt": self.as_json(), "hashed": None}
@@ -85,13 +89,15 @@ class Progress:
     tensor: tuple[Tensor, ...] = ()
     before: int = 0
     """Bytes of tokens when this server was asked."""
+    parts: tuple[Portion, ...] = ()
+    """What others had in the answer of the server asked now."""
     first: float = 0.0
     """When the first part came, of any server (trio's clock)."""
 
     def begin(self) -> None:
         """Another server is asked."""
         self.output.clear()
-        self.tensor = ()
+        self.tensor, self.parts = (), ()
         self.before = len(self.tokens)
 
     def add(self, part: Part) -> None:
@@ -119,9 +125,12 @@ async def listen(
     while True:
         event = await _next(events, timeout)
         if isinstance(event, End):
+            progress.parts = event.parts
             return event.receipt, _whole(chunks, progress)
         if isinstance(event, Refusal):
             raise refused(event.reason, event.detail, query)
+        if isinstance(event, Next):
+            raise Broken("it asks for a choice")
         if (isinstance(event, Piece) and chunks) or (isinstance(event, More) and not chunks):
             raise Broken("it sent chunks that make no tensor")
         if isinstance(event, Piece) and not event.tensor:
@@ -203,6 +212,9 @@ def check_now(
         verify_receipt(receipt, query, bytes(progress.output))
         if body.output_tensor != progress.tensor or body.output_tokens != progress.made:
             raise Invalid(Reason.WRONG_OUTPUT, "another number of tokens, or another shape")
+        if progress.parts and query.kind is not Kind.TEXT:
+            raise Invalid(Reason.WRONG_OUTPUT, "an answer in numbers has no parts")
+        verify_parts(progress.parts, query, data, body.parts)
     except Invalid as error:
         raise Lied(f"{peer} signed something else than it sent ({error})") from None
     try:

@@ -14,18 +14,21 @@ import trio
 
 from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId
-from models.pipe import Part, brief
+from models.parts import Portion
+from models.pipe import Part, Step, brief
 from models.turns import Lane, Standing
-from models.types import MAX_INPUT_BYTES, Query, Receipt
+from models.types import MAX_INPUT_BYTES, Kind, Query, Receipt
 from p2p.net.links import FRAME_S
 from p2p.net.protocols import (
     MAX_CHUNK_BYTES,
     MAX_OPEN_REQUESTS,
     QUERY,
     Ask,
+    Chosen,
     Drop,
     End,
     More,
+    Next,
     Piece,
     Refusal,
 )
@@ -33,7 +36,7 @@ from p2p.net.scopes import briefly
 from p2p.net.streams import Frames
 from p2p.net.tcp import source_of
 from p2p.node.allowance import Allowance
-from p2p.node.miner import Answered, Miner
+from p2p.node.miner import Answered, Miner, Send
 from p2p.node.seats import Seat, Seats
 
 MAX_BUFFERED = MAX_INPUT_BYTES
@@ -147,14 +150,19 @@ class _Session:
     """The address that it comes from."""
     scopes: dict[int, trio.CancelScope] = field(default_factory=dict)
     partial: dict[int, _Partial] = field(default_factory=dict)
+    choices: dict[int, trio.MemorySendChannel[bytes]] = field(default_factory=dict)
+    """Of requests of kind NEXT: where the tokens go that their asker takes."""
 
-    async def take(self, record: Ask | More | Drop, nursery: trio.Nursery) -> None:
+    async def take(self, record: Ask | More | Chosen | Drop, nursery: trio.Nursery) -> None:
         """Act on what the peer said. Raises Invalid, which ends the stream, on nonsense."""
         if isinstance(record, Drop):
             self.partial.pop(record.id, None)
             scope = self.scopes.get(record.id)
             if scope is not None:
                 scope.cancel()
+            return
+        if isinstance(record, Chosen):
+            self._choose(record)
             return
         if isinstance(record, Ask):
             await self._begin(record)
@@ -172,6 +180,17 @@ class _Session:
             nursery.start_soon(self._answer, record.id, request, size)
         elif self.unfinished() > MAX_BUFFERED or self.server.unfinished() > MAX_UNFINISHED:
             raise Invalid(Reason.TOO_LARGE, "too many bytes of unfinished inputs")
+
+    def _choose(self, chosen: Chosen) -> None:
+        """Hand a choice to its request. Raises Invalid BAD_REQUEST where none is due."""
+        channel = self.choices.get(chosen.id)
+        try:
+            if channel is not None:  # else the request is over, which the asker did not know yet
+                channel.send_nowait(chosen.token)
+        except trio.WouldBlock:
+            raise Invalid(Reason.BAD_REQUEST, "two tokens are taken at once") from None
+        except trio.BrokenResourceError:
+            return
 
     async def _begin(self, ask: Ask) -> None:
         if ask.id in self.scopes or ask.id in self.partial:
@@ -207,7 +226,10 @@ class _Session:
         try:
             with self._seat(query, standing, scope) as seat:
                 with scope:
-                    await self.server.miner.answer(query, data, send, standing)
+                    if query.kind is Kind.NEXT:
+                        await self._step_by_step(number, query, data, send, standing)
+                    else:
+                        await self.server.miner.answer(query, data, send, standing)
                 if seat is not None and seat.lost and scope.cancelled_caught:
                     raise Invalid(Reason.BUSY, "others ask too, who have less open")
         except Invalid as error:
@@ -215,6 +237,15 @@ class _Session:
         finally:
             del self.scopes[number]
             self.guest.free(reserved)
+
+    async def _step_by_step(
+        self, number: int, query: Query, data: bytes, send: Send, standing: Standing
+    ) -> None:
+        self.choices[number], choices = trio.open_memory_channel[bytes](1)
+        try:
+            await self.server.miner.step_by_step(query, data, send, choices, standing)
+        finally:
+            del self.choices[number]
 
     def _seat(
         self, query: Query, standing: Standing, scope: trio.CancelScope
@@ -231,7 +262,7 @@ class _Session:
             raise Invalid(Reason.BUSY, "answers to you wait to be read")
         self.guest.unread += size
         try:
-            records = [record for one in answered for record in _records(number, one)]
+            records = records_of(number, answered)
             if size <= MAX_CHUNK_BYTES:
                 await self._send(*records)
             else:
@@ -240,7 +271,7 @@ class _Session:
         finally:
             self.guest.unread -= size
 
-    async def _send(self, *records: Piece | More | End | Refusal) -> None:
+    async def _send(self, *records: Piece | More | Next | End | Refusal) -> None:
         """Write whole frames, cancelled or not: half a frame would end the stream for all that is
         asked on it. It ends with the stream, at the latest when the peer has stalled it."""
         with briefly(FRAME_S) as scope:
@@ -250,11 +281,22 @@ class _Session:
             await self.frames.reset()
 
 
-def _records(number: int, answered: Answered) -> list[Piece | More | End]:
-    """A part of an answer as it goes over the wire: what is large, in chunks."""
-    if isinstance(answered, Receipt):
-        return [End(number, answered)]
-    data = answered.data
-    first = Piece(number, answered.tokens, data[:MAX_CHUNK_BYTES], answered.tensor)
+def records_of(number: int, answered: Sequence[Answered]) -> list[Piece | More | Next | End]:
+    """Parts of an answer as they go over the wire: what is large, in chunks."""
+    records: list[Piece | More | Next | End] = []
+    parts = tuple(one for one in answered if isinstance(one, Portion))
+    for one in answered:
+        if isinstance(one, Part):
+            records += _chunks(number, one)
+        elif isinstance(one, Step):
+            records.append(Next(number, one.data, one.tokens, one.scores))
+        elif isinstance(one, Receipt):
+            records.append(End(number, one, parts))
+    return records
+
+
+def _chunks(number: int, part: Part) -> list[Piece | More]:
+    data = part.data
+    first = Piece(number, part.tokens, data[:MAX_CHUNK_BYTES], part.tensor)
     starts = range(MAX_CHUNK_BYTES, len(data), MAX_CHUNK_BYTES)
     return [first, *(More(number, data[at : at + MAX_CHUNK_BYTES]) for at in starts)]

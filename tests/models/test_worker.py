@@ -43,6 +43,7 @@ def worker(directory: Path) -> Iterator[Worker]:
             context=4096,
             engine=f"gpt/torch-{torch.__version__}/threads-1",
             price=0,
+            tokenizer=model.tokenizer,
         )
         assert ready.slots == 3
         assert ready.memory_bytes > 2**20
