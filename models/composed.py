@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from ledger.codec import Tagged, from_plain, hash_of, plain
+from ledger.codec import Tagged, from_plain, hash_of
 from ledger.errors import Invalid, Reason
 from ledger.types import Hash, HashField, Size
 from models.gate import MAX_GATE_BYTES, Gate, read_gate

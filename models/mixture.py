@@ -26,7 +26,7 @@ from ledger.errors import Invalid, Reason
 MAX_WHOLE = 4096
 """Tokens of a vocabulary whose distribution is said whole: 16 KiB a step."""
 TOP = 512
-"""Tokens that are named of a larger one: those left out have a hundredth of the likelihood in all."""
+"""Tokens that are named of a larger one; those left out share what is left of the likelihood."""
 FIXED_SHARE = 0.02
 """The weight that is shared out anew before each token: chosen on a file that no figure is of."""
 LEAST_SCORE = -1000.0

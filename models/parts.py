@@ -87,7 +87,10 @@ def verify_parts(parts: Sequence[Portion], whole: Query, data: bytes, named: byt
 
 
 def steps_of(output: bytes) -> tuple[list[int], list[float]]:
-    """The tokens taken in an expert's part, and what it said of each. Raises Invalid WRONG_OUTPUT."""
+    """The tokens taken in an expert's part, and what it said of each.
+
+    Raises Invalid WRONG_OUTPUT.
+    """
     if len(output) % STEP_BYTES:
         raise Invalid(Reason.WRONG_OUTPUT, "an expert's part is not whole steps")
     steps = np.frombuffer(output, [("token", "<u4"), ("score", "<f4")])

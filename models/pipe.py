@@ -98,7 +98,7 @@ class Part:
 @dataclass(frozen=True)
 class Step:
     """How likely each next token is in a job of kind NEXT (`models.mixture.Distribution`), which
-    waits for the choice. At the end of a context there is no next one, and nothing is said of it."""
+    waits for the choice. Where the answer ends there is no next one, and no scores."""
 
     job: int
     data: Annotated[bytes, Size(MAX_STEP_BYTES)]

@@ -82,6 +82,11 @@ class Home:
         return self.path / "validators"
 
     @property
+    def composed(self) -> Path:
+        """Models made of models, by their names: a directory for each, with its card."""
+        return self.path / "composed"
+
+    @property
     def wallets(self) -> Path:
         """Encrypted wallets, one file each; for the command line only."""
         return self.path / "wallets"

@@ -7,6 +7,7 @@ import click
 from p2p.cli import (
     bootstrap,
     chain,
+    composed,
     config,
     demo,
     doctor,
@@ -45,7 +46,7 @@ def yuma() -> None:
 
 
 for _module in (
-    *(node, doctor, ping, swarm, bootstrap, member, models, run),
+    *(node, doctor, ping, swarm, bootstrap, member, models, composed, run),
     *(receipts, wallet, tx, stake, subnet, mining, weights, explain, chain, history, light),
     *(genesis, ledger, epoch, config, log, demo, testnet),
 ):

@@ -37,13 +37,17 @@ def serve(
 ) -> None:
     """Serve a model to the swarm.
 
-    It is a model directory, or the name of a model that comes with the program (docs-gpt).
+    It is a model directory, the name of a model that comes with the program (docs-gpt), or that of
+    a mixture or a pipeline made here.
     """
     body = {"model": model_reference(model), "name": name, "slots": slots, "threads": threads}
     answer = current_client().post("/v0/serve", body, LOAD_S)
     if as_json:
         return print_json(answer)
     click.echo(answer["name"])
+    if "engine" in answer:
+        parameters = count_text(answer["parameters"])
+        return note(f"{answer['kind']}, {answer['engine']} of {parameters} parameters in all")
     size = f"{count_text(answer['parameters'])} parameters of {answer['dtype']}"
     note(f"{answer['kind']}, {size}, {bytes_text(answer['memory_bytes'])}, pid {answer['pid']}")
 

@@ -18,7 +18,18 @@ from starlette.routing import Route
 
 from ledger.errors import Invalid
 from p2p.home import ConfigError
-from p2p.http import chain, epochs, judging, members, models, node, subnets, swarm, transactions
+from p2p.http import (
+    chain,
+    composed,
+    epochs,
+    judging,
+    members,
+    models,
+    node,
+    subnets,
+    swarm,
+    transactions,
+)
 from p2p.http.api import Control, Handler, Refused
 from p2p.http.serving import serving
 
@@ -29,7 +40,10 @@ OWNER_ONLY = 0o177
 
 def application(control: Control) -> Starlette:
     """The API of one node."""
-    parts = (node, swarm, members, models, chain, transactions, subnets, epochs, judging)
+    parts = (
+        *(node, swarm, members, models, composed),
+        *(chain, transactions, subnets, epochs, judging),
+    )
     rows = [row for part in parts for row in part.ROUTES]
     routes = [
         Route(path, bound(control, handler), methods=[method]) for method, path, handler in rows

@@ -5,6 +5,7 @@ from starlette.responses import JSONResponse, Response
 
 from ledger.keys import peer_id_of
 from p2p.http.api import Control, Line, Lines, Refused, Row, body_of, integer_of, text_of
+from p2p.http.composed import composed_line
 from p2p.http.run import run_lines
 from p2p.node.directory import Server
 from p2p.node.workers import Worker
@@ -17,6 +18,9 @@ async def serve(control: Control, request: Request) -> Response:
     """Load a model and serve it."""
     body = await body_of(request)
     settings = control.node.settings
+    composer, name = control.node.composer, text_of(body, "model")
+    if composer.has(name):
+        return JSONResponse(composed_line(composer.serve(name)))
     worker = await control.node.miner.serve(
         text_of(body, "model"),
         _name_of(body),
@@ -29,6 +33,9 @@ async def serve(control: Control, request: Request) -> Response:
 async def stop(control: Control, request: Request) -> Response:
     """Stop serving a model."""
     name = text_of(await body_of(request), "name")
+    if name in control.node.composer.served:
+        control.node.composer.stop(name)
+        return JSONResponse({"name": name})
     if name not in control.node.miner.workers:
         raise Refused(f"this node serves no model named {name!r}", "see them with: yuma ps")
     await control.node.miner.stop(name)
@@ -111,6 +118,7 @@ def _model(one: Server) -> Line:
         "parameters": served.parameters,
         "context": served.context,
         "price": served.price,
+        "tokenizer": served.tokenizer.hex(),
         "servers": [],
     }
 

@@ -102,6 +102,9 @@ async def _main(home: Home, settings: Settings, chain: Chain | None) -> None:
     control = Control(node, home)
     async with _signals(control), node.run(), serve_control(control), serve_web(control):
         for model in settings.serve:
+            if node.composer.has(model):
+                node.composer.serve(model)
+                continue
             worker = await node.miner.serve(model, None, settings.slots, settings.threads)
             log.info("serving %s", worker.card.name)
         await _take_part(node, settings)

@@ -3,8 +3,8 @@
 * The experts that the gate gives most are asked, each wherever it is served, step by step.
 * An expert that is lost is replaced by another server of the same model, which is told the tokens
   already out; where there is none its weight goes to the others, and the text goes on.
-* The token at a position is a function of (seed, position, what the experts said), as in an engine;
-  the tokens that a resumed query has already are taken again, so that the weights are what they were.
+* The token at a position is a function of (seed, position, what the experts said), as in an engine.
+  Those that a resumed query has already are taken again, so that the weights are what they were.
 """
 
 import logging

@@ -27,6 +27,7 @@ from p2p.net.protocols import BLOCKS, FETCH, LIGHT, OFFER, PEERS, QUERY, SNAPSHO
 from p2p.node.allowance import Allowance, Validators
 from p2p.node.caller import Caller, Greeting
 from p2p.node.chain import Chain, agreed_checkpoint
+from p2p.node.composer import Composer
 from p2p.node.directory import Directory
 from p2p.node.follow import Follow
 from p2p.node.judging import Judging
@@ -80,6 +81,7 @@ class Node:
     members: Members | None
     """None in a swarm that is open to all."""
     allowance: Allowance
+    composer: Composer
     judging: Judging | None = None
     """None in a swarm without a ledger."""
     _nursery: trio.Nursery | None = None
@@ -139,6 +141,7 @@ class Node:
         node = cls(
             pair, chain, settings, host, gossip, keeper, presence, miner, directory, links,
             router, offers, dht, follow, members, allowance,
+            Composer(home.composed, caller, miner, directory, router),
         )  # fmt: skip
         if follow is not None:
             weigher = Weigher(home, pair, follow, root_of(settings.root))

@@ -57,7 +57,7 @@ def plain(roff: str) -> str:
     """A manual page without what is for the printer."""
     lines = []
     for line in roff.splitlines():
-        if line.startswith((".\\\"", "'\\\"", ".TH", ".de", ".if", ".ie", ".el", ".ds", ".nr")):
+        if line.startswith(('.\\"', "'\\\"", ".TH", ".de", ".if", ".ie", ".el", ".ds", ".nr")):
             continue
         heading = re.match(r"\.S[HS] +(.*)", line)
         if heading:
@@ -142,7 +142,9 @@ def make(place: Path, steps: int) -> None:
         write_tokenizer(place)
     for name in ("python", "spanish"):
         if not (place / name / "card.json").is_file():
-            subprocess.run(["nice", "-n", "19", *command_of(place, name, steps)], cwd=ROOT, check=True)
+            subprocess.run(
+                ["nice", "-n", "19", *command_of(place, name, steps)], cwd=ROOT, check=True
+            )
 
 
 if __name__ == "__main__":
