@@ -105,13 +105,15 @@ def gate_bytes(gate: Gate) -> bytes:
     return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
 
-def learn(grounds: Sequence[bytes], seed: int) -> Gate:
+def learn(grounds: Sequence[bytes], seed: int, windows: int = WINDOWS, steps: int = STEPS) -> Gate:
     """The gate that tells windows of some grounds apart, by plain gradient descent."""
     random = np.random.default_rng(seed)
-    texts = np.stack([features(each) for text in grounds for each in _windows(text, random)])
-    due = np.repeat(np.eye(len(grounds)), WINDOWS, axis=0)  # (T, n)
+    texts = np.stack(
+        [features(each) for text in grounds for each in _windows(text, windows, random)]
+    )
+    due = np.repeat(np.eye(len(grounds)), windows, axis=0)  # (T, n)
     weights, bias = np.zeros((len(grounds), BUCKETS)), np.zeros(len(grounds))
-    for _ in range(STEPS):
+    for _ in range(steps):
         error = _opinions(texts, weights, bias) - due
         weights -= RATE * (error.T @ texts / len(texts) + DECAY * weights)
         bias -= error.mean(axis=0)
@@ -122,9 +124,9 @@ def learn(grounds: Sequence[bytes], seed: int) -> Gate:
     )
 
 
-def _windows(text: bytes, random: np.random.Generator) -> list[bytes]:
-    lengths = np.exp(random.uniform(np.log(8), np.log(READ_BYTES), WINDOWS)).astype(int)
-    starts = random.integers(0, max(1, len(text) - READ_BYTES), WINDOWS)
+def _windows(text: bytes, count: int, random: np.random.Generator) -> list[bytes]:
+    lengths = np.exp(random.uniform(np.log(8), np.log(READ_BYTES), count)).astype(int)
+    starts = random.integers(0, max(1, len(text) - READ_BYTES), count)
     return [text[start : start + length] for start, length in zip(starts, lengths, strict=True)]
 
 

@@ -27,7 +27,7 @@ MAX_WHOLE = 4096
 """Tokens of a vocabulary whose distribution is said whole: 16 KiB a step."""
 TOP = 512
 """Tokens that are named of a larger one; those left out share what is left of the likelihood."""
-FIXED_SHARE = 0.02
+FIXED_SHARE = 0.05
 """The weight that is shared out anew before each token: chosen on a file that no figure is of."""
 LEAST_SCORE = -1000.0
 """A logarithm of what is all but impossible: finite, so that sums stay numbers."""
@@ -166,17 +166,19 @@ def _log_mean(scores: Floats, weights: Floats) -> Floats:
     return mean
 
 
-def responsibilities(
+def replayed(
     gate: Sequence[float] | Floats, scores: Floats, share: float = FIXED_SHARE
-) -> Floats:
-    """Each expert's responsibility for each token (T, n), from what each said of it (T, n)."""
+) -> tuple[Floats, Floats]:
+    """A mixture over again, from what each expert said of each token taken, (T, n): what the
+    mixture said of it, (T,), and each expert's responsibility for it, (T, n)."""
     weights = Weights.first(gate, share)
-    rows = []
+    said, responsible = [], []
     for row in scores:
+        said.append(_log_mean(row[:, None], weights.now)[0])
         weights = weights.after(row)
-        rows.append(weights.now)
+        responsible.append(weights.now)
         weights = weights.shared()
-    return np.array(rows).reshape(scores.shape)
+    return np.array(said), np.array(responsible).reshape(scores.shape)
 
 
 def best_answer(answers: Sequence[str]) -> int:

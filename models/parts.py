@@ -15,7 +15,7 @@ import numpy as np
 from ledger.codec import encode, hash_of, plain
 from ledger.errors import Invalid, Reason
 from ledger.types import Size
-from models.mixture import TOKEN_BYTES, responsibilities
+from models.mixture import TOKEN_BYTES, replayed
 from models.types import Kind, Query, Receipt, input_hash, verify_receipt
 
 UNIT = 1_000_000
@@ -116,7 +116,7 @@ def verify_shares(parts: Sequence[Portion]) -> None:
         return
     opinions = [part.opinion / UNIT for part in parts]
     scores = np.array([scores for _, scores in steps]).T
-    computed = responsibilities(opinions, scores).mean(axis=0)
+    computed = replayed(opinions, scores)[1].mean(axis=0)
     for part, due in zip(parts, computed, strict=True):
         if abs(part.share / UNIT - due) > SHARE_TOLERANCE:
             raise Invalid(Reason.WRONG_OUTPUT, f"the share of {part.role} is not {part.share}")

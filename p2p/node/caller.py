@@ -75,7 +75,7 @@ class Caller:
         progress = Progress()
         receipt, _ = await self.exchange(server, query, data, progress, _keep)
         await check(server, receipt, query, data, progress)
-        return Evidence(query, data, bytes(progress.output), receipt)
+        return Evidence(query, data, bytes(progress.output), receipt, progress.parts)
 
     def query(
         self,
