@@ -8,9 +8,9 @@
 * with --experts (`python -m tests.bench.experts DIR` makes them) bits per byte: of each expert
   alone, of both counting alike, as the gate says of what stands before, and of the mixture; on a
   file of Python commented in Spanish, and on each expert's own ground. Every figure comes out of
-  signed parts of answers: the mixing daemon is told the file's tokens as an answer to be resumed, so
-  that it takes them, one by one, with both experts over the swarm. Windows of 190 tokens after 64
-  that are given.
+  signed parts of answers: the mixing daemon is told the file's tokens as an answer to be resumed,
+  so that it takes them, one by one, with both experts over the swarm. Windows of 190 tokens after
+  64 that are given.
 
 Without --experts the experts are the shipped model and one of its weights shaken.
 """
@@ -36,7 +36,7 @@ from models.catalog import TOKENIZER, WEIGHTS, open_model, shipped_directory
 from models.config import GptConfig
 from models.mixture import replayed
 from models.parts import UNIT, Portion, steps_of
-from models.tokenizer import load_tokenizer
+from models.tokenizer import Tokenizer, load_tokenizer
 from models.types import Kind, Sampling
 from p2p.cli.client import Client
 from p2p.config import Settings
@@ -227,7 +227,7 @@ async def score(swarm: Swarm, experts: Path, text: str, most: int) -> list[Score
         result[index] = Scored(len(tokenizer.decode(due)), scores, opinion)
 
     async with trio.open_nursery() as nursery:
-        for index, (given, due) in enumerate(windows(tokenizer.encode(text), most)):
+        for index, (given, due) in enumerate(windows(tokenizer, text, most)):
             nursery.start_soon(one, index, given, due)
     return [result[index] for index in sorted(result)]
 
@@ -241,12 +241,15 @@ def is_text(data: bytes) -> bool:
     return True
 
 
-def windows(tokens: Sequence[int], most: int) -> Iterator[tuple[list[int], list[int]]]:
+def windows(tokenizer: Tokenizer, text: str, most: int) -> Iterator[tuple[list[int], list[int]]]:
     """The tokens given and the tokens due of each window, `most` windows at most."""
+    tokens = tokenizer.encode(text)
     starts = range(GIVEN, len(tokens), WINDOW)
     for start in list(starts)[:most]:
         first = start - GIVEN
-        while 0x80 <= tokens[first] < 0xC0:  # a window does not begin inside a character
+        while (
+            0x80 <= tokenizer.decode([tokens[first]])[0] < 0xC0
+        ):  # a window does not begin inside a character
             first += 1
         yield list(tokens[first:start]), list(tokens[start : start + WINDOW])
 
