@@ -162,6 +162,8 @@ def validate_card(card: Card) -> None:
     if isinstance(card, Mixture):
         if not 1 <= card.top <= min(MAX_TOP, len(card.experts)):
             raise _refuse(f"the top {card.top} of {len(card.experts)} experts cannot be asked")
+        if len({expert.digest for expert in card.experts}) < len(card.experts):
+            raise _refuse("an expert is named twice")
         if card.tokenizer and card.verifier:
             raise _refuse("experts mixed token by token need no verifier")
         return

@@ -247,9 +247,8 @@ def windows(tokenizer: Tokenizer, text: str, most: int) -> Iterator[tuple[list[i
     starts = range(GIVEN, len(tokens), WINDOW)
     for start in list(starts)[:most]:
         first = start - GIVEN
-        while (
-            0x80 <= tokenizer.decode([tokens[first]])[0] < 0xC0
-        ):  # a window does not begin inside a character
+        # A window does not begin inside a character.
+        while 0x80 <= tokenizer.decode([tokens[first]])[0] < 0xC0:
             first += 1
         yield list(tokens[first:start]), list(tokens[start : start + WINDOW])
 

@@ -53,6 +53,7 @@ def test_another_expert_is_another_model() -> None:
         pytest.param(replace(MIXTURE, top=3), id="more than there are"),
         pytest.param(replace(MIXTURE, experts=(ONE,)), id="one expert"),
         pytest.param(replace(MIXTURE, verifier=(ONE,)), id="verifier of tokens"),
+        pytest.param(replace(MIXTURE, experts=(ONE, ONE)), id="one expert twice"),
         pytest.param(replace(MIXTURE, context=0), id="no context"),
         pytest.param(replace(PIPELINE, steps=(WRITE, FIND)), id="no text at the end"),
         pytest.param(replace(PIPELINE, steps=(WRITE,)), id="a step that is not there yet"),
