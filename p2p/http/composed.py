@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ledger.errors import Invalid
+from models.catalog import shipped_names
 from models.composed import (
     MAX_TOP,
     Member,
@@ -108,6 +109,8 @@ def _name_of(control: Control, body: Line) -> str:
     name = text_of(body, "name")
     if not NAME.fullmatch(name):
         raise Refused("the name has to be 1 to 64 letters, digits, and . _ -")
+    if name in shipped_names():
+        raise Refused(f"{name} is the name of a model that comes with yuma")
     if control.node.composer.has(name):
         raise Refused(
             f"there is a card named {name} already", f"see it with: yuma mixture show {name}"

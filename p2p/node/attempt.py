@@ -32,7 +32,8 @@ TOKEN_BYTES = 4
 MAX_DETAIL = 300
 """Letters of what a server says of its refusal: our own sentences are shorter."""
 INLINE_BYTES = 2**16
-"""An answer up to this is checked in under a millisecond; a larger one in a thread."""
+"""An answer up to this is checked in under a millisecond; a larger one, or one in which others had
+parts, in a thread."""
 KEPT_BYTES = 2**14
 """Of an input with its answer, whole in a validator's journal; what is larger is there by its
 hashes, so that no miner decides how much its visits take."""
@@ -195,7 +196,7 @@ async def check(
 ) -> None:
     """Return if the receipt is the peer's, for this query and what came, and if that can be an
     answer to it. Raises Lied, Broken."""
-    if len(progress.output) <= INLINE_BYTES:
+    if len(progress.output) <= INLINE_BYTES and not progress.parts:
         check_now(peer, receipt, query, data, progress)
     else:
         await trio.to_thread.run_sync(check_now, peer, receipt, query, data, progress)

@@ -107,7 +107,7 @@ class Miner:
         assert self._nursery is not None
         model = await trio.to_thread.run_sync(_model_at, place)
         name = name or model.name
-        if name in self.workers:
+        if name in self.workers or name in (one.served.name for one in self.composites.values()):
             raise Invalid(Reason.BAD_MODEL, f"a model named {name} is served already")
         self.validate_room()
         catalog.validate_memory(model, slots, catalog.available_memory())

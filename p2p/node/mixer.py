@@ -236,7 +236,8 @@ class _Mixing:
         """Find a server of an expert, while there is one that was not tried."""
         member = self.mixer.card.experts[expert.place]
         for _ in range(MAX_TRIES - len(expert.past)):
-            servers = self.mixer.directory.of(member.digest.hex())
+            known = self.mixer.directory.of(member.digest.hex())
+            servers = [one for one in known if one.served.digest == member.digest]
             server = self.mixer.directory.choose(servers, expert.excluded)
             if server is None:
                 return

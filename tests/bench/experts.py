@@ -1,7 +1,7 @@
 """Two small experts from nothing: one of Python source, one of Spanish text, one tokenizer.
 
 `python -m tests.bench.experts DIR` writes DIR/python and DIR/spanish (some minutes each on one
-core), the texts they were made of, and what is measured on later. The Spanish text is Debian's
+core), DIR/gate.json, the texts they were made of, and what is measured on later. The Spanish text is Debian's
 package manpages-es; the mixed file is a module on PyPI whose author comments in Spanish.
 """
 
@@ -140,6 +140,10 @@ def make(place: Path, steps: int) -> None:
     if not (place / "tokenizer" / "tokenizer.json").is_file():
         write_texts(place)
         write_tokenizer(place)
+    if not (place / "gate.json").is_file():
+        grounds = [str(place / "texts" / name) for name in ("python", "spanish")]
+        command = [sys.executable, "-m", "models.gate", "--out", str(place / "gate.json"), *grounds]
+        subprocess.run(command, cwd=ROOT, check=True)
     for name in ("python", "spanish"):
         if not (place / name / "card.json").is_file():
             subprocess.run(
