@@ -1,8 +1,8 @@
 """Two small experts from nothing: one of Python source, one of Spanish text, one tokenizer.
 
 `python -m tests.bench.experts DIR` writes DIR/python and DIR/spanish (some minutes each on one
-core), DIR/gate.json, the texts they were made of, and what is measured on later. The Spanish text is Debian's
-package manpages-es; the mixed file is a module on PyPI whose author comments in Spanish.
+core), DIR/gate.json, the texts they were made of, and what is measured on later. The Spanish text
+is Debian's package manpages-es; the mixed file is a module on PyPI commented in Spanish.
 """
 
 import gzip
