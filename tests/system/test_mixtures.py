@@ -137,3 +137,27 @@ def test_the_text_goes_on_without_a_lost_expert(experts: Experts) -> None:
     parts, _, _ = parts_of(answer)
     lost = {part.role: not part.receipt for part in parts}
     assert lost == {TEXT: False, "other": True}
+
+
+@pytest.mark.campaign
+def test_another_server_takes_the_place_of_a_lost_expert(swarm: Swarm) -> None:
+    """Given two servers of an expert, when the one that is asked is killed, then the other goes on
+    from the tokens already out, and the text is the one of an undisturbed answer."""
+    experts = Experts(swarm)
+    spare = swarm.start(bootstrap=[experts.mixer.address])
+    spare.client.post("/v0/serve", {"model": str(swarm.root / "other"), "name": "other"}, 60)
+    wait_until(lambda: len(experts.mixer.servers("other")) == 2, 40, "the spare one")
+    experts.serve("mixtures", {"name": "both", "experts": [TEXT, "other"]})
+    asked = {**ASKED, "model": "both", "max_tokens": 200}
+    undisturbed = experts.mixer.ask(**asked).text
+    answer, killed = Answer(), False
+    for line in experts.mixer.run(**asked):
+        answer.add(line)
+        if not killed and len(answer.text) > 30:
+            killed = True
+            next(one for one in (experts.second, spare) if one.busy()).kill()
+    parts, _, _ = parts_of(answer)
+    first, second = (part for part in parts if part.role == "other")
+    assert (first.receipt, len(second.receipt)) == ((), 1)
+    assert len(first.output) // 8 == len(second.query.prefix) // 4
+    assert answer.text == undisturbed
