@@ -20,7 +20,7 @@ from ledger.keys import PeerId
 from models.answers import MAX_STEPWISE
 from models.composed import Composed, Mixture
 from models.engine import next_token
-from models.mixture import Distribution, Weights
+from models.mixture import TOKEN_BYTES, Distribution, Weights
 from models.parts import UNIT, Portion, bounded
 from models.pipe import Done, Part
 from models.types import Finish, Kind, Query, Receipt
@@ -33,7 +33,8 @@ log = logging.getLogger("yuma.mixer")
 
 MAX_TRIES = 3
 """Servers asked in place of one expert during an answer."""
-TOKEN_BYTES = 4
+REPLACE_S = 10.0
+"""For finding one: the other experts wait meanwhile, and not for ever."""
 
 Send = Callable[..., Awaitable[None]]
 
@@ -67,10 +68,6 @@ class Mixer:
         if made is None:
             raise problem or Invalid(Reason.MODEL_FAILED)
         return made
-
-    def opinion(self, data: bytes) -> list[tuple[int, int]]:
-        """The experts to ask, by their places, with their opinions in millionths."""
-        return top_of(self.composed, self.card, data)
 
 
 def top_of(composed: Composed, card: Mixture, data: bytes) -> list[tuple[int, int]]:
@@ -116,7 +113,7 @@ class _Mixing:
 
     def __post_init__(self) -> None:
         self.began = trio.current_time()
-        opinions = self.mixer.opinion(self.data)
+        opinions = top_of(self.mixer.composed, self.mixer.card, self.data)
         self.experts = [_Expert(place, opinion) for place, opinion in opinions]
         self.weights = Weights.first([opinion / UNIT for _, opinion in opinions])
 
@@ -268,12 +265,14 @@ class _Mixing:
                 await session.stack.aclose()
 
     async def _replace_lost(self) -> None:
-        """Ask other servers in place of those that were lost, if more is to be written."""
-        lost = [one for one in self.experts if one.session is None and one.past]
-        going = [one for one in self.experts if self._said(one) is not None]
-        if self._due() is None and (going or len(lost) == len(self.experts)):
-            for expert in lost:
-                await self._open(expert)
+        """Ask other servers in place of those that were lost just now, if more is to be written."""
+        going = any(self._said(expert) is not None for expert in self.experts)
+        if self._due() is not None or not going:
+            return
+        for expert, weight in zip(self.experts, self.weights.gate, strict=True):
+            if expert.session is None and weight:
+                with trio.move_on_after(REPLACE_S):
+                    await self._open(expert)
 
     def _drop_lost(self, ended: bool = False) -> None:
         """Take the weight of those that are lost. Raises Invalid BUSY when nobody is left."""
