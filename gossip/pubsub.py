@@ -13,7 +13,8 @@
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -142,6 +143,7 @@ class SafePubsub(Pubsub):
         self.rows = topics
         self.handlers: dict[str, Handler] = {}
         self.doubles: set[str] = set()
+        self.verdicts: Counter[tuple[str, str]] = Counter()
         self._guests = Guests(trio.current_time)
         self.invalid: Callable[[PeerId], None] = _no_one
         self.admission: Admission | None = None
@@ -211,6 +213,7 @@ class SafePubsub(Pubsub):
             if row is None or not row.share:
                 await _pay(guest.allowance, cost)
             elif not guest.may_pass_on(row, cost, trio.current_time()):
+                self.verdicts[row.name, "dropped"] += 1
                 await _pay(guest.allowance, guest.drop())
                 continue
             await self.push_msg(peer, message)
@@ -241,18 +244,24 @@ class SafePubsub(Pubsub):
             self._mark_msg_seen(msg)
             handler(author, msg.data)
         except Ignore as ignored:
+            self._count(topic, "ignored")
             log.debug("ignored on %s from %s: %s", topic, msg_forwarder, ignored)
             return
         except (Reject, Invalid) as refused:
+            self._count(topic, "rejected")
             log.debug("rejected on %s from %s: %s", topic, msg_forwarder, refused)
             if not own:
                 scorer.on_invalid_message(msg_forwarder, topic)
                 if scorer.is_graylisted(msg_forwarder, [topic]):
                     self.invalid(PeerId(msg_forwarder.to_base58()))
             return
+        self._count(topic, "said" if own else "accepted")
         scorer.on_first_delivery(msg_forwarder, topic)
         if own or self._guests.may_relay(self.rows[topic], 1 + msg.ByteSize() // 1024):
             await self.router.publish(msg_forwarder, msg)
+
+    def _count(self, topic: str, verdict: str) -> None:
+        self.verdicts[self.rows[topic].name, verdict] += 1
 
 
 def _entries(control: rpc_pb2.ControlMessage) -> int:
@@ -363,6 +372,12 @@ class Gossip:
     def on_graylisted(self, listener: Callable[[PeerId], None]) -> None:
         """Set who is told when a peer's score has fallen below use."""
         self._pubsub.invalid = listener
+
+    @property
+    def verdicts(self) -> Mapping[tuple[str, str], int]:
+        """How many messages of each topic were said here, accepted, ignored, rejected, and dropped
+        unread for their number."""
+        return self._pubsub.verdicts
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator["Gossip"]:

@@ -84,7 +84,7 @@ class OpenCall:
     answers: int
     """How many answers are wanted."""
     price_cap: int
-    """rao per 1000 output tokens at most; 0 for no cap."""
+    """rao per 1000 output tokens (or per tensor) at most; 0: only what is free."""
     expires_ms: int
     """Unix milliseconds after which an offer is pointless."""
 

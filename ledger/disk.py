@@ -108,9 +108,15 @@ def check_size(path: Path, environment: Environment) -> None:
     LMDB has read the file's first two pages so far. The last pages may never have been written.
     Raises Invalid CORRUPT, OSError.
     """
-    bytes_due = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    bytes_due, _ = used_bytes(environment)
     if (path / DATA).stat().st_size < bytes_due:
         check_pages(path)
+
+
+def used_bytes(environment: Environment) -> tuple[int, int]:
+    """Bytes that the pages in use end at, and those of the map."""
+    info = environment.info()
+    return (info["last_pgno"] + 1) * environment.stat()["psize"], info["map_size"]
 
 
 def need_room(path: Path, size: int) -> None:

@@ -78,10 +78,11 @@ class Reason(StrEnum):
     WRONG_REVEAL = "the vector is not the one that was committed"
     # --- channels
     NO_CHANNEL = "there is no such channel"
-    BAD_EXPIRY = "the channel would have expired"
+    BAD_EXPIRY = "the channel would have expired, or would expire sooner"
     OLD_VOUCHER = "the voucher pays nothing new"
     OVERDRAWN = "the voucher promises more than the channel holds"
     TOO_EARLY = "the channel cannot be closed by its payer yet"
+    UNPAID = "the answer is not free"
     # --- models and receipts
     BAD_MODEL = "the model directory is not usable"
     NO_MEMORY = "the model does not fit in free memory"

@@ -140,6 +140,15 @@ class CloseChannel:
     channel: HashField
 
 
+@dataclass(frozen=True)
+class TopUpChannel:
+    """By the payer: more rao in a channel, or more time for it, or both."""
+
+    channel: HashField
+    amount: int
+    expiry: int
+
+
 # --- by hotkeys
 
 
@@ -226,6 +235,7 @@ Payload = (
     | Leave
     | Evidence
     | SetTask
+    | TopUpChannel
 )
 
 PAYLOADS = Tagged(*get_args(Payload), limit=MAX_TRANSACTION_BYTES)

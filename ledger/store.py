@@ -34,6 +34,7 @@ from ledger.disk import (
     need_room,
     open_environment,
     sync_directory,
+    used_bytes,
 )
 from ledger.errors import Invalid, Reason
 from ledger.merkle import Proof, Tree, bucket_of, empty_tree, key_hash, leaf_hash
@@ -101,6 +102,10 @@ class Store:
     def close(self) -> None:
         """Give the ledger back; snapshots and the store are of no use afterwards."""
         self._closing.close()
+
+    def room(self) -> tuple[int, int]:
+        """Bytes of the file that are in use, and what the map can hold. No disk is touched."""
+        return used_bytes(self._environment)
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:

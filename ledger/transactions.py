@@ -5,7 +5,7 @@ state of its own, which is merged when it succeeds.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from ledger import channels, evidence, neurons, stakes, subnets, weights
@@ -40,6 +40,7 @@ from ledger.payloads import (
     SetTake,
     SetTask,
     SetWeights,
+    TopUpChannel,
     Transfer,
 )
 from ledger.state import State
@@ -123,6 +124,18 @@ def apply_transaction(state: State, place: Place, signed: SignedTransaction, siz
     state.merge(draft)
 
 
+def sign_for_least_fee(
+    params: Params, transaction: Transaction, pair: KeyPair
+) -> tuple[Transaction, bytes]:
+    """A transaction with the least fee that is taken, whatever fee it has, and its signed bytes."""
+    transaction = replace(transaction, fee=0)
+    data = sign(transaction, pair)
+    while transaction.fee < (least := least_fee(params, transaction.payload, len(data))):
+        transaction = replace(transaction, fee=least)  # a larger fee may take a byte more
+        data = sign(transaction, pair)
+    return transaction, data
+
+
 def check_envelope(place: Place, transaction: Transaction, size: int) -> None:
     """Whether a transaction may be applied at a place, whatever the state.
 
@@ -170,6 +183,7 @@ KINDS: dict[type, Callable[[Call, Any], None]] = {
     Leave: stakes.leave,
     Evidence: evidence.convict,
     SetTask: subnets.set_task,
+    TopUpChannel: channels.top_up_channel,
 }
 """What applies each kind of payload."""
 

@@ -1,7 +1,9 @@
 """Model directories: which files count, whether they are sound, their digest, whether they fit.
 
-* A text model is config.json, model.safetensors and tokenizer.json. A tensor model is config.json
-  and model.pt2, an exported program: the operator's own file only, never taken from a peer.
+* A text model is config.json, model.safetensors, tokenizer.json and, where it has one, a
+  chat_template.jinja. A tensor model is config.json and model.pt2, an exported program: the
+  operator's own file only, never taken from a peer. What a directory of the transformers library
+  consists of, `models.pretrained` says.
 * The digest is over the names, sizes and hashes of exactly these files: equal digests answer alike.
 * No torch here: the daemon reads models before any worker starts.
 """
@@ -13,8 +15,18 @@ from pathlib import Path
 from ledger.codec import encode, hash_of
 from ledger.errors import Invalid, Reason
 from ledger.types import Hash
-from models.config import MAX_CONFIG_BYTES, Config, GptConfig, read_config
+from models import pretrained
+from models.config import (
+    MAX_CONFIG_BYTES,
+    MAX_NAME_BYTES,
+    Config,
+    GptConfig,
+    PretrainedConfig,
+    read_config,
+)
 from models.header import parameters_of, read_header
+from models.pretrained import TEMPLATE
+from models.processor import has_bfloat16
 from models.tokenizer import load_tokenizer
 from models.types import Kind
 
@@ -25,8 +37,16 @@ CONFIG, WEIGHTS, TOKENIZER, PROGRAM = (
     "model.pt2",
 )
 FILES = {Kind.TEXT: (CONFIG, WEIGHTS, TOKENIZER), Kind.TENSOR: (CONFIG, PROGRAM)}
-"""The files that decide the answers; a directory may hold others, such as a card."""
+"""The files of our own models that decide the answers; a directory may hold others, such as a
+card."""
+MAX_TEMPLATE_BYTES = 2**16
 MAX_TOKENIZER_BYTES = 16 * 2**20
+MAX_CONTEXT = 8192
+"""Of a pretrained model: each slot can hold as many tokens, and memory for them is set aside."""
+CACHE_BYTES = 2 * 2**30
+"""For the slots of a pretrained model together; a larger cache is a shorter context."""
+PRETRAINED_BYTES = 300 * 2**20
+"""What the transformers library takes beside torch."""
 SHIPPED = Path(__file__).parent / "shipped"
 """Models that come with the package: they work without a network."""
 WORKER_BYTES = 320 * 2**20
@@ -39,19 +59,18 @@ class Model:
     """A sound model directory."""
 
     directory: Path
+    name: str
+    """What its config.json calls it, or its directory."""
     config: Config
     kind: Kind
     digest: Hash
     parameters: int
+    dtype: str
+    """The numbers that it computes with."""
     weight_bytes: int
-    """Once loaded; text weights run as float32 whatever they are stored as."""
+    """Once loaded."""
     tokenizer: bytes = b""
     """Hash of tokenizer.json; none where there is none."""
-
-    @property
-    def name(self) -> str:
-        """What its config.json calls it."""
-        return self.config.name
 
 
 def open_model(directory: Path) -> Model:
@@ -68,9 +87,12 @@ def _opened(directory: Path) -> Model:
     config = read_config(_small_file(directory / CONFIG, MAX_CONFIG_BYTES))
     if isinstance(config, GptConfig):
         return _opened_gpt(directory, config)
+    if isinstance(config, PretrainedConfig):
+        return _opened_pretrained(directory, config)
     size = (directory / PROGRAM).stat().st_size
     digest = _digest_of(directory, FILES[Kind.TENSOR])
-    return Model(directory, config, Kind.TENSOR, digest, config.parameters, size)
+    kind, count = Kind.TENSOR, config.parameters
+    return Model(directory, config.name, config, kind, digest, count, config.dtype, size)
 
 
 def _opened_gpt(directory: Path, config: GptConfig) -> Model:
@@ -83,9 +105,42 @@ def _opened_gpt(directory: Path, config: GptConfig) -> Model:
     if parameters != config.parameters:
         detail = f"{WEIGHTS} holds {parameters} numbers, config.json wants {config.parameters}"
         raise Invalid(Reason.BAD_MODEL, detail)
-    digest = _digest_of(directory, FILES[Kind.TEXT])
-    named = hash_of("yuma/tokenizer", merges)
-    return Model(directory, config, Kind.TEXT, digest, parameters, 4 * parameters, named)
+    template = (TEMPLATE,) if template_of(directory) else ()
+    digest = _digest_of(directory, FILES[Kind.TEXT] + template)
+    kind, size = Kind.TEXT, 4 * parameters
+    return Model(
+        directory, config.name, config, kind, digest, parameters, "float32", size,
+        hash_of("yuma/tokenizer", merges),
+    )  # fmt: skip
+
+
+def _opened_pretrained(directory: Path, config: PretrainedConfig) -> Model:
+    """Weights that are stored in 16 bits are computed with in as many where that is faster; those
+    of 32 stay what they are."""
+    name = directory.name
+    if not name.isprintable() or not 1 <= len(name.encode(errors="replace")) <= MAX_NAME_BYTES:
+        raise Invalid(Reason.BAD_MODEL, f"the directory's name {name!r:.80} is no name of a model")
+    names = (CONFIG, TOKENIZER, *pretrained.files_of(directory, WEIGHTS))
+    weights = pretrained.weights_of(directory, WEIGHTS)
+    parameters, half = pretrained.measured(directory, weights)
+    half = half and has_bfloat16()
+    digest = _digest_of(directory, names)
+    dtype, size = ("bfloat16", 2) if half else ("float32", 4)
+    named = hash_of("yuma/tokenizer", _small_file(directory / TOKENIZER, MAX_TOKENIZER_BYTES))
+    return Model(
+        directory, name, config, config.kind, digest, parameters, dtype, size * parameters, named
+    )
+
+
+def template_of(directory: Path) -> str:
+    """The chat template of a text model; empty where it has none. Raises Invalid BAD_MODEL."""
+    path = directory / TEMPLATE
+    if not path.exists():
+        return ""
+    try:
+        return _small_file(path, MAX_TEMPLATE_BYTES).decode()
+    except UnicodeDecodeError:
+        raise Invalid(Reason.BAD_MODEL, f"{TEMPLATE} is not UTF-8 text") from None
 
 
 def _small_file(path: Path, limit: int) -> bytes:
@@ -123,14 +178,29 @@ def shipped_directory(name: str) -> Path:
 def memory_need(model: Model, slots: int) -> int:
     """About how many bytes a worker with this model takes."""
     # Twice the weights: loading holds the file's pages and the converted copy for a moment.
-    return WORKER_BYTES + 2 * model.weight_bytes + _cache_bytes(model.config, slots)
+    library = PRETRAINED_BYTES if isinstance(model.config, PretrainedConfig) else 0
+    return WORKER_BYTES + library + 2 * model.weight_bytes + _cache_bytes(model, slots)
 
 
-def _cache_bytes(config: Config, slots: int) -> int:
-    """Keys and values of all slots as float32; exported programs keep none."""
-    if not isinstance(config, GptConfig):
-        return 0
-    return 2 * 4 * slots * config.layers * config.context * config.width
+def _cache_bytes(model: Model, slots: int) -> int:
+    """Keys and values of all slots; what writes no text keeps none."""
+    config = model.config
+    if isinstance(config, GptConfig):
+        return 2 * 4 * slots * config.layers * config.context * config.width
+    if isinstance(config, PretrainedConfig) and config.kind is Kind.TEXT:
+        return slots * context_of(model, config, slots) * config.token_bytes(number_bytes(model))
+    return 0
+
+
+def context_of(model: Model, config: PretrainedConfig, slots: int) -> int:
+    """How many tokens a pretrained model takes in each of its slots."""
+    room = CACHE_BYTES // (slots * config.token_bytes(number_bytes(model)))
+    return max(2, min(config.context, MAX_CONTEXT, room))
+
+
+def number_bytes(model: Model) -> int:
+    """Of the numbers that a text model computes with."""
+    return 2 if model.dtype == "bfloat16" else 4
 
 
 def validate_memory(model: Model, slots: int, available: int | None) -> None:

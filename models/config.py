@@ -1,14 +1,16 @@
 """What a model directory's config.json says, read and checked; no torch here.
 
-Two kinds of directory: `text-generation` (our GPT) and `tensor` (an exported program).
+Three sorts of directory: our GPT and an exported program, whose `kind` says which, and a directory
+of the transformers library, which has a `model_type`: one that writes text, or an encoder.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ledger.errors import Invalid, Reason
-from models.types import ANSWERS, Kind
+from models.types import Kind
 
 MAX_CONFIG_BYTES = 65_536
 MAX_NAME_BYTES = 128
@@ -16,6 +18,19 @@ INPUT_DTYPES = ("float32", "float64", "float16", "int32", "int64", "uint8")
 """Names that numpy and torch share; more are added when a model needs them."""
 MAX_DIMENSIONS = 8
 """As many as a Tensor record holds."""
+
+
+WRITERS = ("ForCausalLM", "LMHeadModel")
+ENCODERS = ("Model", "ForMaskedLM")
+"""How the names of the classes end that write text, and of those that embed it."""
+ATTENTION = ("full_attention", "sliding_attention")
+POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
+LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads")
+WIDTH = ("hidden_size", "n_embd", "d_model", "dim")
+"""What the families call the same thing."""
+OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
+"""They count positions from two."""
 
 
 @dataclass(frozen=True)
@@ -49,21 +64,43 @@ class TensorConfig:
     """None where any size goes; the first dimension is the batch."""
 
 
-Config = GptConfig | TensorConfig
+@dataclass(frozen=True)
+class PretrainedConfig:
+    """What has to be known of a transformers directory before anything of it is loaded."""
+
+    kind: Kind
+    """TEXT or EMBEDDING."""
+    architecture: str
+    vocabulary: int
+    context: int
+    """The most tokens that its positions, or the window of its attention, allow."""
+    layers: int
+    key_heads: int
+    head: int
+    """Numbers of one key or value."""
+
+    def token_bytes(self, number: int) -> int:
+        """What the cache holds of one token, in numbers of `number` bytes."""
+        return 2 * number * self.layers * self.key_heads * self.head
+
+
+Config = GptConfig | TensorConfig | PretrainedConfig
 
 
 def read_config(data: bytes) -> Config:
     """The config of a config.json. Raises Invalid BAD_MODEL."""
     fields = _fields(data)
+    if "model_type" in fields:
+        return _pretrained_config(fields)
     kind = fields.pop("kind", None)
     if kind == Kind.TEXT:
         return _gpt_config(fields)
     if kind == Kind.TENSOR:
         return _tensor_config(fields)
-    raise _refuse(f"its kind is {kind!r:.80}, not one of {', '.join(ANSWERS)}")
+    raise _refuse(f"its kind is {kind!r:.80}, not one of {Kind.TEXT}, {Kind.TENSOR}")
 
 
-def config_bytes(config: Config) -> bytes:
+def config_bytes(config: GptConfig | TensorConfig) -> bytes:
     """The config.json of a config."""
     if isinstance(config, GptConfig):
         fields = {"kind": Kind.TEXT, "architecture": "gpt", **vars(config)}
@@ -115,6 +152,60 @@ def _tensor_config(fields: dict[str, Any]) -> TensorConfig:
         dtype=shaped["dtype"],
         shape=_shape(shaped.get("shape")),
     )
+
+
+def _pretrained_config(fields: dict[str, Any]) -> PretrainedConfig:
+    if "auto_map" in fields:
+        raise _refuse("it asks for code that comes with the model, which is never run")
+    if "quantization_config" in fields:
+        raise _refuse("its weights are quantized in a way that is not read here")
+    kinds = fields.get("layer_types") or ATTENTION
+    if not isinstance(kinds, list | tuple) or not set(map(str, kinds)) <= set(ATTENTION):
+        raise _refuse("it has layers that are not attention, which is all that is served")
+    kind, architecture = _architecture(fields)
+    heads = _either(fields, HEADS, 1, 1024)
+    width = _either(fields, WIDTH, 2, 2**17)
+    return PretrainedConfig(
+        kind=kind,
+        architecture=architecture,
+        vocabulary=_integer(fields, "vocab_size", 2, 2**20),
+        context=_positions(fields),
+        layers=_either(fields, LAYERS, 1, 1024),
+        key_heads=_either(fields, ("num_key_value_heads",), 1, 1024, heads),
+        head=_either(fields, ("head_dim",), 1, 4096, width // heads),
+    )
+
+
+def _architecture(fields: dict[str, Any]) -> tuple[Kind, str]:
+    """What kind of model it is, by the class that it was made with."""
+    names = fields.get("architectures")
+    name = names[0] if isinstance(names, list) and names else None
+    if isinstance(name, str) and len(name) <= MAX_NAME_BYTES:
+        if name.endswith(WRITERS):
+            return Kind.TEXT, name
+        if name.endswith(ENCODERS):
+            return Kind.EMBEDDING, name
+    raise _refuse(f"its architecture {name!r:.80} neither writes text nor embeds it")
+
+
+def _positions(fields: dict[str, Any]) -> int:
+    """The most tokens: within a window, all attention is alike."""
+    positions = _either(fields, POSITIONS, 2, 2**30)
+    if fields["model_type"] in OFFSET_POSITIONS:
+        positions -= 2
+    if fields.get("sliding_window") is None or fields.get("use_sliding_window") is False:
+        return positions
+    return min(positions, _integer(fields, "sliding_window", 2, 2**30))
+
+
+def _either(
+    fields: dict[str, Any], keys: Sequence[str], least: int, most: int, default: int | None = None
+) -> int:
+    """The integer that is there under one of some keys."""
+    key = next((key for key in keys if fields.get(key) is not None), None)
+    if key is None and default is not None:
+        return default
+    return _integer(fields, key or keys[0], least, most)
 
 
 def _name(fields: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """Continuous batching over tokens: jobs join and leave a running batch one by one.
 
-* `step` reads at most PREFILL_TOKENS of new prompts, so that running answers do not stall, then
-  makes one token for every answer under way. Rows of the cache are kept dense: 0..n-1 are in use.
+* `step` reads at most the model's `prefill_tokens` of new prompts, so that running answers do not
+  stall, then makes one token for every answer under way. Prompts share a step evenly: a short one
+  is not kept waiting by a long one. Rows of the cache are kept dense: 0..n-1 are in use.
 * The token at position i of an answer is a function of (seed, i, logits). A job resumed with the
   tokens already out as its prefix goes on as it would have, wherever that is. Equality is of the
   choices: logits differ in their last bits with the size of the batch, by about 1e-6.
@@ -21,10 +22,8 @@ from numpy.typing import NDArray
 
 from ledger.errors import Invalid, Reason
 from models.turns import OWN, Standing, Turns
-from models.types import TEMPERATURE_UNIT, Finish, Sampling
+from models.types import MAX_LIKELY, TEMPERATURE_UNIT, Finish, Sampling
 
-PREFILL_TOKENS = 256
-"""Prompt tokens read per step: about as long as ten steps of decoding on the shipped model."""
 MAX_WAITING = 64
 """Jobs that wait for a row. At eight rows the last of them waits for eight whole answers."""
 
@@ -36,8 +35,11 @@ class TokenModel(Protocol):
 
     vocabulary: int
     context: int
-    end_of_text: int
+    ends: frozenset[int]
+    """Tokens that say that the text is over."""
     rows: int
+    prefill_tokens: int
+    """Prompt tokens read in a step."""
 
     def prefill(self, row: int, start: int, tokens: Sequence[int]) -> None:
         """Store tokens of a row from position `start` on."""
@@ -55,6 +57,9 @@ class Made:
 
     job: int
     token: int
+    likely: tuple[tuple[int, float], ...] = ()
+    """What may stand in its place, as (token, logarithm of its probability): itself, then the
+    likeliest; as many as were asked for."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,11 @@ class _Answer:
     standing: Standing
     stepwise: bool = False
     stored: int = 0
+
+    @property
+    def behind(self) -> int:
+        """How many tokens before its last are not stored yet."""
+        return len(self.tokens) - 1 - self.stored
 
     @property
     def position(self) -> int:
@@ -154,7 +164,7 @@ class Engine:
             return []  # it is over, which its asker did not know yet
         if not answer.waits:
             raise Invalid(Reason.BAD_REQUEST, "nothing is to be chosen now")
-        if token is None or token == self.model.end_of_text:
+        if token is None or token in self.model.ends:
             return self._over(answer, Finish.STOP)
         if not 0 <= token < self.model.vocabulary:
             raise Invalid(Reason.BAD_REQUEST, "the token is not of the model's vocabulary")
@@ -203,10 +213,14 @@ class Engine:
             raise Invalid(Reason.BAD_REQUEST, f"{detail} with the answer")
         if not all(0 <= token < self.model.vocabulary for token in (*prompt, *prefix)):
             raise Invalid(Reason.BAD_REQUEST, "a token is not of the model's vocabulary")
-        if self.model.end_of_text in prefix:
+        if not self.model.ends.isdisjoint(prefix):
             raise Invalid(Reason.BAD_REQUEST, "the answer to resume is over already")
         if sampling.max_tokens < 1 or sampling.temperature < 0 or sampling.top_k < 0:
             raise Invalid(Reason.BAD_REQUEST, "max_tokens, temperature or top_k is out of range")
+        if not 0 < sampling.top_p <= TEMPERATURE_UNIT or not 0 <= sampling.likely <= MAX_LIKELY:
+            raise Invalid(
+                Reason.BAD_REQUEST, "top_p or the number of likely tokens is out of range"
+            )
 
     def _end_due(self, now: float) -> list[Event]:
         """End what is over before its next token: by the clock, or by the prefix it came with."""
@@ -226,10 +240,12 @@ class Engine:
 
     def _read_prompts(self) -> None:
         """Store what the batch was not given yet, but the last token of each: `_decode` does it."""
-        room = PREFILL_TOKENS
-        for row, answer in enumerate(self._rows):
-            count = min(room, len(answer.tokens) - 1 - answer.stored)
-            if count > 0:
+        behind = [(answer.behind, row) for row, answer in enumerate(self._rows) if answer.behind]
+        room = self.model.prefill_tokens
+        for left, (due, row) in zip(range(len(behind), 0, -1), sorted(behind), strict=True):
+            answer = self._rows[row]
+            count = min(due, room // left)
+            if count:
                 part = answer.tokens[answer.stored : answer.stored + count]
                 self.model.prefill(row, answer.stored, part)
                 answer.stored += count
@@ -253,18 +269,20 @@ class Engine:
                 events.append(Scored(answer.job, logits[row]))
             elif answer.stored == len(answer.tokens):
                 token = next_token(logits[row], answer.sampling, answer.position)
-                events += self._grown(answer, token)
+                events += self._grown(answer, token, likeliest(logits[row], token, answer.sampling))
         for event in events:
             if isinstance(event, Ended):
                 self.cancel(event.job)
         return events
 
-    def _grown(self, answer: _Answer, token: int) -> list[Event]:
-        """An answer with its next token; end-of-text is not part of it."""
-        if token == self.model.end_of_text:
+    def _grown(
+        self, answer: _Answer, token: int, likely: tuple[tuple[int, float], ...]
+    ) -> list[Event]:
+        """An answer with its next token; one that ends the text is not part of it."""
+        if token in self.model.ends:
             return [answer.ended(Finish.STOP)]
         answer.tokens.append(token)
-        made = Made(answer.job, token)
+        made = Made(answer.job, token, likely)
         return [made, answer.ended(Finish.LENGTH)] if self._is_full(answer) else [made]
 
     def _release(self, row: int) -> None:
@@ -283,8 +301,36 @@ def next_token(logits: Logits, sampling: Sampling, position: int) -> int:
     if 0 < sampling.top_k < len(scaled):
         least = np.partition(scaled, -sampling.top_k)[-sampling.top_k]
         scaled[scaled < least] = -np.inf
-    heap = np.exp(scaled - scaled.max()).cumsum()
+    shares = np.exp(scaled - scaled.max())
+    if sampling.top_p < TEMPERATURE_UNIT:
+        shares[~_nucleus(shares, sampling.top_p / TEMPERATURE_UNIT)] = 0
+    heap = shares.cumsum()
     return int(np.searchsorted(heap, share_at(sampling.seed, position) * heap[-1], side="right"))
+
+
+def _nucleus(shares: NDArray[np.float64], top_p: float) -> NDArray[np.bool_]:
+    """Which tokens are the fewest likeliest that have `top_p` of all shares together (Holtzman et
+    al. 2020); of equals the lower id comes first."""
+    due = top_p * shares.sum()
+    # Those below have less than the rest together: to sort a vocabulary takes milliseconds.
+    (among,) = np.nonzero(shares >= (shares.sum() - due) / len(shares))
+    order = among[np.argsort(-shares[among], kind="stable")]
+    before = np.cumsum(shares[order]) - shares[order]
+    kept = np.zeros(len(shares), bool)
+    kept[order[before < due]] = True
+    return kept
+
+
+def likeliest(logits: Logits, token: int, sampling: Sampling) -> tuple[tuple[int, float], ...]:
+    """The token and the likeliest in its place, with the logarithms of their probabilities."""
+    if not sampling.likely:
+        return ()
+    scaled = logits.astype(np.float64) - logits.max()
+    logarithms = scaled - np.log(np.exp(scaled).sum())
+    count = min(sampling.likely - 1, len(logits))
+    best = np.argpartition(-logarithms, count - 1)[:count] if count else np.zeros(0, np.int64)
+    best = best[np.argsort(-logarithms[best], kind="stable")]
+    return tuple((int(one), float(logarithms[one])) for one in (token, *best))
 
 
 def share_at(seed: int, position: int) -> float:

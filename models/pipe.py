@@ -17,6 +17,7 @@ from models.types import (
     MAX_PREFIX_BYTES,
     Finish,
     Kind,
+    LikelyField,
     ModelCard,
     Sampling,
     Tensor,
@@ -34,8 +35,8 @@ MAX_DETAIL_BYTES = 1000
 
 @dataclass(frozen=True)
 class Submit:
-    """Run one job. `input` is UTF-8 text, packed Choices or Passages, or the buffer of the tensor
-    whose shape `tensor` holds, as the kind says."""
+    """Run one job. `input` is UTF-8 text, a packed Chat, Choices or Passages, or the buffer of the
+    tensor whose shape `tensor` holds, as the kind says."""
 
     job: int
     kind: Kind
@@ -87,12 +88,13 @@ class Refused:
 @dataclass(frozen=True)
 class Part:
     """A piece of an answer. Text: `tokens` (4 bytes little-endian each) and the bytes they stand
-    for. A tensor comes in one part, without tokens."""
+    for; one whose likelihood is told comes alone. A tensor comes in one part, without tokens."""
 
     job: int
     tokens: Annotated[bytes, Size(MAX_PREFIX_BYTES)]
     data: Annotated[bytes, Size(2 * MAX_INPUT_BYTES)]
     tensor: Annotated[tuple[Tensor, ...], Size(1)]
+    likely: LikelyField = ()
 
 
 @dataclass(frozen=True)

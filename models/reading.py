@@ -2,15 +2,15 @@
 
 * A row is tokens of which the model says one thing about those from `start` on: the logarithm of
   their likelihood after those before, or the mean of their final states.
-* A job is some rows and what becomes of their numbers. `step` reads about READ_TOKENS, rows of one
-  job side by side, so that answers being written beside it do not stall; the next step is of the
-  job whose turn it is then (`models.turns`).
+* A job is some rows and what becomes of their numbers. `step` reads about the model's
+  `read_tokens`, rows side by side, so that answers being written beside it do not stall: those of
+  the job whose turn it is (`models.turns`), and of the next ones of its kind while there is room.
 * Only token ids and numbers here: no text, no torch, no clock.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,9 @@ from numpy.typing import NDArray
 from ledger.errors import Invalid, Reason
 from models.turns import OWN, Standing, Turns
 
-READ_TOKENS = 512
-"""Padding included; what the shipped model reads in 50 ms on one core."""
-MAX_JOB_TOKENS = 16 * READ_TOKENS
-"""Of one job, padding included: a second of that core, twenty challenges of a subnet that sets
-nothing else."""
+MAX_JOB_TOKENS = 8192
+"""Of one job, padding included: a second of the shipped model on one core, twenty challenges of a
+subnet that sets nothing else."""
 MAX_WAITING = 64
 """Jobs that are not over, as many as wait for an answer in text."""
 EVIDENCE = 0.15
@@ -41,17 +39,30 @@ class Row:
     start: int
 
 
-class Reader(Protocol):
+class Embedder(Protocol):
     """A model that reads rows, each at most as long as its context."""
 
     context: int
-    end_of_text: int
+    read_tokens: int
+    """Read in a step, padding included."""
+
+    def mean_states(self, rows: Sequence[Row]) -> Numbers:
+        """Where each row points from its start on, of any length: (n, d). By most models the mean
+        of its final states."""
+
+
+class Reader(Embedder, Protocol):
+    """An embedder that also says what is likely."""
+
+    begin: int
+    """The token that stands before a text."""
 
     def likelihoods(self, rows: Sequence[Row]) -> NDArray[np.float64]:
         """The logarithm of each row's likelihood from its start on: (n,)."""
 
-    def mean_states(self, rows: Sequence[Row]) -> Numbers:
-        """The mean final state of each row from its start on: (n, d)."""
+
+M = TypeVar("M", bound=Embedder)
+R = TypeVar("R", bound=Reader)
 
 
 @dataclass(frozen=True)
@@ -93,10 +104,10 @@ class _Reading:
         return Read(self.job, numbers, sum(len(row.tokens) for row in self.rows))
 
 
-class Readings:
+class Readings(Generic[M]):
     """The reading jobs of one model, in turns."""
 
-    def __init__(self, model: Reader) -> None:
+    def __init__(self, model: M) -> None:
         self.model = model
         self._jobs: Turns[_Reading] = Turns()
 
@@ -106,7 +117,7 @@ class Readings:
         return bool(self._jobs)
 
     def choose(
-        self,
+        self: "Readings[R]",
         job: int,
         cut: Callable[[], tuple[Sequence[int], Sequence[Sequence[int]]]],
         deadline: float,
@@ -120,29 +131,26 @@ class Readings:
         and so do the number of tokens and the vocabulary.
         """
 
-        def prepare() -> Sequence[Row]:
-            return choice_rows(self.model, *cut())
-
         model = self.model
+
+        def prepare() -> Sequence[Row]:
+            return choice_rows(model, *cut())
+
         self._add(_Reading(job, prepare, model.likelihoods, probabilities, deadline, standing))
 
     def embed(
         self,
         job: int,
-        cut: Callable[[], Sequence[Sequence[int]]],
+        prepare: Callable[[], Sequence[Row]],
         deadline: float,
         standing: Standing = OWN,
     ) -> None:
-        """Queue passages, whose tokens `cut` gives: where each points, (n, d) in rows of length 1.
+        """Queue passages, whose rows `prepare` gives: where each points, (n, d) of length 1.
 
         Raises Invalid BUSY.
         """
-
-        def prepare() -> Sequence[Row]:
-            return passage_rows(self.model, cut())
-
-        model = self.model
-        self._add(_Reading(job, prepare, model.mean_states, directions, deadline, standing))
+        read = self.model.mean_states
+        self._add(_Reading(job, prepare, read, directions, deadline, standing))
 
     def cancel(self, job: int) -> None:
         """Forget a job, if it is not over."""
@@ -166,28 +174,52 @@ class Readings:
         self._jobs.add(reading)
 
     def _advance(self) -> list[Event]:
-        reading = self._jobs.take()
-        self._jobs.resume(reading)  # a step that raises finds it among the others
-        try:
-            reading.rows = reading.rows or bounded(reading.prepare())
-        except Invalid as error:
-            self.cancel(reading.job)
-            return [Unreadable(reading.job, error)]
-        rows = next_rows(reading.rows[reading.done :])
-        reading.numbers.append(reading.read(rows))
-        reading.done += len(rows)
-        if reading.done < len(reading.rows):
-            return []
-        self.cancel(reading.job)
-        numbers = np.concatenate(reading.numbers).astype(np.float64)
-        return [reading.ended(reading.conclude(numbers))]
+        batch, events = self._next_batch()
+        rows = [row for _, part in batch for row in part]
+        numbers = batch[0][0].read(rows) if batch else None
+        for reading, part in batch:
+            assert numbers is not None
+            reading.numbers.append(numbers[: len(part)])
+            numbers = numbers[len(part) :]
+            reading.done += len(part)
+            if reading.done == len(reading.rows):
+                self.cancel(reading.job)
+                whole = np.concatenate(reading.numbers).astype(np.float64)
+                events.append(reading.ended(reading.conclude(whole)))
+        return events
+
+    def _next_batch(self) -> tuple[list[tuple[_Reading, Sequence[Row]]], list[Event]]:
+        """Rows of the job whose turn it is and of those after it, as long as they fit beside.
+
+        All stay among the others, where a step that raises finds them. Or the job that cannot be.
+        """
+        batch: list[tuple[_Reading, Sequence[Row]]] = []
+        rows: list[Row] = []
+        events: list[Event] = []
+        while self._jobs:
+            reading = self._jobs.first()
+            if batch and reading.read != batch[0][0].read:
+                break
+            try:
+                reading.rows = reading.rows or bounded(reading.prepare(), self.model.read_tokens)
+            except Invalid as error:
+                events.append(Unreadable(self._jobs.take().job, error))
+                break
+            part = next_rows(reading.rows[reading.done :], self.model.read_tokens, rows)
+            if not part:
+                break
+            batch.append((self._jobs.take(), part))
+            rows += part
+        for reading, _ in reversed(batch):
+            self._jobs.resume(reading)
+        return batch, events
 
 
-def bounded(rows: Sequence[Row]) -> Sequence[Row]:
+def bounded(rows: Sequence[Row], limit: int) -> Sequence[Row]:
     """The rows, if they are not too much for one job. Raises Invalid BAD_REQUEST."""
     done = tokens = 0
     while done < len(rows):
-        batch = next_rows(rows[done:])
+        batch = next_rows(rows[done:], limit)
         done += len(batch)
         tokens += len(batch) * max(len(row.tokens) for row in batch)
     if tokens > MAX_JOB_TOKENS:
@@ -196,12 +228,14 @@ def bounded(rows: Sequence[Row]) -> Sequence[Row]:
     return rows
 
 
-def next_rows(rows: Sequence[Row]) -> Sequence[Row]:
-    """The first rows that fit in one step, padded to the longest of them; at least one."""
-    longest = 0
+def next_rows(rows: Sequence[Row], limit: int, beside: Sequence[Row] = ()) -> Sequence[Row]:
+    """The first rows that fit in one step of `limit` tokens beside others, all padded to the
+    longest; at least one where there are no others."""
+    longest = max((len(row.tokens) for row in beside), default=0)
     for count, row in enumerate(rows):
         longest = max(longest, len(row.tokens))
-        if count and (count + 1) * longest > READ_TOKENS:
+        taken = len(beside) + count
+        if taken and (taken + 1) * longest > limit:
             return rows[:count]
     return rows
 
@@ -217,14 +251,14 @@ def choice_rows(
     if room < 1:
         detail = f"a continuation has over {model.context - 2} tokens, which the model cannot take"
         raise Invalid(Reason.BAD_REQUEST, detail)
-    before = (model.end_of_text, *prefix[-room:])
+    before = (model.begin, *prefix[-room:])
     after = [Row((*before, *tokens), len(before)) for tokens in continuations]
-    return after + [Row((model.end_of_text, *tokens), 1) for tokens in continuations]
+    return after + [Row((model.begin, *tokens), 1) for tokens in continuations]
 
 
 def passage_rows(model: Reader, passages: Sequence[Sequence[int]]) -> list[Row]:
     """Each passage as it would begin a text, cut where the context ends."""
-    return [Row((model.end_of_text, *tokens[: model.context - 1]), 1) for tokens in passages]
+    return [Row((model.begin, *tokens[: model.context - 1]), 1) for tokens in passages]
 
 
 def probabilities(likelihoods: NDArray[np.float64]) -> Numbers:

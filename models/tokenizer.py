@@ -33,6 +33,7 @@ class Tokenizer:
     def __init__(self, merges: Sequence[Pair]) -> None:
         self.merges = tuple(merges)
         self.end_of_text = BYTES + len(self.merges)
+        self.before: tuple[int, ...] = (self.end_of_text,)
         self.size = self.end_of_text + 1
         self._ids = {pair: BYTES + rank for rank, pair in enumerate(self.merges)}
         self._bytes = [bytes([value]) for value in range(BYTES)]
@@ -42,8 +43,11 @@ class Tokenizer:
         self.longest = max(map(len, self._bytes))
         self._encode_piece = lru_cache(CACHED_PIECES)(self._merged)
 
-    def encode(self, text: str, enough: int = sys.maxsize) -> list[int]:
-        """The tokens of a text; of a long one those of its beginning, at least `enough`."""
+    def encode(self, text: str, enough: int = sys.maxsize, special: bool = False) -> list[int]:
+        """The tokens of a text; of a long one those of its beginning, at least `enough`.
+
+        There are no control tokens that could be written: `special` changes nothing.
+        """
         tokens: list[int] = []
         for piece in PIECES.finditer(text):
             tokens += self._encode_piece(piece[0])

@@ -47,6 +47,7 @@ BATCH = 8
 STEPS = 900
 """Held-out loss has flattened by then (about 20 minutes on one core)."""
 CHECK_EVERY = 50
+BAR_WIDTH = 24
 HELD_OUT_SHARE = 0.1
 MAX_HELD_OUT = 100_000
 """Characters that are held out of a corpus however large it is: they are measured many times."""
@@ -164,6 +165,18 @@ def save(model: Gpt, tokenizer: Tokenizer, directory: Path) -> None:
     (directory / "config.json").write_bytes(config_bytes(model.config))
 
 
+def _show(step: int, steps: int, began: float) -> None:
+    """On a terminal: how far it has come, in a line that what is printed next takes over."""
+    if not sys.stderr.isatty():
+        return
+    full = BAR_WIDTH * step // steps
+    left = (time.monotonic() - began) / step * (steps - step)
+    bar = f"[{'#' * full}{'-' * (BAR_WIDTH - full)}]"
+    print(
+        f"{bar} step {step} of {steps}, {left:.0f} s left \r", end="", file=sys.stderr, flush=True
+    )
+
+
 def train(model: Gpt, tokenizer: Tokenizer, recipe: "Recipe", directory: Path) -> int:
     """Train for some steps; keep the weights of the least held-out loss; the step they are of."""
     seed, steps = recipe.seed, recipe.steps
@@ -173,14 +186,18 @@ def train(model: Gpt, tokenizer: Tokenizer, recipe: "Recipe", directory: Path) -
     feed = batches(stream_of(tokenizer, learnt), model.config.context, seed)
     least, kept = measure(model, tokenizer, held_out).per_token, 0
     save(model, tokenizer, directory)
+    began = time.monotonic()
     for step in range(1, steps + 1):
         for optimiser, rate in zip(moving, full_rates, strict=True):
             optimiser.param_groups[0]["lr"] = rate * rate_at(step, steps)
         loss = step_once(model, moving, next(feed))
+        _show(step, steps, began)
         if step % CHECK_EVERY and step != steps:
             continue
         held = measure(model, tokenizer, held_out)
-        print(f"step {step} train {loss:.4f} held out {held.per_token:.4f}", file=sys.stderr)
+        # The spaces take over the bar.
+        said = f"step {step} train {loss:.4f} held out {held.per_token:.4f}"
+        print(said.ljust(BAR_WIDTH + 40) if sys.stderr.isatty() else said, file=sys.stderr)
         if held.per_token < least:
             least, kept = held.per_token, step
             save(model, tokenizer, directory)

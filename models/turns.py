@@ -2,7 +2,8 @@
 
 * Places take turns, the askers of a place take its turns, and an asker's own jobs wait for each
   other. A key costs nothing, an address more: who comes with a hundred keys has one place's turns.
-* Validators with a permit and the node's own user have every other turn while others wait too.
+* Lanes take turns before places do: validators with a permit and the node's own user, who pays, and
+  who asks for free. So none of the three waits behind another.
 * Who is new comes last, so that new keys keep nobody waiting who is here.
 """
 
@@ -16,10 +17,11 @@ from ledger.types import Size
 
 
 class Lane(StrEnum):
-    """Which of the two lanes a job waits in."""
+    """Which of the lanes a job waits in."""
 
     OWN = "own"
     """Of validators with a permit, and of the node's own user."""
+    PAID = "paid"
     FREE = "free"
 
 
@@ -74,6 +76,12 @@ class Turns(Generic[J]):
     def resume(self, job: J) -> None:
         """Put a job that was taken and is not over before the others of its asker."""
         self._jobs_of(job.standing).appendleft(job)
+
+    def first(self) -> J:
+        """The job whose turn it is, which goes on waiting. Raises StopIteration if none does."""
+        lane = next(iter(self._lanes.values()))
+        askers = next(iter(lane.values()))
+        return next(iter(askers.values()))[0]
 
     def take(self) -> J:
         """The job whose turn it is, which no longer waits. Raises StopIteration if none does."""

@@ -33,8 +33,21 @@ MAX_PASSAGES = 32
 MAX_READING_BYTES = 2**14
 """Choices or Passages, encoded: they are cut into tokens at once, and to cut more would hold up
 whoever else asks (20 ms for 4 KiB of letters in no language)."""
+MAX_CHAT_BYTES = 2**20
+"""Of a Chat, encoded."""
+MAX_MESSAGES = 1024
 TEMPERATURE_UNIT = 1000
-"""Temperatures travel as integers: 700 is 0.7, 0 is greedy."""
+"""Temperatures and shares travel as integers: 700 is 0.7; a temperature of 0 is greedy."""
+MAX_STOPS = 4
+MAX_STOP_BYTES = 64
+"""An answer is held back by as much while it may turn out to be a stop string."""
+MAX_LIKELY = 21
+"""A token and the 20 likeliest in its place."""
+SURPRISE_UNIT = 1_000_000
+"""Logarithms travel as integers, their sign left out: 1,500,000 is ln p = -1.5."""
+
+PRICED_TOKENS = 1000
+"""What a price is for: one token may cost less than a rao."""
 
 
 class Kind(StrEnum):
@@ -42,6 +55,8 @@ class Kind(StrEnum):
 
     TEXT = "text-generation"
     """A prompt in, text out."""
+    CHAT = "chat"
+    """A Chat in, put in the words of the model's template; text out."""
     CHOICE = "choice"
     """Choices in, the probability of each out: one float32 tensor (m,)."""
     EMBEDDING = "embedding"
@@ -55,17 +70,20 @@ class Kind(StrEnum):
 
 
 ANSWERS: Mapping[str, tuple[Kind, ...]] = {
-    Kind.TEXT: (Kind.TEXT, Kind.CHOICE, Kind.EMBEDDING, Kind.NEXT),
+    Kind.TEXT: (Kind.TEXT, Kind.CHAT, Kind.CHOICE, Kind.EMBEDDING, Kind.NEXT),
+    Kind.EMBEDDING: (Kind.EMBEDDING,),
     Kind.TENSOR: (Kind.TENSOR,),
 }
 """The kinds of query that a model of a kind answers; no model is of another kind."""
+WRITTEN: frozenset[Kind] = frozenset({Kind.TEXT, Kind.CHAT})
+"""Answered token by token; when a server breaks off, another goes on after those that are out."""
 
 
 class Finish(StrEnum):
     """Why an answer ended."""
 
     STOP = "stop"
-    """The model said that the text is over."""
+    """The model said that the text is over, or one of the query's stop strings came."""
     LENGTH = "length"
     """The token limit of the query, or the model's context, was reached."""
     TIME = "time"
@@ -87,7 +105,7 @@ class ModelCard:
     engine: Annotated[str, Size(64)]
     """Fingerprint of what runs it: backend, its version, threads."""
     price: int
-    """rao per 1000 output tokens (or per tensor)."""
+    """rao per 1000 output tokens (or per tensor): `cost_of`."""
     tokenizer: Annotated[bytes, Size(32)] = b""
     """Names the tokenizer: models with one hash share their tokens. None where there are none."""
 
@@ -104,6 +122,12 @@ class Sampling:
     seed: int = 0
     max_tokens: int = 128
     """Counted from the first token of the whole answer, resumed part included."""
+    top_p: int = TEMPERATURE_UNIT
+    """In thousandths: only the fewest likeliest tokens that have this share of the probability."""
+    stop: Annotated[tuple[Annotated[str, Size(MAX_STOP_BYTES, least=1)], ...], Size(MAX_STOPS)] = ()
+    """The answer ends before the first of these."""
+    likely: int = 0
+    """How many tokens are told with their likelihood in each place, the chosen one first."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +155,43 @@ class Passages:
     texts: Annotated[
         tuple[Annotated[str, Size(MAX_PASSAGE_BYTES, least=1)], ...], Size(MAX_PASSAGES, least=1)
     ]
+
+
+class Role(StrEnum):
+    """Who says a message."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+@dataclass(frozen=True)
+class Message:
+    """What somebody says; `content` is UTF-8 text."""
+
+    role: Role
+    content: Annotated[bytes, Size(MAX_CHAT_BYTES)]
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation, of which the model says what comes next."""
+
+    messages: Annotated[tuple[Message, ...], Size(MAX_MESSAGES, least=1)]
+
+
+@dataclass(frozen=True)
+class Likely:
+    """A token that may stand in a place. It is told and not signed: no receipt covers it."""
+
+    text: Annotated[bytes, Size(1024)]
+    surprise: int
+    """-ln p in millionths, before temperature, top_k and top_p."""
+
+
+LikelyField = Annotated[tuple[Likely, ...], Size(MAX_LIKELY)]
+"""What may stand in a token's place: the one that came, then the likeliest, if asked for."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +236,8 @@ class ReceiptBody:
     height: int
     """The server's chain head then."""
     engine: Annotated[str, Size(64)]
+    cost: int = 0
+    """Rao that are due for the answer, at the price agreed; 0 where it is free."""
     parts: Annotated[bytes, Size(32)] = b""
     """Hash of the parts that others had in the answer (`models.parts`); empty where none had."""
 
@@ -185,6 +248,12 @@ class Receipt:
 
     body: ReceiptBody
     signature: SignatureField
+
+
+def cost_of(kind: Kind, price: int, tokens: int) -> int:
+    """What an answer costs in rao, rounded up: by its output tokens, or the price for a tensor."""
+    by_tokens = kind in (Kind.TEXT, Kind.NEXT)
+    return -(-price * tokens // PRICED_TOKENS) if by_tokens else price
 
 
 def input_hash(data: bytes) -> Hash:

@@ -24,7 +24,7 @@ from pathlib import Path
 from ledger.errors import Invalid, Reason
 from models.backends import Backend, line_of
 from models.catalog import Model, available_memory, open_model, validate_memory
-from models.config import GptConfig
+from models.config import GptConfig, PretrainedConfig
 from models.pipe import (
     Cancel,
     Choose,
@@ -37,7 +37,8 @@ from models.pipe import (
     brief,
     frame_bytes,
 )
-from models.types import ModelCard
+from models.pretrained import OFFLINE
+from models.types import Kind, ModelCard
 
 READ_BYTES = 65_536
 READS = 16
@@ -173,9 +174,25 @@ def load(options: Options) -> tuple[Model, Backend]:
         from models.backends.gpt import open_gpt
 
         return model, open_gpt(model, model.config, options.slots)
+    if isinstance(model.config, PretrainedConfig):
+        return model, _pretrained(model, model.config, options.slots)
     from models.backends.exported import open_exported
 
     return model, open_exported(model, model.config, options.slots)
+
+
+def _pretrained(model: Model, config: PretrainedConfig, slots: int) -> Backend:
+    """A model of the transformers library, which is an extra."""
+    os.environ.update(OFFLINE)
+    try:
+        from models.backends.encoder import open_encoder
+        from models.backends.pretrained import open_pretrained
+    except ImportError as error:
+        detail = f"{error}; it comes with: pip install 'yumad[hf]'"
+        raise Invalid(Reason.BAD_MODEL, detail) from None
+    if config.kind is Kind.TEXT:
+        return open_pretrained(model, config, slots)
+    return open_encoder(model, config, slots)
 
 
 def card_of(model: Model, backend: Backend, options: Options) -> ModelCard:

@@ -19,6 +19,7 @@ Value = str | int | bool | tuple[str, ...]
 Checked = TypeVar("Checked", bound=Value)
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ NAME = Rule(
     lambda value: re.fullmatch(r"[a-z0-9_-]{1,32}", value) is not None,
 )
 LEVEL = Rule(f"one of {', '.join(LOG_LEVELS)}", lambda value: value in LOG_LEVELS)
+FORMAT = Rule(f"one of {', '.join(LOG_FORMATS)}", lambda value: value in LOG_FORMATS)
 ADDRESSES = _each("such as /ip4/1.2.3.4/tcp/4040", is_address, most=16)
 BOOTSTRAPS = _each(
     "such as /ip4/1.2.3.4/tcp/4040/p2p/12D3KooW...",
@@ -138,6 +140,22 @@ SHARES = _each(
     most=32,
 )
 
+MAX_PRICE = 10**12
+"""Rao per 1000 output tokens (or per tensor): a token for each."""
+PRICES = _each(
+    f"such as docs-gpt=10000, a model's name and rao, {MAX_PRICE} at most",
+    lambda item: (
+        _is_line(item)
+        and re.fullmatch(r".+=(0|[1-9][0-9]{0,12})", item) is not None
+        and int(item.rpartition("=")[2]) <= MAX_PRICE
+    ),
+    most=32,
+)
+AMOUNT = Rule(
+    "an amount of tokens such as 2.5, with at most nine decimals",
+    lambda value: re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value) is not None,
+)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -162,6 +180,15 @@ class Settings:
     serve: tuple[str, ...] = _key((), "Models to serve from the start", MODELS)
     slots: int = _key(8, "Requests that a model answers at once", _within(1, 256))
     threads: int = _key(1, "CPU threads of a model's worker", _within(1, 256))
+    prices: tuple[str, ...] = _key(
+        (), "What models cost, in rao per 1000 output tokens; others are free", PRICES
+    )
+    budget: str = _key("0", "Tokens that this node may pay for answers in 24 hours", AMOUNT)
+    price_limit: int = _key(
+        1_000_000,
+        "The most rao per 1000 output tokens that this node agrees to",
+        _within(0, MAX_PRICE),
+    )
     mine: tuple[str, ...] = _key((), "Subnets to mine, each with the model to do it with", MINED)
     validate: tuple[str, ...] = _key((), "Subnets whose miners to judge", JUDGED)
     root: tuple[str, ...] = _key((), "How this node would share emission among subnets", SHARES)
@@ -186,6 +213,7 @@ class Settings:
         (), "Names that the gateway answers to, beside its own address and localhost", HOSTS
     )
     log_level: str = _key("info", "What the log says", LEVEL)
+    log_format: str = _key("text", "Lines of the log: for people, or an object each", FORMAT)
 
 
 @dataclass(frozen=True)

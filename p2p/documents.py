@@ -12,7 +12,7 @@ from ledger.address import address_of
 from ledger.blocks import Block, Certificate, Vote, VoteKind
 from ledger.emission import pots_of
 from ledger.keys import peer_id_of
-from ledger.neurons import burn_price, neurons, permit
+from ledger.neurons import burn_price, neuron_of, neurons, permit
 from ledger.params import Params
 from ledger.payloads import (
     CommitWeights,
@@ -32,6 +32,7 @@ from ledger.tables import (
     ROOT_WEIGHTS,
     SCORES,
     SUBNETS,
+    UIDS,
     WEIGHTS,
     Neuron,
     Scores,
@@ -216,6 +217,31 @@ def _neurons(state: State, netuid: int) -> Iterator[Document]:
             "registered": neuron.registered,
             "updated": neuron.updated,
             "validator": permit(state, netuid, uid, neuron),
+            **_score(scores, uid, neuron),
+        }
+
+
+def places(state: State, key: PublicKey) -> list[Document]:
+    """The neurons of a node's key, at most one a subnet, and what the last epoch said of each."""
+    pool = pool_of(state, key)
+    return [] if pool is None else list(_places(state, pool))
+
+
+def _places(state: State, pool: PublicKey) -> Iterator[Document]:
+    for key, _ in state.rows(SUBNETS):
+        found = state.get(UIDS, key + pool)
+        if found is None:
+            continue
+        netuid = int.from_bytes(key)
+        uid, neuron = neuron_of(state, netuid, pool)
+        scores = state.get(SCORES, netuid_key(netuid))
+        yield {
+            "netuid": netuid,
+            "uid": uid,
+            "registered": neuron.registered,
+            "updated": neuron.updated,
+            "validator": permit(state, netuid, uid, neuron),
+            "epoch": scores.height if scores else None,
             **_score(scores, uid, neuron),
         }
 

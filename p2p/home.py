@@ -77,6 +77,11 @@ class Home:
         return self.path / "revocations"
 
     @property
+    def keys(self) -> Path:
+        """The keys of applications, hashed, and what each has used."""
+        return self.path / "gateway.json"
+
+    @property
     def validators(self) -> Path:
         """What validators keep: a directory for each subnet."""
         return self.path / "validators"
@@ -85,6 +90,11 @@ class Home:
     def composed(self) -> Path:
         """Models made of models, by their names: a directory for each, with its card."""
         return self.path / "composed"
+
+    @property
+    def payments(self) -> Path:
+        """What this node has promised to pay and was promised: a SQLite file."""
+        return self.path / "payments.db"
 
     @property
     def wallets(self) -> Path:

@@ -22,12 +22,14 @@ DOORS = {
     "bech32": ("ledger/address.py",),
     "mnemonic": ("ledger/wallet.py",),
     "lmdb": ("ledger/disk.py",),
+    "sqlite3": ("p2p/node/cashbook.py",),
     "torch": ("models/",),
     "libp2p": ("p2p/net/", "gossip/pubsub.py"),
     "trio": ("p2p/", "gossip/pubsub.py"),
     "socket": ("p2p/", "models/worker.py"),
     "starlette": ("p2p/http/",),
     "hypercorn": ("p2p/http/",),
+    "prometheus_client": ("p2p/http/",),
     "click": ("p2p/cli/",),
 }
 BY_UNICODE = {

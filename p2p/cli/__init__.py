@@ -7,6 +7,8 @@ import click
 from p2p.cli import (
     bootstrap,
     chain,
+    channel,
+    completion,
     composed,
     config,
     demo,
@@ -14,7 +16,9 @@ from p2p.cli import (
     epoch,
     explain,
     failure,
+    gateway,
     genesis,
+    guide,
     history,
     ledger,
     light,
@@ -24,6 +28,7 @@ from p2p.cli import (
     models,
     node,
     ping,
+    purse,
     receipts,
     run,
     stake,
@@ -46,9 +51,9 @@ def yuma() -> None:
 
 
 for _module in (
-    *(node, doctor, ping, swarm, bootstrap, member, models, composed, run),
-    *(receipts, wallet, tx, stake, subnet, mining, weights, explain, chain, history, light),
-    *(genesis, ledger, epoch, config, log, demo, testnet),
+    *(node, doctor, ping, swarm, bootstrap, member, models, composed, run, gateway, receipts),
+    *(wallet, purse, channel, tx, stake, subnet, mining, weights, explain, chain, history, light),
+    *(genesis, ledger, epoch, config, log, demo, testnet, guide, completion),
 ):
     for _command in _module.COMMANDS:
         yuma.add_command(_command)

@@ -11,6 +11,7 @@ from p2p.cli.client import Client
 from p2p.cli.command import note
 from p2p.cli.failure import Failure
 from p2p.cli.show import printable
+from p2p.cli.submit import tokens
 
 GRACE_S = 60.0
 """Beyond the time limit, for finding a server, dialling it, and going on at another."""
@@ -87,6 +88,9 @@ def _collect(
         match item:
             case {"server": server}:
                 answers.servers[index] = server
+            case {"opening": server, "rao": rao}:
+                what = f"locking {tokens(rao)} in" if rao else "prolonging"
+                note(f"{what} a channel to {server}; it takes some blocks")
             case {"text": text}:
                 answers.pieces.setdefault(index, []).append(text)
                 if live:
@@ -127,8 +131,9 @@ def print_statistics(answers: Answers) -> None:
     """Say on stderr who answered, how much and how fast."""
     for one in answers.done:
         speed = f", {one['tokens_per_s']:.1f} tokens/s" if one["output_tokens"] else ""
+        cost = f", cost {tokens(one['cost'])}" if one["cost"] else ""
         note(
             f"{one['server']}: {one['finish']}, "
             f"{one['prompt_tokens']} + {one['output_tokens']} tokens, "
-            f"first after {one['first_ms']:.0f} ms, all after {one['total_ms']:.0f} ms{speed}"
+            f"first after {one['first_ms']:.0f} ms, all after {one['total_ms']:.0f} ms{speed}{cost}"
         )

@@ -12,6 +12,7 @@ from p2p.cli.answers import Question, ask, print_statistics
 from p2p.cli.command import Command, note
 from p2p.cli.daemons import LOOPBACK, Daemon, blaming, check_ends, interrupt_on, stop_all, wait
 from p2p.cli.models import SHIPPED
+from p2p.cli.progress import waiting
 from p2p.cli.swarm import draw
 from p2p.home import Home
 
@@ -60,7 +61,8 @@ def _start(directory: Path, name: str, flags: Sequence[str], nodes: list[Daemon]
 
 
 def _wait_ready(node: Daemon) -> None:
-    node.wait_ready()
+    with waiting(f"starting the {node.name} node"):
+        node.wait_ready()
     note(f"the {node.name} node is ready: {node.client.get('/v0/id')['peer_id']}")
 
 

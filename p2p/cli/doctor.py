@@ -1,55 +1,41 @@
 """What may be wrong with this node, its machine and its swarm, and what helps: doctor."""
 
-import os
-import shutil
-import socket
-import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from enum import StrEnum
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
 import click
 
-import p2p.config
+from p2p.cli.checks import (
+    Check,
+    Verdict,
+    check_clock,
+    check_descriptors,
+    check_disk,
+    check_free,
+    check_home,
+    check_key,
+    check_memory,
+    check_settings,
+    free_memory,
+    gateway_address,
+    passed,
+)
+from p2p.cli.checks_running import (
+    check_bootstraps,
+    check_clock_of_peers,
+    check_ledger,
+    check_listening,
+    check_open,
+    check_peers,
+    check_reach,
+    check_ready,
+)
 from p2p.cli.client import Client
 from p2p.cli.command import Command, current_home, json_option
 from p2p.cli.failure import Failure
-from p2p.cli.show import aligned, bytes_text, print_json, printable, time_text
-from p2p.config import Settings, load_settings
-from p2p.home import ConfigError, Home
-
-KEY_BYTES = 32
-DISK_BYTES = (50 * 10**6, 10**9)
-"""Below the first the node's own files no longer fit, below the second a model may not."""
-MEMORY_BYTES = (150 * 10**6, 600 * 10**6)
-"""The daemon alone takes 130 MB; the worker of a small model 400 MB more."""
-SPARE_DESCRIPTORS = 64
-PROBE_S = 2.0
-
-
-class Verdict(StrEnum):
-    """How a check came out."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the doctor."""
-
-    verdict: Verdict
-    name: str
-    detail: str
-    hint: str = ""
-
-
-def _ok(name: str, detail: str) -> Check:
-    return Check(Verdict.OK, name, detail)
+from p2p.cli.show import aligned, print_json, printable, time_text
+from p2p.home import Home
 
 
 @click.command(cls=Command)
@@ -89,7 +75,7 @@ def _checks(home: Home) -> Iterator[Check]:
     yield check
     yield check_clock(time.time())
     yield check_disk(home)
-    yield check_memory(_free_memory())
+    yield check_memory(free_memory())
     yield check_descriptors(settings)
     client = Client(home)
     try:
@@ -97,172 +83,21 @@ def _checks(home: Home) -> Iterator[Check]:
         listening = client.get("/v0/swarm/addrs")["listen"]
     except Failure as failure:
         yield Check(Verdict.FAIL, "daemon", failure.message, failure.hint)
-        yield from (check_free(address) for address in settings.listen)
+        places = [*settings.listen, *filter(None, [gateway_address(settings.gateway)])]
+        yield from (check_free(address) for address in places)
         return
-    yield _ok("daemon", f"up for {time_text(status['uptime_s'])}")
+    yield passed("daemon", f"up for {time_text(status['uptime_s'])}")
+    yield check_ready(status)
     yield from check_listening(listening)
+    if gateway := client.get("/v0/id")["gateway"]:
+        yield from check_listening([gateway_address(gateway.removeprefix("http://"))], "gateway")
     yield from check_bootstraps(status)
     yield check_peers(status)
-
-
-def check_home(home: Home) -> Check:
-    """The home is there, ours, and closed to others."""
-    if not home.path.is_dir():
-        return Check(Verdict.FAIL, "home", f"{home.path} is not there", "make it: yuma init")
-    if not os.access(home.path, os.R_OK | os.W_OK | os.X_OK):
-        return Check(
-            Verdict.FAIL, "home", f"{home.path} cannot be written", "chown it to this user"
-        )
-    if _mode(home.path) & 0o077:
-        hint = f"chmod 700 {home.path}"
-        return Check(Verdict.WARN, "home", f"{home.path} is open to other users", hint)
-    return _ok("home", str(home.path))
-
-
-def check_key(home: Home) -> Check:
-    """The key is whole and secret."""
-    try:
-        size = len(home.key.read_bytes())
-    except OSError as error:
-        hint = "make it: yuma init"
-        return Check(Verdict.FAIL, "key", f"{home.key} cannot be read: {error.strerror}", hint)
-    if size != KEY_BYTES:
-        detail = f"{home.key} has {size} bytes, a key has {KEY_BYTES}"
-        return Check(Verdict.FAIL, "key", detail, "put back a copy, or remove it for a new peer id")
-    if _mode(home.key) & 0o077:
-        detail = f"{home.key} can be read by other users"
-        return Check(Verdict.FAIL, "key", detail, f"chmod 600 {home.key}")
-    return _ok("key", str(home.key))
-
-
-def _mode(path: Path) -> int:
-    return stat.S_IMODE(path.stat().st_mode)
-
-
-def check_settings(home: Home) -> tuple[Settings, Check]:
-    """node.toml and the environment hold; else the defaults stand in for the checks that follow."""
-    try:
-        settings = load_settings(home, {}, os.environ).settings
-    except ConfigError as error:
-        hint = "yuma config show --origin says what set a value"
-        return Settings(), Check(Verdict.FAIL, "settings", str(error), hint)
-    return settings, _ok("settings", f"network {settings.network}")
-
-
-def check_clock(now: float) -> Check:
-    """The clock is not before the program was made: others refuse what is signed at odd times."""
-    made = Path(p2p.config.__file__).stat().st_mtime
-    moment = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
-    if now < made - 86_400:
-        hint = "set the clock, best by NTP: timedatectl set-ntp true"
-        return Check(Verdict.FAIL, "clock", f"it says {moment}, before this program was made", hint)
-    return _ok("clock", moment)
-
-
-def check_disk(home: Home) -> Check:
-    """The home's disk has room."""
-    place = next(path for path in (home.path, *home.path.parents) if path.exists())
-    return _amount("disk", shutil.disk_usage(place).free, DISK_BYTES, "make room, or move the home")
-
-
-def check_memory(free: int | None) -> Check:
-    """The daemon and a small model fit into free memory."""
-    if free is None:
-        return _ok("memory", "not known on this system")
-    return _amount("memory", free, MEMORY_BYTES, "stop a model, or other programs")
-
-
-def _amount(name: str, free: int, limits: tuple[int, int], hint: str) -> Check:
-    detail = f"{bytes_text(free)} free"
-    if free < limits[1]:
-        return Check(Verdict.FAIL if free < limits[0] else Verdict.WARN, name, detail, hint)
-    return _ok(name, detail)
-
-
-def _free_memory() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    found = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
-    kilobytes = next(found, None)
-    return None if kilobytes is None else int(kilobytes) * 1024
-
-
-def check_descriptors(settings: Settings) -> Check:
-    """The process may open what its connections need."""
-    import resource
-
-    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 2 * settings.connections_max + SPARE_DESCRIPTORS
-    if allowed != resource.RLIM_INFINITY and allowed < needed:
-        detail = f"{allowed} allowed, {needed} may be needed"
-        hint = f"ulimit -n {needed}, or lower connections_max"
-        return Check(Verdict.WARN, "descriptors", detail, hint)
-    return _ok("descriptors", "unlimited" if allowed == resource.RLIM_INFINITY else f"{allowed}")
-
-
-def _place_of(address: str) -> tuple[socket.AddressFamily, str, int]:
-    """Where an address is reached on this machine; what any interface takes, loopback does."""
-    _, kind, host, _, port, *_ = address.split("/")
-    family = socket.AF_INET6 if kind in ("ip6", "dns6") else socket.AF_INET
-    return family, {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), int(port)
-
-
-def check_free(address: str) -> Check:
-    """Without a daemon: the port that it would listen on is free."""
-    family, _, port = _place_of(address)
-    host = address.split("/")[2]
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            probe.bind((host, port))
-    except OSError as error:
-        detail = f"{address} cannot be listened on: {error.strerror}"
-        hint = "stop what listens there, or choose another: yuma config set listen ADDR"
-        return Check(Verdict.WARN, "listen", detail, hint)
-    return _ok("listen", f"{address} is free")
-
-
-def check_listening(addresses: Sequence[str]) -> Iterator[Check]:
-    """With a daemon: it accepts connections where it says that it listens."""
-    if not addresses:
-        yield Check(Verdict.FAIL, "listen", "no address is listened on", "yuma config get listen")
-    for address in addresses:
-        family, host, port = _place_of(address)
-        try:
-            with socket.socket(family, socket.SOCK_STREAM) as probe:
-                probe.settimeout(PROBE_S)
-                probe.connect((host, port))
-        except OSError as error:
-            detail = f"{address} does not accept: {error.strerror or error}"
-            yield Check(Verdict.FAIL, "listen", detail, "a firewall may be in the way")
-        else:
-            yield _ok("listen", f"{address} accepts")
-
-
-def check_bootstraps(status: Mapping[str, Any]) -> Iterator[Check]:
-    """The nodes to join through are reached."""
-    if not status["bootstrap"]:
-        yield _ok("bootstrap", "none is set")
-    for entry in status["bootstrap"]:
-        detail = f"{entry['address']} {entry['state']}"
-        if entry["state"] == "connected":
-            yield _ok("bootstrap", detail)
-        else:
-            why = f": {entry['error']}" if entry["error"] else ""
-            hint = "is it up, and is its port open? It is tried again for ever"
-            yield Check(Verdict.WARN, "bootstrap", detail + why, hint)
-
-
-def check_peers(status: Mapping[str, Any]) -> Check:
-    """Somebody is there."""
-    if not status["peers"]:
-        hint = "yuma bootstrap add ADDR, or yuma swarm connect ADDR"
-        return Check(Verdict.WARN, "peers", "this node is alone", hint)
-    return _ok("peers", f"{status['peers']} connected, {status['swarm_nodes']} in the swarm")
+    yield check_reach(status["reach"], listening)
+    yield check_clock_of_peers(status["clock_ahead_s"])
+    yield check_open(status)
+    if status["chain"] is not None:
+        yield check_ledger(status["chain"])
 
 
 COMMANDS = (doctor,)

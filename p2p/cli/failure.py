@@ -8,6 +8,7 @@ import click
 
 from p2p.home import ConfigError
 
+PROGRAM = "yuma"
 INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
 
@@ -27,7 +28,7 @@ def run(command: click.Command, arguments: Sequence[str]) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter is no failure
     try:
-        code = command.main(list(arguments), prog_name="yuma", standalone_mode=False)
+        code = command.main(list(arguments), prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
     except click.Abort:
         return INTERRUPTED
@@ -43,7 +44,7 @@ def _report(error: click.ClickException | ConfigError | OSError) -> int:
             error.show()
             return error.exit_code
         case click.UsageError():
-            path = error.ctx.command_path if error.ctx else "yuma"
+            path = error.ctx.command_path if error.ctx else PROGRAM
             return _say(error.format_message(), f"see {path} --help", error.exit_code)
         case Failure():
             return _say(error.message, error.hint, error.code)

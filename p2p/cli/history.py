@@ -1,6 +1,5 @@
 """The chain as files, without a daemon: chain verify, export, import."""
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from p2p.cli.chain import chain
 from p2p.cli.command import current_home, json_option
 from p2p.cli.failure import Failure
 from p2p.cli.genesis import load
+from p2p.cli.progress import bar, waiting
 from p2p.cli.show import Cell, print_json, print_pairs
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def verify(as_json: bool) -> None:
     genesis, place = _genesis(), current_home().chain
     began = time.monotonic()
     with _refusals():
-        check_ledger(place, genesis.chain)
+        with waiting("checking the ledger"):
+            check_ledger(place, genesis.chain)
         with Store.open(place, genesis.chain, readonly=True) as store:
             with store.snapshot() as disk:
                 first, head = disk.first, disk.head
@@ -84,13 +85,15 @@ def export(file: Path, first: int, last: int | None, as_json: bool) -> None:
 
     genesis, place = _genesis(), current_home().chain
     with _refusals():
-        check_ledger(place, genesis.chain)
+        with waiting("checking the ledger"):
+            check_ledger(place, genesis.chain)
         with Store.open(place, genesis.chain, readonly=True) as store:
             with store.snapshot() as disk:
                 head, least = disk.head.height, max(1, disk.first)
             if max(first, least) > min(last or head, head):
                 raise Failure(f"there are blocks {least} to {head}, and none of those", RANGE)
-            title = write_blocks(store, file, first, last or head)
+            with waiting(f"writing {file}"):
+                title = write_blocks(store, file, first, last or head)
     _print_file(file, title.first, title.last, as_json)
 
 
@@ -159,12 +162,9 @@ def _refusals(file: Path | None = None) -> Iterator[None]:
 
 def _show_progress(label: str, heights: Iterator[int], start: int, end: int) -> None:
     """Go through heights; on a terminal a bar shows how far."""
-    on_terminal = sys.stderr is not None and sys.stderr.isatty()
-    with click.progressbar(
-        length=end - start, label=label, file=sys.stderr, hidden=not on_terminal
-    ) as bar:
+    with bar(label, end - start) as shown:
         for height in heights:
-            bar.update(height - start - bar.pos)
+            shown.update(height - start - shown.pos)
 
 
 COMMANDS = ()

@@ -11,6 +11,7 @@ from p2p.cli.command import Group, current_home, json_option
 from p2p.cli.failure import Failure
 from p2p.cli.genesis import load
 from p2p.cli.networks import keep_genesis
+from p2p.cli.progress import waiting
 from p2p.cli.show import bytes_text, print_json, print_pairs
 from p2p.home import Home, home_of
 
@@ -78,7 +79,8 @@ def check(directory: str | None, full: bool, as_json: bool) -> None:
 
     home = home_of(directory, os.environ) if directory else current_home()
     try:
-        report = check_ledger(home.chain, full=full)
+        with waiting("checking the ledger"):
+            report = check_ledger(home.chain, full=full)
         _audit(home)
     except Invalid as error:
         raise Failure(str(error), HINTS.get(error.reason, "")) from None

@@ -11,6 +11,7 @@ from p2p.cli.client import NoDaemon, Refusal
 from p2p.cli.command import Command, current_client, current_home, json_option, note
 from p2p.cli.failure import Failure
 from p2p.cli.models import LOAD_S, model_reference
+from p2p.cli.progress import waiting
 from p2p.cli.show import print_json, print_table
 from p2p.cli.submit import WAIT_S, Manner, Row, Sender, node_key, tokens
 from p2p.cli.wallets import password_option, unlock, wallet_option
@@ -98,7 +99,8 @@ def _begin(work: str, netuid: int, body: Row, wallet: str, yes: bool) -> Row:
     """
     client = current_client()
     price = _agreed_price(netuid, yes)
-    said = client.post(f"/v0/{work}", {"netuid": netuid, **body}, LOAD_S)
+    with waiting(f"beginning with subnet {netuid}"):
+        said = client.post(f"/v0/{work}", {"netuid": netuid, **body}, LOAD_S)
     if price is not None:
         try:
             _register(netuid, price, wallet)

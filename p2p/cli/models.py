@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from p2p.cli.command import Command, current_client, json_option, note
+from p2p.cli.command import Command, current_client, current_home, json_option, note
+from p2p.cli.progress import waiting
 from p2p.cli.show import (
     Cell,
     bytes_text,
@@ -17,11 +18,13 @@ from p2p.cli.show import (
     print_table,
     time_text,
 )
+from p2p.config import MAX_PRICE, load_settings, set_value
 
 SHIPPED = "docs-gpt"
 """The small model that comes with the program."""
 LOAD_S = 600.0
 """For reading a large model from a slow disk."""
+PRICE = click.IntRange(0, MAX_PRICE)
 DIGEST_LETTERS = 12
 """Enough to name a model among a swarm's; the daemon takes any prefix."""
 
@@ -31,17 +34,17 @@ DIGEST_LETTERS = 12
 @click.option("--name", help="Serve it under this name instead of its own.")
 @click.option("--slots", type=click.IntRange(1, 256), help="Requests answered at once.")
 @click.option("--threads", type=click.IntRange(1, 256), help="CPU threads of its worker.")
+@click.option("--price", metavar="RAO", type=PRICE, help="For 1000 output tokens, or for a tensor.")
 @json_option
-def serve(
-    model: str, name: str | None, slots: int | None, threads: int | None, as_json: bool
-) -> None:
+def serve(model: str, as_json: bool, **how: Any) -> None:
     """Serve a model to the swarm.
 
     It is a model directory, the name of a model that comes with the program (docs-gpt), or that of
-    a mixture or a pipeline made here.
+    a mixture or a pipeline made here. It is free if no price is named here or in the settings.
     """
-    body = {"model": model_reference(model), "name": name, "slots": slots, "threads": threads}
-    answer = current_client().post("/v0/serve", body, LOAD_S)
+    body = {"model": model_reference(model), **how}
+    with waiting(f"loading {body['model']}"):
+        answer = current_client().post("/v0/serve", body, LOAD_S)
     if as_json:
         return print_json(answer)
     click.echo(answer["name"])
@@ -61,6 +64,31 @@ def model_reference(model: str) -> str:
 
 @click.command(cls=Command)
 @click.argument("name")
+@click.argument("rao", type=PRICE)
+@json_option
+def price(name: str, rao: int, as_json: bool) -> None:
+    """Set what the model NAME costs, in RAO.
+
+    It is for 1000 output tokens, or for a tensor; 0 is free. It holds for requests that come from
+    now on, and after a restart.
+    """
+    answer = current_client().post("/v0/price", {"name": name, "price": rao})
+    home = current_home()
+    held = load_settings(home, {}, {}).settings.prices
+    kept = [each for each in held if each.rpartition("=")[0] != name]
+    set_value(home, "prices", (*kept, f"{name}={rao}"))
+    if as_json:
+        return print_json(answer)
+    note(f"{name} costs {price_text(rao)}, also after a restart")
+
+
+def price_text(rao: int) -> str:
+    """A price as people read it."""
+    return f"{rao} rao per 1000 tokens" if rao else "nothing"
+
+
+@click.command(cls=Command)
+@click.argument("name")
 def stop(name: str) -> None:
     """Stop serving the model NAME."""
     current_client().post("/v0/stop", {"name": name})
@@ -75,7 +103,7 @@ def list_models(swarm: bool, as_json: bool) -> None:
     answer = current_client().get("/v0/models", swarm=int(swarm))
     if as_json:
         return print_json(answer)
-    heads = ("NAME", "KIND", "PARAMETERS", "CONTEXT", "DIGEST", "SERVERS", "QUEUE")
+    heads = ("NAME", "KIND", "PARAMETERS", "CONTEXT", "DIGEST", "SERVERS", "QUEUE", "PRICE")
     rows = [
         (
             model["name"],
@@ -85,6 +113,7 @@ def list_models(swarm: bool, as_json: bool) -> None:
             model["digest"][:DIGEST_LETTERS],
             len(model["servers"]),
             sum(server["queue"] for server in model["servers"]),
+            model["price"] or "free",
         )
         for model in answer["models"]
     ]
@@ -123,7 +152,7 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         return print_json(answer)
     print_pairs(_model_pairs(answer))
-    heads = ("SERVER", "QUEUE", "SLOTS", "SPEED", "SEEN", "THIS NODE")
+    heads = ("SERVER", "QUEUE", "SLOTS", "SPEED", "PRICE", "SEEN", "THIS NODE")
     print_table(heads, _server_rows(answer), empty="nobody serves it")
 
 
@@ -139,7 +168,8 @@ def _server_rows(model: Mapping[str, Any]) -> Iterator[tuple[Cell, ...]]:
         speed = f"{server['speed']:.1f}/s" if server["speed"] else None
         me = "yes" if server["me"] else None
         seen = time_text(server["age_s"])
-        yield server["peer_id"], server["queue"], server["slots"], speed, seen, me
+        price = server["price"] or "free"
+        yield server["peer_id"], server["queue"], server["slots"], speed, price, seen, me
 
 
-COMMANDS = (serve, stop, list_models, ps, show)
+COMMANDS = (serve, price, stop, list_models, ps, show)

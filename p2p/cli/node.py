@@ -13,8 +13,10 @@ from p2p.cli.command import Command, current_client, current_home, json_option, 
 from p2p.cli.failure import Failure
 from p2p.cli.home import make_home
 from p2p.cli.networks import begin
+from p2p.cli.progress import waiting
 from p2p.cli.show import Cell, bytes_text, print_json, print_pairs, time_text
 from p2p.cli.wallets import password_option
+from p2p.cli.watch import watch
 from p2p.config import KEYS, Key, Value, load_settings
 
 SHUTDOWN_S = 30.0
@@ -85,12 +87,13 @@ def shutdown() -> None:
     client = current_client()
     client.shut_down()
     deadline = time.monotonic() + SHUTDOWN_S
-    while client.is_up():
-        if time.monotonic() > deadline:
-            raise Failure(
-                f"the daemon still runs after {SHUTDOWN_S:.0f} s", "Ctrl-C it twice, or kill it"
-            )
-        time.sleep(0.05)
+    with waiting("stopping"):
+        while client.is_up():
+            if time.monotonic() > deadline:
+                raise Failure(
+                    f"the daemon still runs after {SHUTDOWN_S:.0f} s", "Ctrl-C it twice, or kill it"
+                )
+            time.sleep(0.05)
     note("the daemon has stopped")
 
 
@@ -140,9 +143,12 @@ def version(as_json: bool) -> None:
 
 
 @click.command(cls=Command)
+@click.option("--watch", "watched", is_flag=True, help="Again each second, until Ctrl-C.")
 @json_option
-def status(as_json: bool) -> None:
+def status(watched: bool, as_json: bool) -> None:
     """Show how the node is doing."""
+    if watched:
+        return watch(current_client(), _status_pairs, as_json=as_json)
     answer = current_client().get("/v0/status")
     if as_json:
         return print_json(answer)
@@ -155,13 +161,15 @@ def _status_pairs(answer: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
     yield "peer", answer["peer_id"]
     yield "network", answer["network"]
     yield "up", time_text(answer["uptime_s"])
+    yield "ready", "yes" if answer["ready"] else f"no: {'; '.join(answer['why'])}"
     ways = f"{answer['inbound']} in, {answer['outbound']} out"
     known = f"{answer['known_peers']} known, {answer['swarm_nodes']} in the swarm"
     yield "peers", f"{answer['peers']} ({ways}), {known}"
     for entry in answer["bootstrap"]:
         yield "bootstrap", bootstrap_text(entry)
+    yield "reach", reach_text(answer["reach"])
     if answer["chain"] is not None:
-        yield "chain", chain_text(answer["chain"])
+        yield "chain", f"{chain_text(answer['chain'])}, {answer['behind']} behind the peers"
     for model in answer["models"]:
         yield "model", f"{model['name']}, {model['running']} running, {model['waiting']} waiting"
     yield "queries", f"{answer['asked']} asked, {answer['answered']} answered"
@@ -176,6 +184,14 @@ def chain_text(entry: Mapping[str, Any]) -> str:
     if entry["syncing"]:
         return f"block {entry['height']} of {entry['best']}, catching up"
     return f"block {entry['height']}, {'voting' if entry['voting'] else 'following'}"
+
+
+def reach_text(entry: Mapping[str, Any]) -> str:
+    """Whether others can dial this node."""
+    if entry["reachable"] is None:
+        return "not known: no peer has tried yet"
+    word = "reachable" if entry["reachable"] else "not reachable"
+    return f"{word}, by {entry['reached']} of {entry['tried']} peers, at {entry['address']}"
 
 
 def bootstrap_text(entry: Mapping[str, Any]) -> str:

@@ -195,6 +195,7 @@ def _said(evidence: Evidence) -> dict[str, Any]:
         "output_bytes": len(evidence.output),
         "prompt_tokens": body.prompt_tokens,
         "output_tokens": body.output_tokens,
+        "cost": body.cost,
         "resumed_after": len(query.prefix) // 4,
         "temperature": sampling.temperature / 1000,
         "top_k": sampling.top_k,

@@ -6,7 +6,7 @@ owns tokens ever comes to it.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import click
 from p2p.cli.client import Refusal
 from p2p.cli.command import current_client, current_home, json_option
 from p2p.cli.failure import Failure
+from p2p.cli.progress import waiting
 from p2p.cli.show import Cell, print_json, print_pairs
 
 if TYPE_CHECKING:
@@ -183,20 +184,22 @@ class Sender:
             "block": None,
         }
 
+    def fee(self, payload: "Payload") -> int:
+        """What the next transaction, if it is this, would cost in rao."""
+        account = self._account()
+        last = account["height"] + self.params.validity
+        transaction, _ = self._signed(payload, account["next_nonce"], last)
+        return transaction.fee
+
     def _signed(self, payload: "Payload", nonce: int, last: int) -> "tuple[Transaction, bytes]":
         """A transaction, and its bytes with the signature."""
-        from ledger.transactions import Transaction, least_fee, sign
+        from ledger.transactions import Transaction, sign, sign_for_least_fee
 
         fee = 0 if self.manner.fee is None else amount_of(self.manner.fee)
         transaction = Transaction(self.chain, self.pair.public, nonce, fee, last, payload)
-        data = sign(transaction, self.pair)
-        while self.manner.fee is None:  # a larger fee may take a byte more
-            least = least_fee(self.params, payload, len(data))
-            if transaction.fee >= least:
-                break
-            transaction = replace(transaction, fee=least)
-            data = sign(transaction, self.pair)
-        return transaction, data
+        if self.manner.fee is None:
+            return sign_for_least_fee(self.params, transaction, self.pair)
+        return transaction, sign(transaction, self.pair)
 
     def wait(self, sent: list[Row]) -> list[Row]:
         """Wait until all are final, if that is wanted, and note it with each.
@@ -214,7 +217,8 @@ class Sender:
 
     def _wait(self, row: Row, timeout_s: int) -> None:
         asked = {"id": row["id"], "timeout_s": timeout_s}
-        found = self.client.post("/v0/transactions/wait", asked, timeout_s + PATIENCE_S)
+        with waiting("waiting until it is final"):
+            found = self.client.post("/v0/transactions/wait", asked, timeout_s + PATIENCE_S)
         row["state"] = found["state"]
         if found["state"] != "final":
             raise _not_final(row)

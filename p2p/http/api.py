@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from ledger.keys import PeerId
+from p2p.apikeys import load_keys
 from p2p.config import is_address, is_peer_id
 from p2p.home import Home
 from p2p.node.node import Node
@@ -33,8 +34,14 @@ class Control:
     home: Home
     stopping: trio.Event = field(default_factory=trio.Event)
     began: float = field(default_factory=trio.current_time)
+    started: bool = False
+    """Whether what the settings name is up."""
     gateway: str | None = None
     """Where applications and browsers find it, once it listens there."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError where the file of keys is damaged."""
+        self.keys = load_keys(self.home.keys)
 
 
 Handler = Callable[[Control, Request], Awaitable[Response]]
@@ -125,7 +132,7 @@ class Lines(Response):
             await send({"type": "http.response.body", "body": body, "more_body": True})
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_until_gone, receive, nursery.cancel_scope)
+            nursery.start_soon(until_gone, receive, nursery.cancel_scope)
             try:
                 await self._produce(say)
             except Exception:
@@ -135,7 +142,8 @@ class Lines(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _until_gone(receive: Receive, scope: trio.CancelScope) -> None:
+async def until_gone(receive: Receive, scope: trio.CancelScope) -> None:
+    """Cancel a scope when the client goes away; of what it sends still, nothing is read."""
     while (await receive())["type"] != "http.disconnect":
         pass
     scope.cancel()

@@ -23,9 +23,11 @@ from p2p.http import (
     composed,
     epochs,
     judging,
+    keys,
     members,
     models,
     node,
+    payments,
     subnets,
     swarm,
     transactions,
@@ -41,8 +43,8 @@ OWNER_ONLY = 0o177
 def application(control: Control) -> Starlette:
     """The API of one node."""
     parts = (
-        *(node, swarm, members, models, composed),
-        *(chain, transactions, subnets, epochs, judging),
+        *(node, swarm, members, models, composed, chain, transactions, subnets, epochs, judging),
+        *(payments, keys),
     )
     rows = [row for part in parts for row in part.ROUTES]
     routes = [

@@ -4,6 +4,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ledger.keys import peer_id_of
+from p2p.config import MAX_PRICE
 from p2p.http.api import Control, Line, Lines, Refused, Row, body_of, integer_of, text_of
 from p2p.http.composed import composed_line
 from p2p.http.run import run_lines
@@ -26,18 +27,47 @@ async def serve(control: Control, request: Request) -> Response:
         _name_of(body),
         integer_of(body, "slots", settings.slots, 1, MAX_SLOTS),
         integer_of(body, "threads", settings.threads, 1, MAX_SLOTS),
+        _price_of(control, body),
     )
     return JSONResponse(_worker(worker))
 
 
-async def stop(control: Control, request: Request) -> Response:
-    """Stop serving a model."""
-    name = text_of(await body_of(request), "name")
-    if name in control.node.composer.served:
-        control.node.composer.stop(name)
-        return JSONResponse({"name": name})
+async def price(control: Control, request: Request) -> Response:
+    """Have a model that is served cost so much from now on."""
+    body = await body_of(request)
+    name, asked = _served_here(control, text_of(body, "name")), _price_of(control, body)
+    if asked is None:
+        raise Refused("the request lacks 'price'")
+    control.node.miner.set_price(name, asked)
+    return JSONResponse({"name": name, "price": asked})
+
+
+def _price_of(control: Control, body: Line) -> int | None:
+    """Rao per 1000 output tokens (or per tensor), where a request names a price. Raises Refused."""
+    if body.get("price") is None:
+        return None
+    asked = integer_of(body, "price", 0, 0, MAX_PRICE)
+    if asked and control.node.follow is None:
+        raise Refused(
+            "this swarm has no ledger to be paid on",
+            "a new home with one is made by: yuma --home DIR init --network devnet",
+        )
+    return asked
+
+
+def _served_here(control: Control, name: str) -> str:
     if name not in control.node.miner.workers:
         raise Refused(f"this node serves no model named {name!r}", "see them with: yuma ps")
+    return name
+
+
+async def stop(control: Control, request: Request) -> Response:
+    """Stop serving a model."""
+    asked = text_of(await body_of(request), "name")
+    if asked in control.node.composer.served:
+        control.node.composer.stop(asked)
+        return JSONResponse({"name": asked})
+    name = _served_here(control, asked)
     await control.node.miner.stop(name)
     return JSONResponse({"name": name})
 
@@ -50,25 +80,27 @@ async def models(control: Control, request: Request) -> Response:
 
 def _models(control: Control, everywhere: bool) -> list[Line]:
     me = control.node.host.peer_id
+    ages = {peer_id_of(key): age for key, (_, age) in control.node.presence.fresh().items()}
     rows: dict[tuple[str, str], Line] = {}
     for one in control.node.directory.servers():
         if not everywhere and one.peer != me:
             continue
         served = one.served
         row = rows.setdefault((served.name, served.digest.hex()), _model(one))
-        row["servers"].append(_server(control, one))
+        row["servers"].append(_server(one, ages.get(one.peer, 0.0), one.peer == me))
+        row["price"] = min(row["price"], served.price)
     return [rows[key] for key in sorted(rows)]
 
 
-def _server(control: Control, one: Server) -> Line:
-    ages = {peer_id_of(key): age for key, (_, age) in control.node.presence.fresh().items()}
+def _server(one: Server, age_s: float, me: bool) -> Line:
     return {
         "peer_id": one.peer,
         "queue": one.served.queue,
         "slots": one.served.slots,
         "speed": one.served.speed / 1000,
-        "age_s": round(ages.get(one.peer, 0.0), 1),
-        "me": one.peer == control.node.host.peer_id,
+        "price": one.served.price,
+        "age_s": round(age_s, 1),
+        "me": me,
     }
 
 
@@ -134,6 +166,7 @@ def _worker(worker: Worker) -> Line:
             "parameters": card.parameters,
             "dtype": card.dtype,
             "context": card.context,
+            "price": card.price,
             "memory_bytes": worker.memory_bytes(),
         }
     slots = worker.recipe.slots
@@ -149,6 +182,7 @@ def _worker(worker: Worker) -> Line:
 ROUTES: list[Row] = [
     ("POST", "/v0/serve", serve),
     ("POST", "/v0/stop", stop),
+    ("POST", "/v0/price", price),
     ("GET", "/v0/models", models),
     ("GET", "/v0/models/show", show),
     ("GET", "/v0/ps", ps),

@@ -2,6 +2,8 @@
 
 import logging
 import platform
+import resource
+import shutil
 from importlib.metadata import version as version_of
 
 import psutil
@@ -12,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from p2p.config import LOG_LEVELS
 from p2p.http.api import Control, Line, Refused, Row, body_of, text_of
+from p2p.http.health import readiness
 from p2p.http.swarm import bootstrap_lines
 from p2p.node.logs import set_log_level
 from p2p.node.node import AGENT
@@ -66,12 +69,20 @@ async def status(control: Control, request: Request) -> Response:
             "swarm_nodes": len(node.presence.fresh()),
             "bootstrap": bootstrap_lines(control),
             "alone": not peers,
+            **readiness(control),
+            "reach": _reach(control),
+            "clock_ahead_s": _clock(control),
             "chain": _chain(control),
             "models": [_jobs(worker) for worker in node.miner.workers.values()],
             "memory_bytes": process.memory_info().rss,
             "cpu_s": round(cpu.user + cpu.system, 2),
+            "disk_free_bytes": shutil.disk_usage(control.home.path).free,
+            "descriptors": process.num_fds(),
+            "descriptors_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             "asked": node.router.asked,
             "answered": node.miner.answered,
+            "tokens_received": node.router.tokens,
+            "tokens_answered": sum(worker.tokens for worker in node.miner.workers.values()),
         }
     )
 
@@ -81,13 +92,38 @@ def _chain(control: Control) -> Line | None:
     follow = control.node.follow
     if follow is None:
         return None
+    progress = follow.sync.progress
+    used, whole = follow.store.room()
     return {
         "height": follow.head.height,
         "best": follow.best,
         "syncing": follow.syncing,
         "voting": follow.voting,
         "stopped": follow.stopped,
+        "rate": progress.rate if progress else None,
+        "silent_s": round(trio.current_time() - follow.moved_at, 1),
+        "ledger_bytes": used,
+        "ledger_limit_bytes": whole,
     }
+
+
+def _reach(control: Control) -> Line:
+    """Whether peers could dial this node."""
+    verdict = control.node.reach.verdict()
+    announced = control.node.host.addresses()
+    return {
+        "reachable": verdict.reachable,
+        "reached": verdict.reached,
+        "tried": verdict.tried,
+        "address": verdict.address or None,
+        "announced": verdict.address in announced if verdict.address else None,
+    }
+
+
+def _clock(control: Control) -> float | None:
+    """How far our clock is ahead of the peers'."""
+    ahead = control.node.presence.clock_ahead_s()
+    return None if ahead is None else round(ahead, 3)
 
 
 async def shutdown(control: Control, request: Request) -> Response:

@@ -27,7 +27,16 @@ from models.types import (
 )
 from p2p.config import is_peer_id
 from p2p.http.api import Line, Refused, Say, integer_of, text_of
-from p2p.node.router import Answer, Asked, NoServer, Request, Resumed, Router, Told
+from p2p.node.router import (
+    Answer,
+    Asked,
+    NoServer,
+    Opening,
+    Request,
+    Resumed,
+    Router,
+    Told,
+)
 
 MAX_TIME_S = 600
 MAX_ANSWERS = 16
@@ -92,6 +101,8 @@ def _teller(say: Say, mark: Line) -> Callable[[Told], Awaitable[None]]:
 def _told_line(told: Told, text: IncrementalDecoder) -> Line:
     if isinstance(told, Asked):
         return {"server": told.server}
+    if isinstance(told, Opening):
+        return {"opening": told.server, "rao": told.amount}
     if isinstance(told, Resumed):
         return {"resumed": told.server, "after_tokens": told.after, "reason": told.reason}
     if told.tensor:
@@ -112,6 +123,8 @@ def _answer_line(answer: Answer) -> Line:
         "first_ms": round(answer.first_s * 1000, 2),
         "total_ms": round(answer.total_s * 1000, 2),
         "tokens_per_s": round(max(answer.tokens - 1, 0) / generating, 1),
+        "cost": answer.cost,
+        "channel": answer.channel.hex() if answer.channel else None,
         "receipts": [answer.evidence.as_json()],
     }
 

@@ -15,6 +15,9 @@ from starlette.types import ASGIApp
 from p2p.net.scopes import briefly
 
 CLOSE_S = 1.0
+IDLE_S = 20.0
+"""A connection may be kept so long without a request: clients' pools let go after 5 s, and who lets
+go first has no request lost."""
 
 
 @asynccontextmanager
@@ -25,6 +28,7 @@ async def serving(app: ASGIApp, listening: socket.socket) -> AsyncIterator[None]
     config.accesslog = None
     config.errorlog = None
     config.include_server_header = False
+    config.keep_alive_timeout = IDLE_S
     config.graceful_timeout = CLOSE_S
     config.shutdown_timeout = CLOSE_S
     closing, ended = trio.Event(), trio.Event()

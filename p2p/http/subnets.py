@@ -10,6 +10,8 @@ from ledger.subnets import lock_price, subnet_of
 from ledger.tables import LOCK_PRICE, LockPrice, Subnet
 from p2p.documents import (
     ROOT,
+    hotkey,
+    places,
     root_weights_document,
     subnet_document,
     subnet_lines,
@@ -59,6 +61,16 @@ async def weights(control: Control, request: Request) -> Response:
         return JSONResponse({"height": disk.head.height, **said})
 
 
+async def neurons(control: Control, request: Request) -> Response:
+    """What this node is in the subnets, and what the last epoch of each gave it."""
+    key = control.node.pair.public
+    with state_of(control) as (_, state, disk):
+        height = disk.head.height
+        return JSONResponse(
+            {**hotkey(state, key, height), "height": height, "rows": places(state, key)}
+        )
+
+
 def subnet_or_refused(state: State, netuid: int) -> Subnet:
     """The subnet of a netuid. Raises Refused where there is none."""
     try:
@@ -73,4 +85,5 @@ ROUTES: list[Row] = [
     ("GET", "/v0/subnets", subnets),
     ("GET", "/v0/subnets/one", subnet),
     ("GET", "/v0/weights", weights),
+    ("GET", "/v0/neurons", neurons),
 ]

@@ -213,6 +213,30 @@ class Host:
         with trio.fail_after(DIAL_TIMEOUT_S):
             await self._network.dial_addr(target, peer)
 
+    async def answers_at(self, peer: PeerId, address: str) -> bool:
+        """Whether a peer accepts a new connection at an address, and proves that it is the peer.
+
+        The connection ends with the handshake, and counts as none of ours.
+        """
+        target = Multiaddr(address)
+        with trio.move_on_after(DIAL_TIMEOUT_S):
+            try:
+                raw = await self._network.transport_manager.transport_for_dialing(target).dial(
+                    target
+                )
+            except Exception as error:
+                log.debug("%s does not answer at %s: %s", peer, address, why_of(error))
+                return False
+            try:
+                await self._network.upgrader.upgrade_security(raw, True, ID.from_base58(peer))
+                return True
+            except Exception as error:
+                log.debug("%s is not at %s: %s", peer, address, why_of(error))
+            finally:
+                with briefly(1):
+                    await raw.close()
+        return False
+
     async def disconnect(self, peer: PeerId) -> None:
         """Close every connection to the peer."""
         for connection in self._live(ID.from_base58(peer)):

@@ -4,7 +4,7 @@ A stream for each request costs two round trips and 3 ms of CPU more.
 """
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import trio
 
 from ledger.keys import PeerId
+from ledger.payloads import ClaimChannel
 from models.answers import most_bytes
 from models.types import Kind, Query
 from p2p.net.host import Host
@@ -25,6 +26,8 @@ from p2p.net.protocols import (
     End,
     More,
     Next,
+    Pay,
+    Payment,
     Piece,
     Refusal,
 )
@@ -40,6 +43,8 @@ SPARE_EVENTS = 32
 """Room in a request's channel beyond one event a token: chunks of a tensor, the end."""
 
 Event = Piece | More | Next | End | Refusal
+Pays = Callable[[], tuple[Payment, ...]]
+"""Gives the payment of a query at the moment at which it goes, with the newest voucher."""
 Answers = trio.MemoryReceiveChannel[Event]
 
 
@@ -55,6 +60,7 @@ class _Asker:
         """Hand an event over; whether nothing more is due: it is over, or more than was asked."""
         if isinstance(event, Piece):
             self.received += len(event.data) + len(event.tokens)
+            self.received += sum(len(one.text) for one in event.likely)
         elif isinstance(event, More):
             self.received += len(event.chunk)
         elif isinstance(event, Next):
@@ -78,17 +84,22 @@ class _Link:
     room: trio.Semaphore = field(default_factory=lambda: trio.Semaphore(MAX_OPEN_REQUESTS))
     _large: trio.Lock = field(default_factory=trio.Lock)
 
-    async def send(self, first: Ask | Chosen | Drop, *rest: More) -> None:
-        """Write whole frames, cancelled or not: half a frame would end the link for all. Of inputs
-        in several frames one goes at a time: the server bounds what has come in part."""
-        if not rest:
-            await self._whole(first, alone=len(self.waiting) < 2)
+    async def ask(self, number: int, query: Query, data: bytes, payment: Pays) -> None:
+        """Write a query. Of inputs in several frames one goes at a time: the server bounds what has
+        come in part."""
+        if len(data) <= MAX_CHUNK_BYTES:
+            await self.send(Ask(number, query, data, payment()))
             return
         async with self._large:
-            for frame in (first, *rest):
-                await self._whole(frame)
+            await self._whole(Ask(number, query, data[:MAX_CHUNK_BYTES], payment()))
+            for at in range(MAX_CHUNK_BYTES, len(data), MAX_CHUNK_BYTES):
+                await self._whole(More(number, data[at : at + MAX_CHUNK_BYTES]))
 
-    async def _whole(self, frame: Ask | Chosen | More | Drop, *, alone: bool = True) -> None:
+    async def send(self, frame: Ask | Chosen | Drop | Pay) -> None:
+        """Write a whole frame, cancelled or not: half a frame would end the link for all."""
+        await self._whole(frame, alone=len(self.waiting) < 2)
+
+    async def _whole(self, frame: Ask | Chosen | More | Drop | Pay, *, alone: bool = True) -> None:
         with briefly(FRAME_S) as scope:
             await (self.frames.send(frame) if alone else self.frames.post(frame))
         if scope.cancelled_caught:
@@ -129,7 +140,9 @@ class Links:
         return peer in self._open
 
     @asynccontextmanager
-    async def ask(self, peer: PeerId, query: Query, data: bytes) -> AsyncIterator[Answers]:
+    async def ask(
+        self, peer: PeerId, query: Query, data: bytes, payment: Pays = tuple
+    ) -> AsyncIterator[Answers]:
         """Put a query to a connected peer; gives the channel of its answer.
 
         The channel ends without an End or Refusal when the stream breaks. Leaving the block early
@@ -141,13 +154,15 @@ class Links:
         except trio.WouldBlock:
             await link.room.acquire()
         try:
-            async with self._asked(link, query, data) as answers:
+            async with self._asked(link, query, data, payment) as answers:
                 yield answers
         finally:
             link.room.release()
 
     @asynccontextmanager
-    async def _asked(self, link: _Link, query: Query, data: bytes) -> AsyncIterator[Answers]:
+    async def _asked(
+        self, link: _Link, query: Query, data: bytes, payment: Pays
+    ) -> AsyncIterator[Answers]:
         number, link.next = link.next, link.next + 1
         room = query.sampling.max_tokens + len(data) // MAX_CHUNK_BYTES + SPARE_EVENTS
         if query.kind is Kind.NEXT:
@@ -155,7 +170,7 @@ class Links:
         send, receive = trio.open_memory_channel[Event](room)
         link.waiting[number] = _Asker(send, most_bytes(query.kind))
         try:
-            await link.send(*_ask(number, query, data))
+            await link.ask(number, query, data, payment)
             yield receive
         finally:
             if link.waiting.pop(number, None) is not None:
@@ -167,6 +182,15 @@ class Links:
         link = self._open.get(peer)
         if link is not None:  # where it is gone the request's channel has ended
             await link.send(Chosen(number, token))
+
+    async def pay(self, peer: PeerId, voucher: ClaimChannel) -> None:
+        """Give a peer a voucher, if a stream to it is held; else the next query brings it."""
+        link = self._open.get(peer)
+        try:
+            if link is not None:
+                await link.send(Pay(voucher))
+        except Exception as error:  # the stream is gone
+            log.debug("pay: %r", error)
 
     async def _drop(self, link: _Link, number: int) -> None:
         try:
@@ -202,11 +226,3 @@ class Links:
                 del self._open[peer]
                 self._locks.pop(peer, None)
             await link.frames.reset()
-
-
-def _ask(number: int, query: Query, data: bytes) -> tuple[Ask, *tuple[More, ...]]:
-    starts = range(MAX_CHUNK_BYTES, len(data), MAX_CHUNK_BYTES)
-    return (
-        Ask(number, query, data[:MAX_CHUNK_BYTES]),
-        *(More(number, data[at : at + MAX_CHUNK_BYTES]) for at in starts),
-    )

@@ -12,6 +12,7 @@ from ledger.blocks import MAX_BLOCK_BYTES, MAX_SIGNERS, Certificate
 from ledger.codec import Tagged
 from ledger.errors import Reason
 from ledger.parts import LEAVES_BYTES
+from ledger.payloads import ClaimChannel
 from ledger.snapshot import MAX_KEY_BYTES
 from ledger.tables import Share
 from ledger.types import ChainField, HashField, Size, exactly
@@ -19,6 +20,7 @@ from models.parts import Parts
 from models.pipe import MAX_STEP_BYTES
 from models.types import (
     MAX_PREFIX_BYTES,
+    LikelyField,
     ModelCard,
     Query,
     Receipt,
@@ -35,6 +37,8 @@ MAX_BLOCKS = 128
 MAX_RANGE_BYTES = 2 * 2**20
 """Of blocks in one answer: four of the largest."""
 MAX_CERTIFICATE_BYTES = 24 * 2**10
+MAX_PORTS = 4
+"""Of a node that asks to be dialled."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,21 @@ class Credentials:
 
 
 @dataclass(frozen=True)
+class DialBack:
+    """Whether the asker can be dialled where its request comes from, at one of these ports."""
+
+    ports: Annotated[tuple[int, ...], Size(MAX_PORTS, least=1)]
+
+
+@dataclass(frozen=True)
+class DialledBack:
+    """Where the request came from, and the first port at which its asker answered there, or 0."""
+
+    host: Annotated[str, Size(64)]
+    port: int
+
+
+@dataclass(frozen=True)
 class Offer:
     """An answer to an open call: this node would serve it."""
 
@@ -78,12 +97,29 @@ class Offer:
 
 
 @dataclass(frozen=True)
+class Payment:
+    """How an answer is paid for: the newest voucher of a channel, for what was before, and the
+    price agreed to, in rao per 1000 output tokens (or per tensor): the server's is no higher."""
+
+    voucher: ClaimChannel
+    price: int
+
+
+@dataclass(frozen=True)
 class Ask:
     """A query and the first chunk of its input; `id` names it on this stream."""
 
     id: int
     query: Query
     chunk: Annotated[bytes, Size(MAX_CHUNK_BYTES)]
+    payment: Annotated[tuple[Payment, ...], Size(1)] = ()
+
+
+@dataclass(frozen=True)
+class Pay:
+    """A higher voucher, for the answer that has ended, or as far as it came."""
+
+    voucher: ClaimChannel
 
 
 @dataclass(frozen=True)
@@ -127,6 +163,7 @@ class Piece:
     tokens: Annotated[bytes, Size(MAX_PREFIX_BYTES)]
     data: Annotated[bytes, Size(MAX_CHUNK_BYTES)]
     tensor: Annotated[tuple[Tensor, ...], Size(1)]
+    likely: LikelyField = ()
 
 
 @dataclass(frozen=True)
@@ -276,6 +313,12 @@ PEERS = Protocol(
     Tagged(Records, limit=4 * 2**20),
     "the signed presence records a node holds",
 )
+DIALBACK = Protocol(
+    "/yuma/dialback/1",
+    Tagged(DialBack, limit=_SMALL),
+    Tagged(DialledBack, limit=_SMALL),
+    "whether the asker can be dialled from outside",
+)
 OFFER = Protocol(
     "/yuma/offer/1",
     Tagged(Offer, limit=_SMALL),
@@ -284,7 +327,7 @@ OFFER = Protocol(
 )
 QUERY = Protocol(
     "/yuma/query/1",
-    Tagged(Ask, More, Drop, Chosen, limit=_QUERY_LIMIT),
+    Tagged(Ask, More, Drop, Pay, Chosen, limit=_QUERY_LIMIT),
     Tagged(Piece, More, End, Refusal, Next, limit=_QUERY_LIMIT),
     "model requests on one held stream, answers streamed and signed",
 )
@@ -318,4 +361,4 @@ MEMBERS = Protocol(
     Tagged(Credentials, limit=2**20),
     "memberships of both sides of a private swarm, and revocations",
 )
-PROTOCOLS = (MEMBERS, STATUS, PEERS, OFFER, QUERY, BLOCKS, FETCH, LIGHT, SNAPSHOT)
+PROTOCOLS = (MEMBERS, STATUS, PEERS, DIALBACK, OFFER, QUERY, BLOCKS, FETCH, LIGHT, SNAPSHOT)

@@ -122,7 +122,7 @@ def graph_to_json(graph: Graph) -> dict[str, Any]:
             {**asdict(node), **{key: list(getattr(node, key)) for key in _NODE_LISTS}}
             for node in graph.nodes
         ],
-        "edges": [asdict(edge) for edge in graph.edges],
+        "edges": [dict(vars(edge)) for edge in graph.edges],
     }
 
 

@@ -3,7 +3,8 @@ its hotkey.
 
 * Who has a validator's permit in a subnet that is mined here has a part of what all validators may
   ask, by its stake, and no less than anyone has free.
-* Everybody else has the free requests, which share the seats of a model (`seats.py`).
+* Everybody else has the free requests, which share the seats of a model (`seats.py`), if it has no
+  price or is mined; what is paid for is not counted here (`till.py`).
 """
 
 from collections import OrderedDict
@@ -22,6 +23,7 @@ from ledger.types import PublicKey
 from models.turns import Lane
 from models.types import Query
 from p2p.node.follow import Follow
+from p2p.node.till import price_text
 
 MINUTE_S: Final = 60.0
 MAX_ASKERS: Final = 4096
@@ -39,12 +41,17 @@ class Allowance:
     clock: Callable[[], float]
     _buckets: OrderedDict[PublicKey, Bucket] = field(default_factory=OrderedDict)
 
-    def admit(self, asker: PeerId, query: Query) -> Lane:
-        """Count a request in; in which lane it waits. Raises Invalid: BAD_REQUEST, BUSY."""
-        key = public_key_of(asker)
-        if query.asker != key:
-            raise Invalid(Reason.BAD_REQUEST, "the query names another asker than its connection")
+    def admit(self, asker: PeerId, query: Query, price: int = 0, *, mined: bool = False) -> Lane:
+        """Count a request in that is not paid for, of a model with a price, which may be mined; in
+        which lane it waits. Raises Invalid: BAD_REQUEST, UNPAID, BUSY.
+
+        Validators ask for nothing, also under keys that nobody knows: so does everybody where a
+        model is mined.
+        """
+        key = key_of(asker, query)
         stakes = self.validators()
+        if price and not mined and key not in stakes:
+            raise Invalid(Reason.UNPAID, price_text(price))
         allowed = max(self.free, self.shared * stakes.get(key, 0) // max(1, sum(stakes.values())))
         if not self._bucket(key, allowed).take(self.clock()):
             raise Invalid(Reason.BUSY, f"you may ask {allowed} times a minute here")
@@ -59,6 +66,14 @@ class Allowance:
         while len(self._buckets) > MAX_ASKERS:
             self._buckets.popitem(last=False)
         return bucket
+
+
+def key_of(asker: PeerId, query: Query) -> PublicKey:
+    """Whose query it is: the connection's. Raises Invalid BAD_REQUEST."""
+    key = public_key_of(asker)
+    if query.asker != key:
+        raise Invalid(Reason.BAD_REQUEST, "the query names another asker than its connection")
+    return key
 
 
 @dataclass

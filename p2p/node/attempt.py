@@ -20,7 +20,7 @@ from ledger.keys import PeerId, public_key_of
 from models.answers import validate_answer
 from models.parts import Portion, verify_parts
 from models.pipe import Part
-from models.types import Kind, Query, Receipt, Tensor, verify_receipt
+from models.types import WRITTEN, Query, Receipt, Tensor, cost_of, verify_receipt
 from p2p.net.links import Answers, Event
 from p2p.net.protocols import End, More, Next, Piece, Refusal
 
@@ -72,7 +72,12 @@ class Evidence:
 
 
 class Broken(Exception):  # noqa: N818 - what happened to the answer
-    """A server stopped before the end of its answer; another may go on."""
+    """A server stopped before the end of its answer; another may go on. `reason`: why it refused
+    to begin, if it did."""
+
+    def __init__(self, text: str, reason: Reason | None = None) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class Lied(Exception):  # noqa: N818
@@ -140,7 +145,7 @@ async def listen(
             if len(progress.tokens) > TOKEN_BYTES * query.sampling.max_tokens:
                 raise Broken("it sends more than was asked for")
             await tell(part)
-        elif query.kind is Kind.TEXT:
+        elif query.kind in WRITTEN:
             raise Broken("it sent a tensor and no text")
         else:
             chunks.append(event)
@@ -159,11 +164,15 @@ async def _next(events: Answers, timeout: float) -> Event:
 
 
 def _text_of(piece: Piece, query: Query) -> Part:
-    if query.kind is not Kind.TEXT:
+    if query.kind not in WRITTEN:
         raise Broken("it sent text and no tensor")
     if len(piece.tokens) % TOKEN_BYTES or not piece.tokens:
         raise Broken("it sent a part without tokens")
-    return Part(0, piece.tokens, piece.data, ())
+    if len(piece.likely) > query.sampling.likely:
+        raise Broken("it told of more tokens than was asked for")
+    if query.sampling.likely and (not piece.likely or len(piece.tokens) > TOKEN_BYTES):
+        raise Broken("it does not tell how likely a token was")
+    return Part(0, piece.tokens, piece.data, (), piece.likely)
 
 
 def _whole(chunks: list[Piece | More], progress: Progress) -> list[Part]:
@@ -182,7 +191,7 @@ def refused(reason: Reason, detail: str, query: Query) -> Exception:
     detail = _line(detail)
     if reason == Reason.BAD_REQUEST and not query.prefix:
         return Invalid(reason, detail)
-    return Broken(f"{reason}: {detail}" if detail else str(reason))
+    return Broken(f"{reason}: {detail}" if detail else str(reason), reason)
 
 
 def _line(text: str) -> str:
@@ -192,18 +201,18 @@ def _line(text: str) -> str:
 
 
 async def check(
-    peer: PeerId, receipt: Receipt, query: Query, data: bytes, progress: Progress
+    peer: PeerId, receipt: Receipt, query: Query, data: bytes, progress: Progress, price: int = 0
 ) -> None:
     """Return if the receipt is the peer's, for this query and what came, and if that can be an
-    answer to it. Raises Lied, Broken."""
+    answer to it, which costs no more than the price agreed. Raises Lied, Broken."""
     if len(progress.output) <= INLINE_BYTES and not progress.parts:
-        check_now(peer, receipt, query, data, progress)
+        check_now(peer, receipt, query, data, progress, price)
     else:
-        await trio.to_thread.run_sync(check_now, peer, receipt, query, data, progress)
+        await trio.to_thread.run_sync(check_now, peer, receipt, query, data, progress, price)
 
 
 def check_now(
-    peer: PeerId, receipt: Receipt, query: Query, data: bytes, progress: Progress
+    peer: PeerId, receipt: Receipt, query: Query, data: bytes, progress: Progress, price: int = 0
 ) -> None:
     """`check` in this thread. Raises Lied, Broken."""
     body = receipt.body
@@ -213,7 +222,9 @@ def check_now(
         verify_receipt(receipt, query, bytes(progress.output))
         if body.output_tensor != progress.tensor or body.output_tokens != progress.made:
             raise Invalid(Reason.WRONG_OUTPUT, "another number of tokens, or another shape")
-        if progress.parts and query.kind is not Kind.TEXT:
+        if body.cost > cost_of(query.kind, price, progress.made):
+            raise Invalid(Reason.WRONG_OUTPUT, "a higher cost than was agreed")
+        if progress.parts and query.kind not in WRITTEN:
             raise Invalid(Reason.WRONG_OUTPUT, "an answer in numbers has no parts")
         verify_parts(progress.parts, query, data, body.parts)
     except Invalid as error:

@@ -32,6 +32,7 @@ from ledger.blocks import Block, Certificate, unpack_block
 from ledger.errors import Invalid, Reason
 from ledger.genesis import Genesis
 from ledger.keys import PeerId
+from ledger.parts import PARTS
 from ledger.restore import Restore
 from ledger.types import Hash
 from p2p.net.host import Host
@@ -83,6 +84,7 @@ class Begin:
     """The ledger's place."""
     blame: Blame
     checkpoint: Checkpoint | None
+    _haul: Haul | None = None
     _patience: trio.CancelScope = field(default_factory=trio.CancelScope)
     _failures: Counter[PeerId] = field(default_factory=Counter)
 
@@ -105,6 +107,11 @@ class Begin:
                 await trio.sleep(AGAIN_S)
         log.warning("nobody gave a state to begin with: all blocks are asked for")
         return False
+
+    @property
+    def progress(self) -> tuple[int, int] | None:
+        """How many parts of how many have come; None before any is asked for."""
+        return (PARTS - len(self._haul.missing), PARTS) if self._haul else None
 
     def _came(self) -> None:
         """Something sound has come: there is more time."""
@@ -215,8 +222,8 @@ class Begin:
             return False
         height = origin.block.header.height
         log.info("%d parts of the state after block %d to get", len(restore.missing), height)
-        haul = Haul(self.host, restore, height, self._came, self._failed, self._blame)
-        return await haul.run(iter(self._drawn(origin.peers)))
+        self._haul = Haul(self.host, restore, height, self._came, self._failed, self._blame)
+        return await self._haul.run(iter(self._drawn(origin.peers)))
 
     async def _leaves(self, origin: Origin) -> Restore | None:
         """What the parts are shown by, of whoever gives it first."""

@@ -14,7 +14,7 @@ from ledger.types import ChainId, Hash
 from models.pipe import Part
 from models.types import Kind, Query, Receipt, Sampling, Tensor, input_hash
 from p2p.net.host import DialError, Host, NotConnected
-from p2p.net.links import Answers, Links
+from p2p.net.links import Answers, Links, Pays
 from p2p.net.protocols import PEERS, STATUS, Protocol, Records, Status
 from p2p.net.streams import Frames
 from p2p.node.attempt import Broken, Evidence, Progress, Tell, check, listen
@@ -44,12 +44,18 @@ class Caller:
     """Where a peer is said to be."""
 
     async def exchange(
-        self, server: PeerId, query: Query, data: bytes, progress: Progress, tell: Tell
+        self,
+        server: PeerId,
+        query: Query,
+        data: bytes,
+        progress: Progress,
+        tell: Tell,
+        payment: Pays = tuple,
     ) -> tuple[Receipt, list[Part]]:
         """What a server answers, as `attempt.listen` gives it. Raises Broken, Invalid."""
         try:
             await self._connect(server)
-            async with self.links.ask(server, query, data) as events:
+            async with self.links.ask(server, query, data, payment) as events:
                 return await listen(events, query, progress, tell)
         except (NotConnected, DialError, trio.TooSlowError) as error:
             raise Broken(f"cannot be reached ({error or 'no answer in time'})") from None

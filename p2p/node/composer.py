@@ -18,6 +18,7 @@ from ledger.codec import pack
 from ledger.errors import Invalid, Reason
 from ledger.types import Hash
 from models.answers import directions_of, one_of, probabilities_of
+from models.chat import chat_of, render
 from models.composed import (
     Card,
     Composed,
@@ -33,6 +34,7 @@ from models.pipe import Done, Part
 from models.types import (
     MAX_PASSAGE_BYTES,
     MAX_READING_BYTES,
+    WRITTEN,
     Choices,
     Finish,
     Kind,
@@ -76,14 +78,14 @@ class Composite:
 
     async def answer(self, query: Query, data: bytes, send: Send) -> Made:
         """Answer a query, each Part as it comes. Raises Invalid."""
-        if query.kind is not Kind.TEXT:
+        if query.kind not in WRITTEN:
             raise Invalid(Reason.BAD_REQUEST, f"{self.card.name} writes text and nothing else")
         if self.running >= SLOTS:
             raise Invalid(Reason.BUSY, f"{SLOTS} answers are being made already")
-        text_of(data)
+        prompt = _prompt_of(query.kind, data)
         self.running += 1
         try:
-            made = await self.make(query, data, send)
+            made = await self.make(query, prompt, send)
         finally:
             self.running -= 1
         seconds = trio.current_time() - made.first
@@ -178,11 +180,11 @@ class _Ranking:
         best, verdict = await self._best(query, data, texts, began)
         parts = [
             _portion(self.card.experts[place].name, answers[place].evidence,
-                     UNIT * (place == places[best]), data)
+                     UNIT * (place == places[best]), query)
             for place in places
         ]  # fmt: skip
         if verdict is not None:
-            parts.append(_portion(self.card.verifier[0].name, verdict, 0, data))
+            parts.append(_portion(self.card.verifier[0].name, verdict, 0, query))
         chosen = answers[places[best]]
         await send(*told[places[best]])
         return _made(chosen, told[places[best]], began, bounded(parts))
@@ -230,7 +232,7 @@ class _Chain:
             answer, text = await self._step(step, asked, query, began, tell)
             values[f"step{number}"] = text
             role = f"step {number}, {step.model.name}"[:64]
-            parts.append(_portion(role, answer.evidence, UNIT * last, data))
+            parts.append(_portion(role, answer.evidence, UNIT * last, query))
         return _made(answer, told, began, bounded(parts))
 
     async def _step(
@@ -261,6 +263,20 @@ def text_of(data: bytes) -> str:
         return data.decode()
     except UnicodeDecodeError:
         raise Invalid(Reason.BAD_REQUEST, "the prompt is not UTF-8 text") from None
+
+
+def _prompt_of(kind: Kind, data: bytes) -> bytes:
+    """The prompt of a text, or of a conversation as a model without a template reads it.
+
+    Raises Invalid BAD_REQUEST.
+    """
+    if kind is Kind.CHAT:
+        try:
+            return render("", chat_of(data).messages, "", "").encode()
+        except Invalid as error:
+            raise Invalid(Reason.BAD_REQUEST, error.detail or str(error)) from None
+    text_of(data)
+    return data
 
 
 def _refuse_prefix(query: Query) -> None:
@@ -300,8 +316,8 @@ def _teller(parts: list[Part], send: Send) -> Callable[[Told], Awaitable[None]]:
     return tell
 
 
-def _portion(role: str, evidence: Evidence, share: int, data: bytes) -> Portion:
-    own = b"" if evidence.data == data else evidence.data
+def _portion(role: str, evidence: Evidence, share: int, whole: Query) -> Portion:
+    own = b"" if evidence.query.input_hash == whole.input_hash else evidence.data
     return Portion(role, 0, share, evidence.query, own, evidence.output, (evidence.receipt,))
 
 
@@ -311,4 +327,4 @@ def _made(answer: Answer, told: Sequence[Part], began: float, parts: tuple[Porti
     output = b"".join(part.data for part in told)
     count = sum(len(part.tokens) for part in told) // 4
     done = Done(0, Finish(body.finish), body.prompt_tokens, count)
-    return Made(output, (), done, began, began + answer.first_s, parts)
+    return Made(output, (), done, began, began + answer.first_s, parts=parts)

@@ -4,14 +4,16 @@ import fcntl
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 import trio
 
 from ledger.errors import Invalid
 from ledger.keys import load_seed
 from ledger.restore import finish
+from p2p.bar import Bar
 from p2p.config import Settings
 from p2p.home import ConfigError, Home
 from p2p.http.api import Control
@@ -20,6 +22,7 @@ from p2p.http.web import serve_web
 from p2p.membership import pass_of
 from p2p.node.begin import Begin
 from p2p.node.chain import Chain, checkpoint_of, genesis_of, is_new, open_chain
+from p2p.node.console import Console
 from p2p.node.judging import judged
 from p2p.node.logs import log_to_stderr
 from p2p.node.node import Node, unix_ms
@@ -38,13 +41,13 @@ WRONG_SETTINGS = 2
 
 def run_daemon(home: Home, settings: Settings) -> int:
     """Run a daemon on a home until it is told to stop; gives the exit status."""
-    log_to_stderr(settings.log_level)
+    console = log_to_stderr(settings.log_level, settings.log_format)
     try:
         with _lock(home):
-            if settings.sync == "snapshot" and not trio.run(_begin, home, settings):
+            if settings.sync == "snapshot" and not trio.run(_begin, home, settings, console):
                 return 0
             with open_chain(home) as chain:
-                trio.run(_main, home, settings, chain)
+                trio.run(_main, home, settings, chain, console)
     except (ConfigError, Invalid, OSError, BaseExceptionGroup) as error:
         reason = _first(error)
         if not isinstance(reason, ConfigError | Invalid | OSError):
@@ -71,7 +74,7 @@ def _lock(home: Home) -> Iterator[None]:
         yield
 
 
-async def _begin(home: Home, settings: Settings) -> bool:
+async def _begin(home: Home, settings: Settings, console: Console) -> bool:
     """Begin a new ledger with a late state; False if the daemon was told to stop before that."""
     genesis = genesis_of(home)
     if genesis is None or not is_new(home):
@@ -90,17 +93,26 @@ async def _begin(home: Home, settings: Settings) -> bool:
 
     async with _signals(control), node.run(), serve_control(control), trio.open_nursery() as both:
         both.start_soon(work, both.cancel_scope)
+        both.start_soon(console.show, partial(_parts, begin))
         await control.stopping.wait()
         both.cancel_scope.cancel()
     return not control.stopping.is_set()
 
 
-async def _main(home: Home, settings: Settings, chain: Chain | None) -> None:
+async def _main(home: Home, settings: Settings, chain: Chain | None, console: Console) -> None:
     pair = load_seed(home.key)
     own_pass = pass_of(home, chain.genesis, pair.public, unix_ms()) if chain else None
     node = Node.make(pair, settings, home, chain, own_pass)
     control = Control(node, home)
-    async with _signals(control), node.run(), serve_control(control), serve_web(control):
+    async with (
+        _signals(control),
+        node.run(),
+        _shown(console, partial(_blocks, node)),
+        serve_control(control),
+        serve_web(control),
+    ):
+        if settings.prices and chain is None:
+            raise ConfigError("prices are set, and this swarm has no ledger to be paid on")
         for model in settings.serve:
             if node.composer.has(model):
                 node.composer.serve(model)
@@ -108,9 +120,33 @@ async def _main(home: Home, settings: Settings, chain: Chain | None) -> None:
             worker = await node.miner.serve(model, None, settings.slots, settings.threads)
             log.info("serving %s", worker.card.name)
         await _take_part(node, settings)
+        control.started = True
         _print_ready(node, control.gateway)
         await control.stopping.wait()
         await _drain(node)
+
+
+@asynccontextmanager
+async def _shown(console: Console, read: Callable[[], Bar | None]) -> AsyncIterator[None]:
+    """Show a bar on the terminal, while there is one, until the block ends."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(console.show, read)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+def _parts(begin: Begin) -> Bar | None:
+    """How far the state to begin with has come."""
+    progress = begin.progress
+    return Bar("getting a late state", *progress) if progress else None
+
+
+def _blocks(node: Node) -> Bar | None:
+    """How far catching up has come."""
+    progress = node.follow.sync.progress if node.follow else None
+    if progress is None:
+        return None
+    return Bar("catching up", progress.height, progress.target, progress.rate)
 
 
 async def _take_part(node: Node, settings: Settings) -> None:

@@ -3,6 +3,7 @@
 A server's cost is an estimate of the time until it has answered: the requests before ours over its
 slots, at the speed we measured or else the one it announced, and its round trip. Of two servers
 drawn at random the cheaper one is asked: the best one of all would be everybody's choice at once.
+Those that are free come before those that have a price, of which the lowest comes first.
 """
 
 import random
@@ -30,6 +31,8 @@ MAX_MEASURED = 4096
 MAX_OFFERED = 256
 OFFER_FOR_S = 60.0
 SPEED_WEIGHT = 0.3
+FAR_SLOWER = 10.0
+"""A free server is asked before one that has a price, unless it is so many times slower."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,10 @@ class Server:
     peer: PeerId
     served: Served
     rtt_s: float = 0.0
+
+    def price_for(self, asker: PeerId) -> int:
+        """What a node has to pay it (ModelCard.price); nothing where it is that node."""
+        return 0 if asker == self.peer else self.served.price
 
 
 @dataclass
@@ -149,6 +156,14 @@ class Directory:
             if now - self.of_server(one.peer, one.served.digest).failed_at >= FAILED_FOR_S
         ]
         pool = sound or usable
+        free = self._better([one for one in pool if not one.price_for(self.me)])
+        paid = self._better(_cheapest([one for one in pool if one.price_for(self.me)]))
+        if free is None or paid is None:
+            return free or paid
+        return free if self.cost(free) <= FAR_SLOWER * self.cost(paid) else paid
+
+    def _better(self, pool: list[Server]) -> Server | None:
+        """The one of two that has answered sooner."""
         return min(random.sample(pool, min(2, len(pool))), key=self.cost, default=None)
 
     def cost(self, server: Server) -> float:
@@ -160,3 +175,9 @@ class Directory:
         ahead = max(served.queue, measured.in_flight) / max(served.slots, 1)
         tokens = TYPICAL_TOKENS if served.context else 1
         return server.rtt_s + (1 + ahead) * tokens / speed
+
+
+def _cheapest(pool: list[Server]) -> list[Server]:
+    """Those with the lowest price."""
+    least = min((one.served.price for one in pool), default=0)
+    return [one for one in pool if one.served.price == least]

@@ -119,6 +119,10 @@ class Follow:
         """Whether this node votes on it."""
         self.stopped = ""
         """Why this node no longer follows the chain; empty while it does."""
+        self.moved_at = trio.current_time()
+        """When the head moved last, or this node began (trio's clock)."""
+        self.votes_said = 0
+        self.blocks_proposed = 0
         self._seen = Seen()
         self._said: deque[bytes] = deque(maxlen=MAX_SAID)
         self._inbox = Inbox()
@@ -261,6 +265,7 @@ class Follow:
             await self._head_moved(before)
 
     async def _head_moved(self, before: int) -> None:
+        self.moved_at = trio.current_time()
         self.sync.moved()
         self._moved.set()
         self._moved = trio.Event()
@@ -291,9 +296,11 @@ class Follow:
 
     async def _say(self, message: Message) -> None:
         if not isinstance(message, Proposal):
+            self.votes_said += isinstance(message, Ballot)
             self._said.append(VOTES.pack(message))
             await self._gossip.publish(VOTES, self._said[-1], urgent=True)
             return
+        self.blocks_proposed += 1
         body = BLOCKS.pack(message)
         if len(body) > MAX_WHOLE_BYTES:
             self.server.offer(message.block)

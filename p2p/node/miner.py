@@ -4,7 +4,7 @@ What is refused is refused with a reason; a full queue says so at once instead o
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +28,7 @@ from models.types import (
     Receipt,
     ReceiptBody,
     Tensor,
+    cost_of,
     input_hash,
     output_hash,
     request_hash,
@@ -48,13 +49,14 @@ Send = Callable[..., Awaitable[None]]
 
 @dataclass(frozen=True)
 class Made:
-    """What a finished job gave, and when it began and gave its first part (trio's clock)."""
+    """What a finished job gave, when it began and gave its first part (trio's clock), its price."""
 
     output: bytes
     tensor: tuple[Tensor, ...]
     done: Done
     began: float
     first: float
+    price: int = 0
     parts: tuple[Portion, ...] = ()
     """Of others, where they had any."""
 
@@ -84,6 +86,8 @@ class Miner:
     height: Callable[[], Height]
     changed: Callable[[], None]
     """Called when what is served has changed."""
+    prices: Mapping[str, int] = field(default_factory=dict)
+    """Of models by name, in rao per 1000 output tokens (or per tensor); others are free."""
     workers: dict[str, Worker] = field(default_factory=dict)
     composites: dict[Hash, Composite] = field(default_factory=dict)
     """The models made of models that are served here."""
@@ -99,10 +103,13 @@ class Miner:
             task_status.started()
             await trio.sleep_forever()
 
-    async def serve(self, place: str, name: str | None, slots: int, threads: int) -> Worker:
+    async def serve(
+        self, place: str, name: str | None, slots: int, threads: int, price: int | None = None
+    ) -> Worker:
         """Load a model and serve it; returns when it is up.
 
-        `place` is a directory or the name of a shipped model. Raises Invalid: BAD_MODEL, NO_MEMORY.
+        `place` is a directory or the name of a shipped model; `price` None: what `prices` says.
+        Raises Invalid: BAD_MODEL, NO_MEMORY.
         """
         assert self._nursery is not None
         model = await trio.to_thread.run_sync(_model_at, place)
@@ -111,7 +118,8 @@ class Miner:
             raise Invalid(Reason.BAD_MODEL, f"a model named {name} is served already")
         self.validate_room()
         catalog.validate_memory(model, slots, catalog.available_memory())
-        worker = Worker(Recipe(model.directory, name, slots, threads), self.changed)
+        price = self.prices.get(name, 0) if price is None else price
+        worker = Worker(Recipe(model.directory, name, slots, threads), self.changed, price=price)
         self.workers[name] = worker
         done = trio.Event()
         failure: list[BaseException] = []
@@ -184,6 +192,14 @@ class Miner:
             raise Invalid(Reason.NO_MODEL, name)
         await worker.stop()
 
+    def set_price(self, name: str, price: int) -> None:
+        """Have a model cost so much from now on. Raises Invalid NO_MODEL."""
+        worker = self.workers.get(name)
+        if worker is None:
+            raise Invalid(Reason.NO_MODEL, name)
+        worker.set_price(price)
+        self.changed()
+
     def close(self) -> None:
         """Refuse new queries from now on; those under way go on."""
         self._closed = True
@@ -224,10 +240,12 @@ class Miner:
 
     # --- answering
 
-    async def answer(self, query: Query, data: bytes, send: Send, standing: Standing = OWN) -> None:
+    async def answer(
+        self, query: Query, data: bytes, send: Send, standing: Standing = OWN, price: int = 0
+    ) -> None:
         """Answer a query: `send(*answered)` gets each Part, and at the end the Receipt.
 
-        Raises Invalid with what to tell the asker.
+        `price`: what was agreed with the asker. Raises Invalid with what to tell it.
         """
         self._check(query, data)
         composite = self.composites.get(query.model)
@@ -238,11 +256,12 @@ class Miner:
         worker = self._found(query)
         began = trio.current_time()
         async with worker.job(query, data, standing) as job:
-            await self._relay(worker, query, job, send, began)
+            await self._relay(worker, query, job, send, began, price)
 
     async def step_by_step(
-        self, query: Query, data: bytes, send: Send, choices: Choices, standing: Standing = OWN
-    ) -> None:
+        self, query: Query, data: bytes, send: Send, choices: Choices,
+        standing: Standing = OWN, price: int = 0,
+    ) -> None:  # fmt: skip
         """Answer a query of kind NEXT: `send` gets each Step, and at the end the Receipt; `choices`
         gives the tokens taken. Raises Invalid with what to tell the asker."""
         self._check(query, data)
@@ -250,7 +269,7 @@ class Miner:
         began = trio.current_time()
         async with worker.job(query, data, standing) as job:
             output, done, first = await relay_steps(worker, query, job, send, choices)
-        made = Made(output, (), done, began, first)
+        made = Made(output, (), done, began, first, price)
         worker.measured(done.output_tokens, 0)  # how fast was its asker's doing
         await send(self._receipt(query, made, worker.card.engine))
 
@@ -273,7 +292,7 @@ class Miner:
             raise Invalid(Reason.BAD_REQUEST, f"max_tokens is not within 1..{MAX_NEW_TOKENS}")
 
     async def _relay(
-        self, worker: Worker, query: Query, job: Job, send: Send, began: float
+        self, worker: Worker, query: Query, job: Job, send: Send, began: float, price: int
     ) -> None:
         """Pass a job's parts on, those that are there together in one go; sign at its end."""
         output = bytearray()
@@ -292,7 +311,7 @@ class Miner:
                     batch.append(following)
                 elif isinstance(following, Done):
                     worker.largest = max(worker.largest, len(output))
-                    made = Made(bytes(output), tensor, following, began, first)
+                    made = Made(bytes(output), tensor, following, began, first, price)
                     _measure(worker, query, made)
                     batch.append(self._receipt(query, made, worker.card.engine))
                 following = _at_once(job)
@@ -319,6 +338,7 @@ class Miner:
             time_ms=self.unix_ms(),
             height=self.height(),
             engine=engine,
+            cost=cost_of(query.kind, made.price, done.output_tokens),
             parts=parts_hash(made.parts),
         )
         return sign_receipt(body, self.pair)
@@ -368,6 +388,12 @@ def _served(worker: Worker) -> Served:
         netuid=worker.netuid,
         tokenizer=card.tokenizer,
     )
+
+
+def prices_of(entries: Sequence[str]) -> dict[str, int]:
+    """The prices that settings such as docs-gpt=10000 name, by model."""
+    pairs = (each.rpartition("=") for each in entries)
+    return {name: int(price) for name, _, price in pairs}
 
 
 def _single(error: BaseException) -> BaseException:

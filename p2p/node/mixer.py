@@ -3,14 +3,15 @@
 * The experts that the gate gives most are asked, each wherever it is served, step by step.
 * An expert that is lost is replaced by another server of the same model, which is told the tokens
   already out; where there is none its weight goes to the others, and the text goes on.
+* Experts that want to be paid are not asked: nothing is agreed with them step by step.
 * The token at a position is a function of (seed, position, what the experts said), as in an engine.
   Those that a resumed query has already are taken again, so that the weights are what they were.
 """
 
 import logging
 import os
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import trio
@@ -18,14 +19,15 @@ import trio
 from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId
 from models.answers import MAX_STEPWISE
-from models.composed import Composed, Mixture
+from models.composed import Composed, Member, Mixture
 from models.engine import next_token
 from models.mixture import TOKEN_BYTES, Distribution, Weights
 from models.parts import UNIT, Portion, bounded
 from models.pipe import Done, Part
+from models.stops import Ending, Word
 from models.types import Finish, Kind, Query, Receipt
 from p2p.node.caller import NONCE_BYTES, Caller
-from p2p.node.directory import Directory
+from p2p.node.directory import Directory, Server
 from p2p.node.miner import Made, Miner
 from p2p.node.session import Lost, Opener, Session, resumed
 
@@ -105,6 +107,7 @@ class _Mixing:
     opener: Opener
     experts: list[_Expert] = field(default_factory=list)
     weights: Weights = field(init=False)
+    ending: Ending = field(init=False)
     tokens: bytearray = field(default_factory=bytearray)
     """Of the whole answer, those that came with the query too."""
     output: bytearray = field(default_factory=bytearray)
@@ -113,6 +116,7 @@ class _Mixing:
 
     def __post_init__(self) -> None:
         self.began = trio.current_time()
+        self.ending = Ending([stop.encode() for stop in self.query.sampling.stop])
         opinions = top_of(self.mixer.composed, self.mixer.card, self.data)
         self.experts = [_Expert(place, opinion) for place, opinion in opinions]
         self.weights = Weights.first([opinion / UNIT for _, opinion in opinions])
@@ -126,11 +130,12 @@ class _Mixing:
         finish = self._due()
         while finish is None:
             finish = await self._once(send)
+        await self._say(self.ending.rest(), send)
         await self._end()
         self.first = self.first or trio.current_time()
         done = Done(0, finish, self._prompt_tokens(), self.made)
         parts = bounded([part for expert in self.experts for part in self._portions(expert)])
-        return Made(bytes(self.output), (), done, self.began, self.first, parts)
+        return Made(bytes(self.output), (), done, self.began, self.first, parts=parts)
 
     async def close(self) -> None:
         """Let all experts go."""
@@ -158,12 +163,24 @@ class _Mixing:
         self.weights = after.shared()
         await self._replace_lost()
         self._drop_lost(ended=finish is not None)
-        if not given:
+        words = self.ending.add(Word(token, data))
+        if given:  # it is out already
+            if len(self.tokens) == len(self.query.prefix):
+                self.ending.rest()
+        else:
             self.made += 1
-            self.output += data
+            await self._say(words, send)
+        return Finish.STOP if self.ending.stopped else finish or self._due()
+
+    async def _say(self, words: Sequence[Word], send: Send) -> None:
+        """Let tokens out."""
+        if words:
             self.first = self.first or trio.current_time()
-            await send(Part(0, token.to_bytes(TOKEN_BYTES, "little"), data, ()))
-        return finish or self._due()
+            self.output += b"".join(word.data for word in words)
+            await send(
+                *(Part(0, word.token.to_bytes(TOKEN_BYTES, "little"), word.data, ())
+                  for word in words)
+            )  # fmt: skip
 
     def _chosen(self, position: int) -> int:
         """The token at a position, by what the experts say."""
@@ -234,14 +251,15 @@ class _Mixing:
         member = self.mixer.card.experts[expert.place]
         for _ in range(MAX_TRIES - len(expert.past)):
             known = self.mixer.directory.of(member.digest.hex())
-            servers = [one for one in known if one.served.digest == member.digest]
+            servers = [one for one in known if self._suits(one, member)]
             server = self.mixer.directory.choose(servers, expert.excluded)
             if server is None:
                 return
             expert.excluded.add(server.peer)
             query = self.mixer.caller.query(
                 member.digest, Kind.NEXT, self.data, os.urandom(NONCE_BYTES),
-                sampling=self.query.sampling, time_limit_ms=self.query.time_limit_ms,
+                sampling=replace(self.query.sampling, stop=(), likely=0),
+                time_limit_ms=self.query.time_limit_ms,
             )  # fmt: skip
             query = resumed(query, query.nonce, bytes(self.tokens), self._left_ms())
             try:
@@ -254,6 +272,11 @@ class _Mixing:
                 expert.past.append(session)
                 return
             await session.stack.aclose()
+
+    def _suits(self, server: Server, member: Member) -> bool:
+        """Whether a server is of an expert's very digest, and wants nothing for it."""
+        free = not server.price_for(self.mixer.caller.host.peer_id)
+        return free and server.served.digest == member.digest
 
     async def _lose(self, expert: _Expert, why: str) -> None:
         """Let an expert's server go."""
@@ -304,7 +327,8 @@ class _Mixing:
         return [
             Portion(
                 name, expert.opinion, round(session.responsibility / count * UNIT), session.query,
-                b"", bytes(session.output), () if session.receipt is None else (session.receipt,),
+                b"" if session.query.input_hash == self.query.input_hash else self.data,
+                bytes(session.output), () if session.receipt is None else (session.receipt,),
             )
             for session in expert.past
         ]  # fmt: skip

@@ -5,7 +5,7 @@ Everything that lives in the daemon is made here; the daemon adds the local API,
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, nullcontext
 from dataclasses import dataclass, field
 from time import time
 
@@ -13,6 +13,7 @@ import trio
 
 from gossip.pubsub import Gossip
 from gossip.topics import PRESENCE, QUERIES, TOPICS, Served
+from ledger.amounts import rao_of
 from ledger.genesis import Genesis
 from ledger.keys import KeyPair, PeerId
 from ledger.types import ChainId, Hash, Height, PublicKey
@@ -23,20 +24,35 @@ from p2p.net.discovery import Dht, mdns
 from p2p.net.host import Host
 from p2p.net.keeper import Keeper
 from p2p.net.links import Links
-from p2p.net.protocols import BLOCKS, FETCH, LIGHT, OFFER, PEERS, QUERY, SNAPSHOT, STATUS
+from p2p.net.protocols import (
+    BLOCKS,
+    DIALBACK,
+    FETCH,
+    LIGHT,
+    OFFER,
+    PEERS,
+    QUERY,
+    SNAPSHOT,
+    STATUS,
+)
 from p2p.node.allowance import Allowance, Validators
+from p2p.node.buyer import Buyer
 from p2p.node.caller import Caller, Greeting
+from p2p.node.cashbook import Cashbook
 from p2p.node.chain import Chain, agreed_checkpoint
 from p2p.node.composer import Composer
 from p2p.node.directory import Directory
 from p2p.node.follow import Follow
 from p2p.node.judging import Judging
 from p2p.node.members import Members
-from p2p.node.miner import Miner
+from p2p.node.miner import Miner, prices_of
 from p2p.node.offers import Offers
 from p2p.node.presence import NO_HEAD, Presence
+from p2p.node.purse import Purse
 from p2p.node.queries import QueryServer
+from p2p.node.reach import Reach
 from p2p.node.router import Router
+from p2p.node.till import Till
 from p2p.node.visits import Surroundings
 from p2p.node.weigher import Weigher, root_of
 
@@ -81,6 +97,12 @@ class Node:
     members: Members | None
     """None in a swarm that is open to all."""
     allowance: Allowance
+    reach: Reach
+    book: Cashbook | None
+    purse: Purse | None
+    """What it pays; None in a swarm without a ledger."""
+    till: Till | None
+    """What it is paid; None in a swarm without a ledger."""
     composer: Composer
     judging: Judging | None = None
     """None in a swarm without a ledger."""
@@ -118,11 +140,13 @@ class Node:
             position=lambda: node.position(),
             heard_of=lambda height: node.heard_of(height),
         )  # fmt: skip
-        miner = Miner(pair, chain, unix_ms, lambda: node.position()[0], presence.changed)
+        miner = Miner(
+            pair, chain, unix_ms, lambda: node.position()[0], presence.changed,
+            prices_of(settings.prices),
+        )  # fmt: skip
         directory = Directory(pair.peer_id, presence, miner.announced, host.rtts)
         links = Links(host)
         caller = Caller(pair, chain, host, links, keeper.addresses_of)
-        router = Router(caller, gossip, miner, directory, unix_ms)
         offers = Offers(pair, chain, host, keeper, miner, unix_ms)
         dht = Dht(host, keeper) if settings.dht and own_pass is None else None  # it has no door
         follow = None
@@ -133,6 +157,14 @@ class Node:
                 checkpoint=agreed_checkpoint(ledger, settings.checkpoint),
                 snapshots=settings.snapshots,
             )  # fmt: skip
+        book = purse = till = None
+        if follow is not None:
+            book = Cashbook(home.payments, unix_ms())
+            till = Till(pair.public, follow, book)
+            purse = Purse(
+                pair, follow, book, rao_of(settings.budget), settings.price_limit, unix_ms
+            )
+        router = Router(caller, gossip, miner, directory, unix_ms, Buyer(caller, purse))
         members = Members(own_pass, host, gossip, unix_ms) if own_pass else None
         allowance = Allowance(
             settings.free_requests, settings.validator_requests, Validators(follow, miner.mined),
@@ -140,7 +172,7 @@ class Node:
         )  # fmt: skip
         node = cls(
             pair, chain, settings, host, gossip, keeper, presence, miner, directory, links,
-            router, offers, dht, follow, members, allowance,
+            router, offers, dht, follow, members, allowance, Reach(host), book, purse, till,
             Composer(home.composed, caller, miner, directory, router),
         )  # fmt: skip
         if follow is not None:
@@ -151,6 +183,12 @@ class Node:
     @asynccontextmanager
     async def run(self) -> AsyncIterator["Node"]:
         """Be on the network until the block ends. Raises OSError when it cannot listen."""
+        with closing(self.book) if self.book is not None else nullcontext():
+            async with self._running():
+                yield self
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
         self._attach()
         for address in self.settings.bootstrap:
             place, peer = split_address(address)
@@ -165,7 +203,7 @@ class Node:
                 if self.settings.mdns:
                     await stack.enter_async_context(mdns(self.host, self.keeper))
                 async with self._parts():
-                    yield self
+                    yield
             nursery.cancel_scope.cancel()
 
     @asynccontextmanager
@@ -178,12 +216,15 @@ class Node:
         async with trio.open_nursery() as nursery:
             await nursery.start(self.miner.run)
             await nursery.start(self.links.run)
-            for task in (self.presence.run, self.keeper.run, self.offers.run):
+            for task in (self.presence.run, self.keeper.run, self.offers.run, self.reach.run):
                 nursery.start_soon(task)
             if self.follow is not None:
                 nursery.start_soon(self.follow.run)
             if self.judging is not None:
                 await nursery.start(self.judging.run)
+            if self.purse is not None and self.till is not None:
+                nursery.start_soon(self.purse.run)
+                nursery.start_soon(self.till.run)
             if self.members is not None:
                 nursery.start_soon(self.members.run)
             try:
@@ -216,7 +257,8 @@ class Node:
         """Say who takes in what."""
         self.host.handle(STATUS.id, self.presence.serve_status)
         self.host.handle(PEERS.id, self.presence.serve_peers)
-        self.host.handle(QUERY.id, QueryServer(self.miner, self.allowance).handle)
+        self.host.handle(DIALBACK.id, self.reach.serve)
+        self.host.handle(QUERY.id, QueryServer(self.miner, self.allowance, self.till).handle)
         self.host.handle(OFFER.id, self.router.take_offer)
         if self.members is not None:
             self.members.attach()

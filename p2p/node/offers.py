@@ -64,9 +64,8 @@ class Offers:
         for worker in self.miner.ready():
             card = worker.card
             named = card.name == call.model or card.digest.hex() == call.model
-            affordable = not call.price_cap or card.price <= call.price_cap
             assert worker.ready is not None
-            if named and affordable and worker.running < worker.ready.slots:
+            if named and card.price <= call.price_cap and worker.running < worker.ready.slots:
                 return worker
         return None
 

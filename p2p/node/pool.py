@@ -23,7 +23,7 @@ from ledger.mempool import MAX_FREE, MAX_PAYING, Mempool
 from ledger.payloads import Payload
 from ledger.state import State
 from ledger.store import Store
-from ledger.transactions import Transaction, id_of, sign, unpack_transaction
+from ledger.transactions import Transaction, id_of, sign_for_least_fee, unpack_transaction
 from ledger.types import Hash, Height, PublicKey
 
 log = logging.getLogger("yuma.pool")
@@ -130,21 +130,18 @@ class Pool:
         return name
 
     async def say(self, payload: Payload) -> Hash:
-        """Submit a transaction of this node's key that needs no fee. Raises Invalid."""
+        """Submit a transaction of this node's key, for the least fee it needs. Raises Invalid."""
         standing = self.standing()
-        return await self.submit(
-            sign(
-                Transaction(
-                    standing.chain,
-                    self.pair.public,
-                    self.next_nonce(self.pair.public),
-                    0,
-                    standing.height + standing.params.validity // 2,  # others may be behind
-                    payload,
-                ),
-                self.pair,
-            )
+        transaction = Transaction(
+            standing.chain,
+            self.pair.public,
+            self.next_nonce(self.pair.public),
+            0,
+            standing.height + standing.params.validity // 2,  # others may be behind
+            payload,
         )
+        _, data = sign_for_least_fee(standing.params, transaction, self.pair)
+        return await self.submit(data)
 
     def next_nonce(self, key: PublicKey) -> int:
         """The nonce of a key's next transaction, those that wait counted."""

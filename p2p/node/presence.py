@@ -9,6 +9,7 @@
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 import trio
@@ -63,6 +64,8 @@ class Heard:
     record: PeerRecord
     sealed: bytes
     at: float
+    live: bool = True
+    """Whether it came as it was said, not handed on later."""
 
 
 @dataclass
@@ -150,9 +153,9 @@ class Presence:
         assert isinstance(record, PeerRecord)
         return record
 
-    def _keep(self, record: PeerRecord, sealed: bytes, at: float) -> None:
+    def _keep(self, record: PeerRecord, sealed: bytes, at: float, *, live: bool = True) -> None:
         self._forget(record.key)
-        heard = Heard(peer_id_of(record.key), record, sealed, at)
+        heard = Heard(peer_id_of(record.key), record, sealed, at, live)
         self.book[record.key] = heard  # heard last, so last
         for name in _names(record):
             self._serving.setdefault(name, {})[record.key] = heard
@@ -216,6 +219,17 @@ class Presence:
         """The records that count now, each with its age in seconds."""
         now = trio.current_time()
         return {heard.record.key: (heard.record, now - heard.at) for heard in self.everyone()}
+
+    def clock_ahead_s(self) -> float | None:
+        """How far our clock is ahead of the others', by the dates of the records that came as they
+        were said; the median, which a minority cannot move. None where nobody has said one."""
+        began = self.unix_ms() / 1000 - trio.current_time()  # what our clock said at trio's zero
+        ahead = [
+            began + heard.at - heard.record.seq / 1000
+            for heard in self.everyone()
+            if heard.live and heard.record.key != self.pair.public
+        ]
+        return median(ahead) if ahead else None
 
     # --- meeting
 
@@ -290,7 +304,7 @@ class Presence:
                 log.debug("a record passed over: %s", error)
                 continue
             age = max(0.0, (self.unix_ms() - record.seq) / 1000)
-            self._keep(record, sealed, trio.current_time() - age)
+            self._keep(record, sealed, trio.current_time() - age, live=False)
 
     async def serve_status(self, stream: Any) -> None:
         """Answer a peer's status with ours."""

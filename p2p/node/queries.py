@@ -2,7 +2,8 @@
 
 * Each request is a task that ends with the stream, so an asker that goes away cancels its jobs.
 * What one peer, and what all peers, can make us keep is counted in bytes, over all their streams.
-* Who may ask how often is the allowance's to say; who asks for free has a seat (`seats.py`).
+* Who may ask how often is the allowance's to say; who asks for free has a seat (`seats.py`). Who
+  pays is let in by the till (`till.py`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 import trio
 
 from ledger.errors import Invalid, Reason
-from ledger.keys import PeerId
+from ledger.keys import PeerId, public_key_of
 from models.parts import Portion
 from models.pipe import Part, Step, brief
 from models.turns import Lane, Standing
@@ -29,15 +30,18 @@ from p2p.net.protocols import (
     End,
     More,
     Next,
+    Pay,
     Piece,
     Refusal,
 )
 from p2p.net.scopes import briefly
 from p2p.net.streams import Frames
 from p2p.net.tcp import source_of
-from p2p.node.allowance import Allowance
+from p2p.node.allowance import Allowance, key_of
+from p2p.node.attempt import TOKEN_BYTES
 from p2p.node.miner import Answered, Miner, Send
 from p2p.node.seats import Seat, Seats
+from p2p.node.till import Bill, Till
 
 MAX_BUFFERED = MAX_INPUT_BYTES
 """Bytes of inputs that may have come in part on one stream."""
@@ -84,6 +88,8 @@ class QueryServer:
 
     miner: Miner
     allowance: Allowance
+    till: Till | None = None
+    """None in a swarm without a ledger."""
     seats: Seats = field(default_factory=Seats)
     _sessions: list["_Session"] = field(default_factory=list)
     _guests: dict[PeerId, _Guest] = field(default_factory=dict)
@@ -101,6 +107,7 @@ class QueryServer:
                         await session.take(record, nursery)
                     nursery.cancel_scope.cancel()
             finally:
+                session.forget()
                 self._sessions.remove(session)
         await frames.close()
 
@@ -137,6 +144,8 @@ class _Partial:
     query: Query
     standing: Standing
     data: bytearray
+    bill: Bill | None = None
+    """None where it is free."""
 
 
 @dataclass
@@ -153,10 +162,15 @@ class _Session:
     choices: dict[int, trio.MemorySendChannel[bytes]] = field(default_factory=dict)
     """Of requests of kind NEXT: where the tokens go that their asker takes."""
 
-    async def take(self, record: Ask | More | Chosen | Drop, nursery: trio.Nursery) -> None:
+    async def take(self, record: Ask | More | Chosen | Drop | Pay, nursery: trio.Nursery) -> None:
         """Act on what the peer said. Raises Invalid, which ends the stream, on nonsense."""
+        if isinstance(record, Pay):
+            if self.server.till is not None:
+                self.server.till.pay(public_key_of(self.guest.peer), record.voucher)
+                await trio.lowlevel.checkpoint()  # a signature and a write: others have their turn
+            return
         if isinstance(record, Drop):
-            self.partial.pop(record.id, None)
+            self._forget(record.id)
             scope = self.scopes.get(record.id)
             if scope is not None:
                 scope.cancel()
@@ -171,11 +185,12 @@ class _Session:
         request = self.partial.get(record.id)
         if request is not None and len(request.data) >= request.query.input_size:
             size = self.server.miner.weight(request.query)
-            del self.partial[record.id]
             if self.server.held() + size > MAX_ALL_HELD:
+                self._forget(record.id)
                 await self._send(Refusal(record.id, Reason.BUSY, "too many bytes of requests"))
                 return
             await self.guest.reserve(size)
+            del self.partial[record.id]
             self.scopes[record.id] = trio.CancelScope()
             nursery.start_soon(self._answer, record.id, request, size)
         elif self.unfinished() > MAX_BUFFERED or self.server.unfinished() > MAX_UNFINISHED:
@@ -206,52 +221,87 @@ class _Session:
 
     async def _admit(self, ask: Ask) -> None:
         try:
-            lane = self.server.allowance.admit(self.guest.peer, ask.query)
+            lane, bill = self._terms(ask)
         except Invalid as error:
             await self._send(Refusal(ask.id, error.reason, error.detail))
         else:
             standing = Standing(ask.query.asker, self.place, lane)
-            self.partial[ask.id] = _Partial(ask.query, standing, bytearray(ask.chunk))
+            self.partial[ask.id] = _Partial(ask.query, standing, bytearray(ask.chunk), bill)
+
+    def _terms(self, ask: Ask) -> tuple[Lane, Bill | None]:
+        """In which lane a request waits, and on which bill it goes. Raises Invalid."""
+        query, peer, till = ask.query, self.guest.peer, self.server.till
+        worker = self.server.miner.find(query.model)
+        price = worker.price if worker is not None else 0
+        if ask.payment and price and worker is not None and till is not None:
+            tokens = max(1, query.sampling.max_tokens - len(query.prefix) // TOKEN_BYTES)
+            what = worker.recipe.name, query.kind, tokens
+            return Lane.PAID, till.admit(key_of(peer, query), ask.payment[0], price, what)
+        mined = worker is not None and worker.netuid > 0
+        try:
+            return self.server.allowance.admit(peer, query, price, mined=mined), None
+        except Invalid as error:
+            if error.reason is Reason.UNPAID and till is not None:
+                till.refused += 1
+            raise
+
+    def forget(self) -> None:
+        """Let go of the requests whose inputs have not come whole."""
+        for number in list(self.partial):
+            self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        request = self.partial.pop(number, None)
+        if request is not None and request.bill is not None:
+            request.bill.end(0)
 
     def unfinished(self) -> int:
         """Bytes of inputs that have come in part."""
         return sum(len(request.data) for request in self.partial.values())
 
     async def _answer(self, number: int, request: _Partial, reserved: int) -> None:
+        query, standing, data = request.query, request.standing, bytes(request.data)
+        scope, bill = self.scopes[number], request.bill
+
         async def send(*answered: Answered) -> None:
+            if bill is not None:
+                _count(bill, answered)
             await self._send_answered(number, answered)
 
-        query, standing, data = request.query, request.standing, bytes(request.data)
-        scope = self.scopes[number]
+        price = bill.price if bill is not None else 0
         try:
             with self._seat(query, standing, scope) as seat:
                 with scope:
                     if query.kind is Kind.NEXT:
-                        await self._step_by_step(number, query, data, send, standing)
+                        await self._step_by_step(number, query, data, send, standing, price)
                     else:
-                        await self.server.miner.answer(query, data, send, standing)
+                        await self.server.miner.answer(query, data, send, standing, price)
                 if seat is not None and seat.lost and scope.cancelled_caught:
                     raise Invalid(Reason.BUSY, "others ask too, who have less open")
         except Invalid as error:
+            if bill is not None:
+                bill.end(0)
             await self._send(Refusal(number, error.reason, brief(error.detail)))
         finally:
+            if bill is not None:
+                bill.drop()
             del self.scopes[number]
             self.guest.free(reserved)
 
     async def _step_by_step(
-        self, number: int, query: Query, data: bytes, send: Send, standing: Standing
+        self, number: int, query: Query, data: bytes, send: Send, standing: Standing, price: int
     ) -> None:
         self.choices[number], choices = trio.open_memory_channel[bytes](1)
         try:
-            await self.server.miner.step_by_step(query, data, send, choices, standing)
+            await self.server.miner.step_by_step(query, data, send, choices, standing, price)
         finally:
             del self.choices[number]
 
     def _seat(
         self, query: Query, standing: Standing, scope: trio.CancelScope
     ) -> AbstractContextManager[Seat | None]:
-        """The seat of a request that is free; a validator needs none."""
-        if standing.lane is Lane.OWN:
+        """The seat of a request that is free; a validator needs none, nor has who pays one here."""
+        if standing.lane is not Lane.FREE:
             return nullcontext()
         return self.server.seats.take(query.model, standing, scope.cancel)
 
@@ -281,6 +331,17 @@ class _Session:
             await self.frames.reset()
 
 
+def _count(bill: Bill, answered: Sequence[Answered]) -> None:
+    """Put what is about to be sent on the bill, before the payment for it can come."""
+    for one in answered:
+        if isinstance(one, Receipt):
+            bill.end(one.body.cost)
+        elif isinstance(one, Part):
+            bill.tokens += len(one.tokens) // TOKEN_BYTES
+        elif isinstance(one, Step):
+            bill.tokens += bool(one.data)
+
+
 def records_of(number: int, answered: Sequence[Answered]) -> list[Piece | More | Next | End]:
     """Parts of an answer as they go over the wire: what is large, in chunks."""
     records: list[Piece | More | Next | End] = []
@@ -297,6 +358,6 @@ def records_of(number: int, answered: Sequence[Answered]) -> list[Piece | More |
 
 def _chunks(number: int, part: Part) -> list[Piece | More]:
     data = part.data
-    first = Piece(number, part.tokens, data[:MAX_CHUNK_BYTES], part.tensor)
+    first = Piece(number, part.tokens, data[:MAX_CHUNK_BYTES], part.tensor, part.likely)
     starts = range(MAX_CHUNK_BYTES, len(data), MAX_CHUNK_BYTES)
     return [first, *(More(number, data[at : at + MAX_CHUNK_BYTES]) for at in starts)]

@@ -3,6 +3,7 @@
 * The query names the model's digest, so any server of that digest goes on where another stopped:
   the tokens already out travel with the query as its prefix.
 * The receipt must be the asked server's, for this query and these bytes, or the answer has failed.
+* Who has a price is paid when the answer has come (`buyer.py`).
 * When nobody is known to serve a model, and for k answers, an open call is gossiped; those who
   want it make an offer by stream.
 """
@@ -21,6 +22,7 @@ from gossip.pubsub import Gossip
 from gossip.topics import QUERIES, OpenCall, Served
 from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId
+from ledger.types import Hash
 from models.parts import Portion
 from models.pipe import Part
 from models.types import (
@@ -34,9 +36,12 @@ from models.types import (
 from p2p.net.protocols import OFFER, Offer
 from p2p.net.streams import Frames
 from p2p.node.attempt import TOKEN_BYTES, Broken, Evidence, Lied, Progress, check, refused
+from p2p.node.buyer import Buyer
 from p2p.node.caller import NONCE_BYTES, Caller
 from p2p.node.directory import Directory, Server
 from p2p.node.miner import Miner
+from p2p.node.purse import BUDGET, CannotPay, Order
+from p2p.node.tally import Tally
 
 log = logging.getLogger("yuma.router")
 
@@ -59,6 +64,15 @@ class NoServer(Exception):  # noqa: N818 - a fact about the swarm
         self.hint = hint
 
 
+class Unpaid(NoServer):
+    """Those who could answer want to be paid, more than this node may pay. `price`: rao per 1000
+    output tokens (or per tensor), of the cheapest."""
+
+    def __init__(self, text: str, hint: str, price: int) -> None:
+        super().__init__(text, hint)
+        self.price = price
+
+
 @dataclass(frozen=True)
 class Request:
     """What a client wants. `peer` fixes the server."""
@@ -70,6 +84,8 @@ class Request:
     sampling: Sampling = Sampling()  # noqa: RUF009 - frozen
     time_limit_ms: int = 120_000
     peer: PeerId | None = None
+    most: int | None = None
+    """The most rao it may cost; None: what the node's own budget allows."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +93,14 @@ class Asked:
     """The answer will come from this server."""
 
     server: PeerId
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Before it is asked, so many rao are locked in a channel to this server: some blocks long."""
+
+    server: PeerId
+    amount: int
 
 
 @dataclass(frozen=True)
@@ -98,9 +122,13 @@ class Answer:
     """Of the whole answer, whoever made them."""
     first_s: float
     total_s: float
+    cost: int = 0
+    """Rao paid for it."""
+    channel: Hash | None = None
+    """The channel that it was paid from."""
 
 
-Told = Asked | Resumed | Part
+Told = Asked | Opening | Resumed | Part
 Tell = Callable[[Told], Awaitable[None]]
 
 
@@ -113,10 +141,18 @@ class Router:
     miner: Miner
     directory: Directory
     unix_ms: Callable[[], int]
+    buyer: Buyer
     recent: deque[Request] = field(default_factory=lambda: deque(maxlen=RECENT))
     """What clients of this node asked last, and were answered."""
     asked: int = 0
     running: int = 0
+    answered: int = 0
+    tokens: int = 0
+    """Of the answers."""
+    seconds: Tally = field(default_factory=Tally)
+    """Of whole answers."""
+    first_seconds: Tally = field(default_factory=Tally)
+    """Until their first token."""
     _calls: dict[bytes, trio.Event] = field(default_factory=dict)
 
     async def ask(self, request: Request, tell: Tell, avoid: set[PeerId] | None = None) -> Answer:
@@ -131,11 +167,18 @@ class Router:
         try:
             with trio.move_on_after(limit_s + GRACE_S):
                 answer = await self._ask(request, tell, avoid if avoid is not None else set())
+                self._count(answer)
                 self._remember(request, answer)
                 return answer
             raise NoServer(f"no answer came within {limit_s:g} s", "give it more: --time-limit")
         finally:
             self.running -= 1
+
+    def _count(self, answer: Answer) -> None:
+        self.answered += 1
+        self.tokens += answer.tokens
+        self.seconds.add(answer.total_s)
+        self.first_seconds.add(answer.first_s)
 
     def _remember(self, request: Request, answer: Answer) -> None:
         """Keep what was asked, by the digest of the model that could answer it.
@@ -153,13 +196,20 @@ class Router:
         query = self._query(request, servers[0])
         progress = Progress()
         began = trio.current_time()
-        problem, refused_by = "", 0
-        for attempt in range(MAX_TRIES):
+        problem, refused_by, asked = "", 0, False
+        unpaid: CannotPay | None = None
+        for _ in range(MAX_TRIES):
             server = self.directory.choose(servers, excluded)
             if server is None:
                 break
             excluded.add(server.peer)
-            await tell(_announcement(server, progress, problem, attempt))
+            try:
+                price = self.buyer.price(server, query, progress, request.most)
+            except CannotPay as error:
+                unpaid = unpaid or error
+                continue
+            await tell(_announcement(server, progress, problem, first=not asked))
+            asked = True
             spent_ms = round((trio.current_time() - began) * 1000)
             query = replace(
                 query,
@@ -168,9 +218,15 @@ class Router:
                 time_limit_ms=max(1, request.time_limit_ms - spent_ms),
             )
             try:
-                receipt = await self._attempt(server, query, request.data, progress, tell)
+                receipt, order = await self._attempt(
+                    server, query, request.data, progress, tell, price
+                )
+            except CannotPay as error:
+                unpaid = unpaid or error
             except Broken as error:
                 problem = str(error)
+                if error.reason is Reason.UNPAID:
+                    unpaid = unpaid or CannotPay(problem, BUDGET, server.served.price)
                 log.info("%s broke off an answer: %s", server.peer, error)
                 servers = self._others(request, servers)
             except Invalid as error:
@@ -184,20 +240,54 @@ class Router:
                 now = trio.current_time()
                 first_s = (progress.first or now) - began
                 tokens = len(progress.tokens) // TOKEN_BYTES
-                return Answer(server.peer, evidence, tokens, first_s, now - began)
+                paid = (order.cost, order.channel) if order else (0, None)
+                return Answer(server.peer, evidence, tokens, first_s, now - began, *paid)
+        if unpaid is not None:
+            text = f"nobody answers {request.model!r:.120} for that: {unpaid}"
+            raise Unpaid(text, unpaid.hint, unpaid.price)
         raise _nobody(request, problem)
 
     async def _attempt(
-        self, server: Server, query: Query, data: bytes, progress: Progress, tell: Tell
-    ) -> Receipt:
-        """One server's part of an answer, from the tokens already out to the end."""
+        self,
+        server: Server,
+        query: Query,
+        data: bytes,
+        progress: Progress,
+        tell: Tell,
+        price: int,
+    ) -> tuple[Receipt, Order | None]:
+        """One server's part of an answer, from the tokens already out to the end, paid if it has a
+        price. Raises CannotPay, Broken, NoServer, Invalid."""
         progress.begin()
+
+        async def opening(amount: int) -> None:
+            await tell(Opening(server.peer, amount))
+
+        async with self.buyer.order(server.peer, query, progress, price, opening) as order:
+            receipt = await self._answered(server, query, data, progress, tell, order)
+        return receipt, order
+
+    async def _answered(
+        self,
+        server: Server,
+        query: Query,
+        data: bytes,
+        progress: Progress,
+        tell: Tell,
+        order: Order | None,
+    ) -> Receipt:
+        """A server's answer, checked and paid for."""
         measured = self.directory.of_server(server.peer, query.model)
         measured.in_flight += 1
         began = trio.current_time()
         try:
-            receipt, waiting = await self._from(server.peer, query, data, progress, tell)
-            await check(server.peer, receipt, query, data, progress)
+            if order is not None:
+                receipt, waiting = await self.buyer.buy(
+                    server.peer, query, data, progress, tell, order
+                )
+            else:
+                receipt, waiting = await self._from(server.peer, query, data, progress, tell)
+                await check(server.peer, receipt, query, data, progress)
         except Broken:
             measured.failed_at = trio.current_time()
             raise
@@ -296,7 +386,8 @@ class Router:
         """Gossip an open call, and wait for offers: until as many came, or the time is over."""
         number = os.urandom(16)
         pair = self.caller.pair
-        call = OpenCall(pair.public, number, model, answers, 0, self.unix_ms() + CALL_MS)
+        cap = self.buyer.price_cap
+        call = OpenCall(pair.public, number, model, answers, cap, self.unix_ms() + CALL_MS)
         heard = self._calls[number] = trio.Event()
         try:
             await self.gossip.publish(QUERIES, seal(self.caller.chain, QUERIES, call, pair))
@@ -324,8 +415,8 @@ class Router:
         await frames.close()
 
 
-def _announcement(server: Server, progress: Progress, problem: str, attempt: int) -> Told:
-    if attempt == 0:
+def _announcement(server: Server, progress: Progress, problem: str, *, first: bool) -> Told:
+    if first:
         return Asked(server.peer)
     return Resumed(server.peer, len(progress.tokens) // TOKEN_BYTES, problem)
 

@@ -25,7 +25,7 @@ from models.answers import one_of
 from models.tasks import Challenge, Task
 from models.tasks.averages import Averages, Miner
 from models.tasks.schedule import Visit
-from models.types import ANSWERS, Kind, Sampling
+from models.types import ANSWERS, WRITTEN, Kind, Sampling
 from p2p.net.scopes import briefly
 from p2p.node.attempt import Broken, Evidence, Lied
 from p2p.node.caller import NONCE_BYTES, Caller, Greeting, stranger
@@ -198,7 +198,7 @@ class Visits:
             return self.task.draw(visit.seed), Sampling()
         again = asked[int.from_bytes(visit.seed[:8], "big") % len(asked)]
         most = min(again.sampling.max_tokens, DUPLICATE_TOKENS)
-        sampling = replace(again.sampling, max_tokens=most if again.kind is Kind.TEXT else 1)
+        sampling = replace(again.sampling, max_tokens=most if again.kind in WRITTEN else 1)
         return Challenge(again.kind, again.data, again.tensor, NO_TRUTH), sampling
 
     async def _ask(

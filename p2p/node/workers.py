@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -94,6 +94,8 @@ class Worker:
     tokens: int = 0
     speed: float = 0.0
     """Output tokens, or tensors, a second for one request: a running average."""
+    price: int = 0
+    """Rao per 1000 output tokens (or per tensor): what its card says."""
     netuid: int = 0
     """The subnet that is mined with it; 0 for none."""
     largest: int = 0
@@ -130,6 +132,12 @@ class Worker:
     def up_s(self) -> float:
         """Seconds that the model has been up."""
         return trio.current_time() - self.since if self.ready is not None else 0.0
+
+    def set_price(self, price: int) -> None:
+        """Have what is asked from now on cost so much: rao per 1000 output tokens (or a tensor)."""
+        self.price = price
+        if self.ready is not None:
+            self.ready = replace(self.ready, card=replace(self.ready.card, price=price))
 
     # --- its life
 
@@ -176,6 +184,7 @@ class Worker:
             reader = FrameReader()
             with trio.fail_after(LOAD_TIMEOUT_S):
                 self.ready = await self._loaded(pipe, reader)
+            self.set_price(self.price)
             self._pipe = pipe
             self.since = trio.current_time()
             log.info("serving %s (%s)", self.card.name, self.card.digest.hex()[:12])

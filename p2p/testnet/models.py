@@ -1,6 +1,7 @@
 """The models of a testnet's miners: those that are trained for it, before it starts."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ from p2p.cli.command import note
 from p2p.cli.daemons import environment
 from p2p.cli.failure import Failure
 from p2p.cli.models import SHIPPED, model_reference
+from p2p.cli.progress import bar, on_terminal
 from p2p.home import MODULES
 from p2p.testnet.roles import Miner, Roles
 
@@ -55,8 +57,13 @@ def _train(directory: Path, made: Path, steps: int) -> None:
     ) as process:
         assert process.stderr is not None
         try:
-            for line in process.stderr:
-                note(f"{made.name}: {line.rstrip()}")
+            with bar(f"training {made.name}", steps) as shown:
+                for line in process.stderr:
+                    step = re.match(r"step (\d+) ", line)
+                    if step and on_terminal():
+                        shown.update(int(step[1]) - shown.pos)
+                    else:
+                        note(f"{made.name}: {line.rstrip()}")
         except BaseException:
             process.kill()
             raise

@@ -11,6 +11,7 @@ import trio
 
 from p2p.cli.daemons import READY_S, Daemon, blaming, check_ends, stop_all
 from p2p.cli.failure import Failure
+from p2p.cli.progress import bar
 from p2p.cli.wallets import DEFAULT
 from p2p.home import write_whole
 from p2p.testnet.links import Links
@@ -60,9 +61,11 @@ class Testnet:
         for place, daemon in zip(places, started, strict=True):
             daemon.start()
             self.up.add(place)
-        for daemon in started:
-            with blaming(daemon):
-                await _ready(daemon)
+        with bar("starting nodes", len(started)) as shown:
+            for daemon in started:
+                with blaming(daemon):
+                    await _ready(daemon)
+                shown.update(1)
         self.write_summary()
 
     def kill(self, place: int) -> None:

@@ -9,6 +9,7 @@ import trio
 
 from p2p.cli.daemons import Daemon
 from p2p.cli.failure import Failure
+from p2p.cli.live import Live
 from p2p.cli.show import aligned, bytes_text
 from p2p.testnet.nodes import Testnet
 from p2p.testnet.threads import call
@@ -50,17 +51,10 @@ class Status:
         return said
 
     async def _draw(self) -> None:
-        drawn = 0
+        live = Live(sys.stderr)
         while True:
-            if sys.stderr.isatty():
-                text = table(self._testnet, self._rows)
-                up = f"\x1b[{drawn}A" if drawn else ""
-                sys.stderr.write(up + "".join(f"\x1b[2K{line}\n" for line in text.split("\n")))
-                drawn = text.count("\n") + 1
-            else:
-                sys.stderr.write(line(self._testnet, self._rows) + "\n")
-            sys.stderr.flush()
-            await trio.sleep(DRAW_S if sys.stderr.isatty() else LINE_S)
+            live.draw((table if live.on_terminal else line)(self._testnet, self._rows))
+            await trio.sleep(DRAW_S if live.on_terminal else LINE_S)
 
 
 def table(testnet: Testnet, rows: Sequence[Mapping[str, Any]]) -> str:

@@ -172,12 +172,12 @@ async def plain_clients(address: str) -> AsyncIterator[list[Ask]]:
 
 
 @asynccontextmanager
-async def our_node(address: str, directory: Path) -> AsyncIterator[Node]:
-    """A node in this process that has heard of the daemon's models."""
+async def our_node(address: str, directory: Path, model: str = MODEL) -> AsyncIterator[Node]:
+    """A node in this process that has heard of the daemon's model."""
     settings = Settings(listen=(LISTEN,), bootstrap=(address,), dht=False)
     async with Node.make(KeyPair.generate(), settings, Home(directory)).run() as node:
         with trio.fail_after(SEEN_S):
-            while not node.directory.of(MODEL):
+            while not node.directory.of(model):
                 await trio.sleep(0.05)
         yield node
 

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("gossip --stock", ["ours, 4 nodes", "stock, 4 nodes", "ours / stock"]),
         ("ledger", ["root, 1000 of 2000 rows", "commit / append, 2000 rows", "the tree alone"]),
         ("mempool", ["a sender each: added", "16 of each sender: added", "signature"]),
+        ("gateway", ["gateway over direct", "gateway, streamed over direct"]),
         ("idle", ["daemon alone", "bare py-libp2p host", "yuma status"]),
         ("epoch", ["256 x 64 dense, yuma3", "256 x 64 5%, liquid"]),
         ("tempo", ["256 x 64"]),

@@ -13,7 +13,7 @@ from tests.cli.command_line import ROOT, environment
 FORBIDDEN = (
     *("torch", "libp2p", "networkx", "starlette", "hypercorn", "trio", "numpy", "safetensors"),
     *("nacl", "msgpack", "base58", "lmdb", "httpx", "rich", "multiaddr", "p2p.node.daemon"),
-    *("bech32", "mnemonic"),
+    *("bech32", "mnemonic", "prometheus_client"),
 )
 
 

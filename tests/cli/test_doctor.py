@@ -4,18 +4,25 @@ import time
 from pathlib import Path
 
 from ledger.keys import KeyPair, save_seed
-from p2p.cli.doctor import (
+from p2p.cli.checks import (
     Check,
     Verdict,
-    check_bootstraps,
     check_clock,
     check_descriptors,
     check_free,
     check_home,
     check_key,
-    check_listening,
     check_memory,
+    gateway_address,
+)
+from p2p.cli.checks_running import (
+    check_bootstraps,
+    check_clock_of_peers,
+    check_ledger,
+    check_listening,
+    check_open,
     check_peers,
+    check_reach,
 )
 from p2p.config import Settings
 from p2p.home import Home
@@ -83,6 +90,58 @@ def test_ports() -> None:
     assert check_free(address).verdict is Verdict.OK
     assert verdicts(list(check_listening([address]))) == ["fail"]
     assert verdicts(list(check_listening([]))) == ["fail"]
+
+
+def test_the_gateway_is_one_of_the_ports() -> None:
+    assert gateway_address("127.0.0.1:4080") == "/ip4/127.0.0.1/tcp/4080"
+    assert gateway_address("[::1]:4080") == "/ip6/::1/tcp/4080"
+    assert gateway_address("") == ""
+
+
+def test_whether_others_can_dial_this_node() -> None:
+    def check(reachable: bool | None, reached: int, at: str | None, announced: bool) -> Check:
+        said = {"reachable": reachable, "reached": reached, "tried": 3, "address": at}
+        return check_reach({**said, "announced": announced}, ["/ip4/0.0.0.0/tcp/4040"])
+
+    at = "/ip4/192.0.2.7/tcp/4040"
+    assert (
+        check(None, 0, None, False).detail == "not known: no peer has tried to dial this node yet"
+    )
+    assert check(True, 3, at, True) == Check(
+        Verdict.OK, "reach", f"3 of 3 peers dialled this node at {at}"
+    )
+    hidden = check(False, 0, "/ip4/192.0.2.7/tcp/0", False)
+    assert hidden.detail == "0 of 3 peers could dial this node at /ip4/192.0.2.7"
+    assert hidden.hint.startswith(
+        "have TCP port 4040 let in and forwarded to this machine, then: "
+        f"yuma config set announce {at};"
+    )
+    unsaid = check(True, 2, at, False)
+    assert (unsaid.verdict, unsaid.hint) == (
+        Verdict.WARN,
+        f"tell others of this address: yuma config set announce {at}",
+    )
+
+
+def test_the_clock_beside_those_of_the_peers() -> None:
+    found = [check_clock_of_peers(ahead) for ahead in (None, 0.02, -7.0, 90.0)]
+    assert verdicts(found) == ["ok", "ok", "warn", "fail"]
+    assert found[2].detail == "7.0 s behind the peers' clocks"
+
+
+def test_descriptors_and_the_ledger_of_a_daemon() -> None:
+    def opened(used: int, allowed: int) -> Verdict:
+        return check_open({"descriptors": used, "descriptors_limit": allowed}).verdict
+
+    assert [opened(30, 1024), opened(1000, 1024), opened(1000, -1)] == ["ok", "fail", "ok"]
+
+    def ledger(used: int, stopped: str = "") -> Verdict:
+        chain = {"ledger_bytes": used, "ledger_limit_bytes": 100, "stopped": stopped}
+        return check_ledger(chain).verdict
+
+    assert [ledger(50), ledger(85), ledger(96), ledger(50, "DISK_FULL")] == [
+        *("ok", "warn", "fail", "fail"),
+    ]
 
 
 def test_bootstraps_and_peers() -> None:

@@ -101,6 +101,7 @@ def test_show_a_receipt(yuma: Yuma, file: Path) -> None:
             "output_bytes": len(ANSWER),
             "prompt_tokens": 4,
             "output_tokens": 5,
+            "cost": 0,
             "resumed_after": 0,
             "temperature": 0.0,
             "top_k": 0,

@@ -144,6 +144,15 @@ def test_models(swarm: Swarm) -> None:
     assert swarm.server("ps").out.splitlines()[1].split()[0] == "docs-gpt"
 
 
+def test_nothing_is_paid_for_where_there_is_no_ledger(swarm: Swarm) -> None:
+    for arguments in (["price", "docs-gpt", "5"], ["serve", "docs-gpt", "--price", "5"]):
+        outcome = swarm.server(*arguments)
+        assert (outcome.code, outcome.out) == (1, "")
+        assert outcome.err.startswith("this swarm has no ledger to be paid on\n")
+    for arguments in (["purse", "show"], ["channel", "list"], ["earnings"]):
+        assert swarm.server(*arguments).err.startswith("this node follows no chain\n")
+
+
 def test_run(swarm: Swarm) -> None:
     outcome = swarm.asker("run", "docs-gpt", PROMPT, "--max-tokens", "40")
     assert outcome.code == 0

@@ -42,6 +42,7 @@ from ledger.payloads import (
     SetTake,
     SetTask,
     SetWeights,
+    TopUpChannel,
     Transfer,
 )
 from ledger.state import MemoryRows, State
@@ -101,7 +102,7 @@ def payload_of(kind: type, world: World, sender: str, draw: Draw) -> Payload:
         return SetTask(draw(netuid), draw(st.sampled_from(["text", "tensor", "Text"])), "")
     if kind is OpenChannel:
         return OpenChannel(draw(person), draw(rao), world.height + draw(st.integers(0, 3)))
-    if kind in (ClaimChannel, CloseChannel):
+    if kind in (ClaimChannel, CloseChannel, TopUpChannel):
         return of_channel(kind, world, draw(rao))
     if kind is CommitWeights:
         return CommitWeights(netuid_ := draw(netuid), hash_of_reveal(world, sender, netuid_))
@@ -139,6 +140,8 @@ def of_channel(kind: type, world: World, cumulative: int) -> Payload:
     name = Hash(found[0]) if found else Hash(bytes(32))
     if kind is CloseChannel:
         return CloseChannel(name)
+    if kind is TopUpChannel:
+        return TopUpChannel(name, cumulative, world.height + 2)
     payer = next((one for one in PEOPLE if found and public(one) == found[1].payer), "ann")
     digest = Voucher(CHAIN, name, cumulative).digest
     return ClaimChannel(name, cumulative, key(payer).sign(digest))

@@ -24,8 +24,10 @@ from ledger.payloads import (
     OpenChannel,
     Payload,
     RemoveStake,
+    TopUpChannel,
     Transfer,
 )
+from ledger.tables import CHANNELS
 from ledger.types import Hash
 from tests.ledger.world import CHAIN, SMALL, World, consent, key, public
 
@@ -50,6 +52,7 @@ def actions(
         st.tuples(st.just("move"), person, hotkey, hotkey, amount),
         st.tuples(st.just("open"), person, st.sampled_from(PEOPLE), amount, st.integers(-1, 2)),
         st.tuples(st.just("claim"), st.sampled_from(PEOPLE), few, amount),
+        st.tuples(st.just("top_up"), person, few, amount, st.integers(-1, 2)),
         st.tuples(st.just("close"), person, few),
         st.tuples(st.just("wait"), st.sampled_from([1, 16, 17, 60, 100])),
     )
@@ -148,6 +151,18 @@ class Model:
         self.channels.append({**channel, "expiry": self.height + blocks, "open": True})
         return True
 
+    def top_up(self, sender: str, number: int, rao: int, blocks: int) -> bool:
+        channel = self.at(number)
+        if channel is None or channel["payer"] != sender or rao > self.balance[sender]:
+            return False
+        expiry = channel["expiry"] + blocks
+        if blocks < 0 or expiry <= self.height or not (rao or blocks):
+            return False
+        self.balance[sender] -= rao
+        channel["left"] += rao
+        channel["expiry"] = expiry
+        return True
+
     def claim(self, sender: str, number: int, rao: int) -> bool:
         channel = self.at(number)
         if channel is None or channel["payee"] != sender:
@@ -199,6 +214,10 @@ class Real:
                 return MoveStake(public(hot), public(to), rao)
             case "open", _, payee, rao, blocks:
                 return OpenChannel(public(payee), rao, max(0, self.world.height + blocks))
+            case "top_up", _, number, rao, blocks:
+                found = self.world.state.get(CHANNELS, self.channel(number))
+                expiry = found.expiry if found else 0
+                return TopUpChannel(self.channel(number), rao, max(0, expiry + blocks))
             case "claim", _, number, rao:
                 voucher = Voucher(CHAIN, self.channel(number), rao)
                 payer = self.payers[number] if number < len(self.payers) else "alice"

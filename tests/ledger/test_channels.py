@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from ledger.channels import Voucher
+from ledger.channels import Voucher, channels_of
 from ledger.errors import Reason
 from ledger.params import TOKEN
-from ledger.payloads import ClaimChannel, CloseChannel, OpenChannel, Transfer
+from ledger.payloads import ClaimChannel, CloseChannel, OpenChannel, TopUpChannel, Transfer
 from ledger.tables import CHANNELS, Channel
 from ledger.types import ChainId, Hash
 from tests.ledger.world import CHAIN, SMALL, World, key, public
@@ -99,6 +99,57 @@ def test_which_channels_cannot_be_opened(
     world: World, reason: Reason, payee: str, amount: int, expiry: int
 ) -> None:
     world.refuses(reason, "ann", OpenChannel(public(payee), amount, expiry))
+
+
+def test_a_payer_tops_a_channel_up_and_has_it_last_longer(world: World, channel: Hash) -> None:
+    world.apply("ann", TopUpChannel(channel, TOKEN, EXPIRY))
+    world.apply("ann", TopUpChannel(channel, 0, EXPIRY + 5))
+    world.apply("ann", TopUpChannel(channel, 1, EXPIRY + 6))
+    assert world.state.get(CHANNELS, channel) == Channel(
+        public("ann"), public("bob"), 6 * TOKEN + 1, 0, EXPIRY + 6
+    )
+    assert world.balance("ann") == 4 * TOKEN - 1
+    world.audit()
+    world.apply("bob", claim(channel, 6 * TOKEN + 1))
+    world.audit()
+
+
+def test_a_channel_that_has_expired_can_be_taken_up_again(world: World, channel: Hash) -> None:
+    world.wait(EXPIRY + GRACE)
+    world.apply("ann", TopUpChannel(channel, 0, world.height + 1))
+    world.wait(2)
+    world.refuses(Reason.TOO_EARLY, "ann", CloseChannel(channel))
+
+
+@pytest.mark.parametrize(
+    ("reason", "sender", "amount", "expiry"),
+    [
+        (Reason.NOT_OWNER, "bob", TOKEN, EXPIRY),
+        (Reason.NOT_OWNER, "cid", TOKEN, EXPIRY),
+        (Reason.BAD_EXPIRY, "ann", TOKEN, EXPIRY - 1),
+        (Reason.NO_AMOUNT, "ann", 0, EXPIRY),
+        (Reason.NO_BALANCE, "ann", 5 * TOKEN + 1, EXPIRY),
+        (Reason.NO_BALANCE, "ann", 5 * TOKEN + 1, EXPIRY + 1),
+    ],
+)
+def test_which_channels_cannot_be_topped_up(
+    world: World, channel: Hash, reason: Reason, sender: str, amount: int, expiry: int
+) -> None:
+    world.refuses(reason, sender, TopUpChannel(channel, amount, expiry))
+
+
+def test_neither_what_is_over_nor_what_never_was_is_topped_up(world: World, channel: Hash) -> None:
+    world.wait(EXPIRY)
+    world.refuses(Reason.BAD_EXPIRY, "ann", TopUpChannel(channel, TOKEN, EXPIRY))
+    world.apply("bob", CloseChannel(channel))
+    world.refuses(Reason.NO_CHANNEL, "ann", TopUpChannel(channel, TOKEN, 10 * EXPIRY))
+
+
+def test_a_key_finds_its_channels(world: World, channel: Hash) -> None:
+    world.fund("cid", TOKEN)
+    other = world.apply("cid", OpenChannel(public("ann"), TOKEN, EXPIRY))
+    assert {name for name, _ in channels_of(world.state, public("ann"))} == {channel, other}
+    assert [name for name, _ in channels_of(world.state, public("bob"))] == [channel]
 
 
 def test_vouchers_pay_up_to_the_highest(world: World, channel: Hash) -> None:

@@ -100,7 +100,7 @@ def running_worker(directory: Path, *arguments: str) -> Iterator[Worker]:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     theirs.close()
-    ours.settimeout(30)
+    ours.settimeout(90)
     try:
         with ours:
             yield Worker(process, ours)

@@ -14,7 +14,15 @@ from models.backends.text import TextBackend
 from models.catalog import open_model, shipped_directory
 from models.config import GptConfig
 from models.pipe import Done, Failed, Part, Submit
-from models.reading import EVIDENCE, MAX_WAITING, READ_TOKENS, Readings, Row, choice_rows, next_rows
+from models.reading import (
+    EVIDENCE,
+    MAX_WAITING,
+    Readings,
+    Row,
+    choice_rows,
+    next_rows,
+    passage_rows,
+)
 from models.tokenizer import Tokenizer
 from models.types import (
     MAX_CHOICES,
@@ -96,7 +104,7 @@ def test_steps_are_bounded_and_give_the_same(gpt: GptTokens, monkeypatch) -> Non
         counts.append(readings.step(0.0))
     assert len(counts) > 1
     (read,) = counts[-1]
-    monkeypatch.setattr("models.reading.READ_TOKENS", 10**6)
+    monkeypatch.setattr(gpt, "read_tokens", 10**6)
     readings.choose(2, lambda: (list(b"before this"), continuations), 9.0)
     (whole,) = readings.step(0.0)
     assert whole.numbers is not None
@@ -105,9 +113,26 @@ def test_steps_are_bounded_and_give_the_same(gpt: GptTokens, monkeypatch) -> Non
 
 def test_rows_of_a_step_fit_with_what_they_are_filled_up_with() -> None:
     rows = [Row((1,) * length, 1) for length in (100, 100, 300, 10)]
-    assert next_rows(rows) == rows[:2]
-    assert READ_TOKENS < 3 * 300
-    assert next_rows([Row((1,) * 1000, 1), rows[0]]) == [Row((1,) * 1000, 1)]
+    assert next_rows(rows, 512) == rows[:2]
+    assert next_rows([Row((1,) * 1000, 1), rows[0]], 512) == [Row((1,) * 1000, 1)]
+    assert next_rows(rows, 512, beside=[Row((1,) * 150, 1)]) == rows[:2]
+    assert next_rows(rows, 512, beside=[Row((1,) * 300, 1)]) == []
+
+
+def test_jobs_of_one_kind_are_read_side_by_side(gpt: GptTokens) -> None:
+    """Given four jobs of a few passages and a choice between them: the passages take one step."""
+    readings = Readings(gpt)
+    passages = [[list(b"some words"), list(b"others %d" % number)] for number in range(4)]
+    for number, texts in enumerate(passages):
+        readings.embed(number, lambda texts=texts: passage_rows(gpt, texts), 9.0)
+    readings.choose(4, lambda: (list(b"before"), [list(b"this"), list(b"that")]), 9.0)
+    together = readings.step(0.0)
+    assert [read.job for read in together] == [0, 1, 2, 3]
+    assert [read.job for read in readings.step(0.0)] == [4]
+    for number, texts in enumerate(passages):
+        readings.embed(number, lambda texts=texts: passage_rows(gpt, texts), 9.0)
+        (alone,) = readings.step(0.0)
+        np.testing.assert_allclose(together[number].numbers, alone.numbers, atol=1e-5)
 
 
 def test_of_a_long_prefix_the_end_counts(gpt: GptTokens) -> None:

@@ -1,4 +1,5 @@
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,7 +12,6 @@ from ledger.errors import Invalid, Reason
 from models.backends.gpt import GptTokens
 from models.engine import (
     MAX_WAITING,
-    PREFILL_TOKENS,
     Ended,
     Engine,
     Event,
@@ -19,6 +19,7 @@ from models.engine import (
     Made,
     Scored,
     TokenModel,
+    likeliest,
     next_token,
     share_at,
 )
@@ -26,6 +27,7 @@ from models.types import Finish, Sampling
 from tests.models.model_worker import TINY, tiny_gpt
 
 NEVER = 1e9
+NONE: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -35,7 +37,8 @@ class Echo:
     rows: int = 4
     vocabulary: int = 50
     context: int = 400
-    end_of_text: int = 49
+    ends: frozenset[int] = frozenset((49,))
+    prefill_tokens: int = 256
     cache: list[list[int]] = field(default_factory=lambda: [[] for _ in range(64)])
     prefilled: int = 0
 
@@ -96,6 +99,7 @@ samplings = st.builds(
     top_k=st.sampled_from([0, 1, 5, 1000]),
     seed=st.integers(-(2**63), 2**63 - 1),
     max_tokens=st.integers(1, 30),
+    top_p=st.sampled_from([1, 500, 950, 1000]),
 )
 prompts = st.lists(st.integers(0, 48), min_size=1, max_size=300).map(tuple)
 jobs = st.builds(Job, prompts, samplings)
@@ -145,7 +149,7 @@ def test_ends_when_the_model_says_so() -> None:
     events = drain(engine)
     made = len(events) - 1
     assert events[-1] == Ended(0, Finish.STOP, prompt_tokens=1, output_tokens=made)
-    assert model.end_of_text not in tokens_of(events, 1)[0]
+    assert model.ends.isdisjoint(tokens_of(events, 1)[0])
 
 
 def test_ends_at_the_token_limit_counted_from_the_whole_answer() -> None:
@@ -161,13 +165,13 @@ def test_a_prefix_at_the_limit_makes_no_token() -> None:
 
 
 def test_ends_where_the_context_ends() -> None:
-    engine = Engine(Echo(context=20, end_of_text=-1))
+    engine = Engine(Echo(context=20, ends=NONE))
     Job((1,) * 15, Sampling(max_tokens=100)).submit(engine, 0)
     assert drain(engine)[-1] == Ended(0, Finish.LENGTH, prompt_tokens=15, output_tokens=5)
 
 
 def test_ends_at_the_time_limit_with_what_is_out() -> None:
-    engine = Engine(Echo(rows=1, end_of_text=-1))
+    engine = Engine(Echo(rows=1, ends=NONE))
     Job((1,), Sampling(max_tokens=100)).submit(engine, 0, deadline=3.0)
     Job((1,), Sampling(max_tokens=100)).submit(engine, 1, deadline=3.0)
     events = [event for now in (0.0, 1.0, 2.0, 3.0) for event in engine.step(now)]
@@ -176,7 +180,7 @@ def test_ends_at_the_time_limit_with_what_is_out() -> None:
 
 
 def test_a_cancelled_job_says_nothing_more() -> None:
-    engine = Engine(Echo(rows=1, end_of_text=-1))
+    engine = Engine(Echo(rows=1, ends=NONE))
     for number in range(3):
         Job((1,), Sampling(max_tokens=3)).submit(engine, number)
     engine.step(0.0)
@@ -187,7 +191,7 @@ def test_a_cancelled_job_says_nothing_more() -> None:
 
 
 def test_reading_a_long_prompt_stalls_nobody() -> None:
-    model = Echo(end_of_text=-1, context=3000)
+    model = Echo(ends=NONE, context=3000)
     engine = Engine(model)
     Job((1,), Sampling(max_tokens=100)).submit(engine, 0)
     engine.step(0.0)
@@ -196,9 +200,22 @@ def test_reading_a_long_prompt_stalls_nobody() -> None:
     while len(engine.jobs) == 2:
         before = model.prefilled
         assert any(event.job == 0 for event in engine.step(0.0))
-        assert model.prefilled - before <= PREFILL_TOKENS
+        assert model.prefilled - before <= model.prefill_tokens
         steps += 1
-    assert steps == -(-2000 // (PREFILL_TOKENS + 1))
+    assert steps == -(-2000 // (model.prefill_tokens + 1))
+
+
+def test_a_short_prompt_is_not_kept_waiting_by_long_ones() -> None:
+    model = Echo(ends=NONE, context=3000)
+    engine = Engine(model)
+    for number in range(2):
+        Job((2,) * 2000, Sampling(max_tokens=1)).submit(engine, number)
+    engine.step(0.0)
+    Job((3,) * 80, Sampling(max_tokens=1)).submit(engine, 2)
+    before = model.prefilled
+    (made, ended) = engine.step(0.0)
+    assert made.job == ended.job == 2
+    assert model.prefilled - before == model.prefill_tokens
 
 
 def test_the_queue_is_bounded() -> None:
@@ -226,6 +243,9 @@ def test_the_queue_is_bounded() -> None:
         (Job((1,), Sampling(max_tokens=0)), "max_tokens, temperature or top_k is out of range"),
         (Job((1,), Sampling(temperature=-1)), "max_tokens, temperature or top_k is out of range"),
         (Job((1,), Sampling(top_k=-1)), "max_tokens, temperature or top_k is out of range"),
+        (Job((1,), Sampling(top_p=0)), "top_p or the number of likely tokens is out of range"),
+        (Job((1,), Sampling(top_p=1001)), "top_p or the number of likely tokens is out of range"),
+        (Job((1,), Sampling(likely=22)), "top_p or the number of likely tokens is out of range"),
     ],
 )
 def test_refuses_a_request(job: Job, detail: str) -> None:
@@ -264,6 +284,34 @@ def test_a_sample_is_one_of_the_likeliest(sampling: Sampling, position: int) -> 
     logits = Echo().logits([position % 50])
     count = 1 if sampling.temperature == 0 else sampling.top_k or len(logits)
     assert next_token(logits, sampling, position) in np.argsort(-logits)[:count]
+
+
+@given(
+    st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=60),
+    st.integers(1, 1000),
+    st.integers(0, 99),
+)
+def test_a_sample_is_of_the_nucleus(logits: list[float], top_p: int, position: int) -> None:
+    """The fewest likeliest tokens with that share of the probability, by the definition."""
+    numbers = np.array(logits, np.float32)
+    shares = np.exp(numbers.astype(np.float64) - numbers.max())
+    shares /= shares.sum()
+    nucleus: list[int] = []
+    for token in sorted(range(len(shares)), key=lambda token: (-shares[token], token)):
+        if sum(shares[one] for one in nucleus) >= top_p / 1000 + 1e-9:
+            break
+        nucleus.append(token)
+    assert next_token(numbers, Sampling(1000, top_p=top_p), position) in nucleus
+
+
+def test_the_likeliest_are_told_with_logarithms() -> None:
+    logits = np.log(np.array([0.5, 0.3, 0.2], dtype=np.float32)) + 5
+    told = likeliest(logits, 2, Sampling(likely=3))
+    assert [token for token, _ in told] == [2, 0, 1]
+    assert [math.exp(log) for _, log in told] == pytest.approx([0.2, 0.5, 0.3], abs=1e-6)
+    assert [token for token, _ in likeliest(logits, 1, Sampling(likely=1))] == [1]
+    assert len(likeliest(logits, 1, Sampling(likely=21))) == 4
+    assert likeliest(logits, 1, Sampling()) == ()
 
 
 @given(st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**32))

@@ -18,7 +18,7 @@ from gossip.topics import Served
 from ledger.blocks import unpack_block
 from ledger.errors import Invalid, Reason
 from ledger.genesis import Bond, FirstSubnet, Genesis
-from ledger.keys import KeyPair
+from ledger.keys import KeyPair, PeerId
 from ledger.params import TOKEN, Params
 from ledger.payloads import Payload
 from ledger.snapshot import Snapshot
@@ -137,8 +137,8 @@ class Doorkeeper:
     def __post_init__(self) -> None:
         self.node.allowance.admit = self._admit  # type: ignore[method-assign]
 
-    def _admit(self, asker: str, query: Query) -> Lane:
-        lane = Allowance.admit(self.node.allowance, asker, query)  # type: ignore[arg-type]
+    def _admit(self, asker: PeerId, query: Query, price: int, *, mined: bool) -> Lane:
+        lane = Allowance.admit(self.node.allowance, asker, query, price, mined=mined)
         self.asked.append(query)
         return lane
 
@@ -163,7 +163,7 @@ class Rogue:
         self.node.miner.announced = lambda: (served,)  # type: ignore[method-assign]
         self.node.miner.answer = self._answer  # type: ignore[method-assign]
 
-    async def _answer(self, query: Query, data: bytes, send: Send, _: Standing) -> None:
+    async def _answer(self, query: Query, data: bytes, send: Send, _: Standing, price: int) -> None:
         way = self.ways[self.turn % len(self.ways)]
         self.turn += 1
         await way(self, query, data, send)

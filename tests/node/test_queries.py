@@ -9,6 +9,7 @@ import trio
 
 from ledger.errors import Reason
 from ledger.keys import KeyPair
+from ledger.types import Hash
 from models.turns import Standing
 from models.types import MAX_INPUT_BYTES, Kind, Query, Sampling, input_hash
 from p2p.net.host import Host
@@ -29,10 +30,13 @@ class Pondering:
         self.open = 0
         self.given: list[bytes] = []
 
+    def find(self, digest: Hash) -> None:
+        return None
+
     def weight(self, query: Query) -> int:
         return query.input_size
 
-    async def answer(self, query: Query, data: bytes, send, standing: Standing) -> None:
+    async def answer(self, query: Query, data: bytes, send, standing: Standing, price: int) -> None:
         self.open += 1
         self.given.append(data)
         try:

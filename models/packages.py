@@ -1,0 +1,38 @@
+"""Models that installed Python packages carry, found by the packages' lists of files.
+
+Nothing of a package is imported or run: pip wrote down which files it has.
+"""
+
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from ledger.errors import Invalid, Reason
+from models.catalog import CONFIG, TOKENIZER, WEIGHTS
+
+GGUF = ".gguf"
+
+
+def package_model(name: str) -> Path:
+    """The model directory, or the GGUF file, in an installed package. Raises Invalid BAD_MODEL."""
+    try:
+        files = distribution(name).files or ()
+    except (PackageNotFoundError, ValueError):
+        raise Invalid(Reason.BAD_MODEL, f"no package {name!r:.80} is installed here") from None
+    places = [Path(str(file.locate())) for file in files if file.name in (CONFIG,)
+              or file.suffix == GGUF]  # fmt: skip
+    found = [place for place in map(_model_at, places) if place is not None]
+    if not found:
+        raise Invalid(Reason.BAD_MODEL, f"the package {name} carries no model that is served here")
+    if len(found) > 1:
+        names = ", ".join(sorted(map(str, found)))[:300]
+        raise Invalid(Reason.BAD_MODEL, f"the package {name} carries several models: {names}")
+    return found[0]
+
+
+def _model_at(place: Path) -> Path | None:
+    """The model that a file of a package is, or is part of."""
+    if place.suffix == GGUF:
+        return place if place.is_file() else None
+    directory = place.parent
+    needed = (WEIGHTS, TOKENIZER)
+    return directory if all((directory / name).is_file() for name in needed) else None

@@ -1,0 +1,238 @@
+"""An answer in text on its way to an application: at once or as it comes, in one of two dialects.
+
+* What a model says goes into a short queue that the client empties: the model's turn is over when
+  the model is done, not when the client has read.
+* A client that reads nothing while the queue is full is given up after STALL_S; one that goes away
+  takes its questions with it.
+* Until the first word is there a failure is a status; after that it is said in the stream.
+"""
+
+import logging
+from codecs import IncrementalDecoder, getincrementaldecoder
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import trio
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from ledger.errors import Invalid
+from ledger.keys import PeerId
+from models.pipe import Part
+from models.types import LikelyField
+from p2p.http.api import until_gone
+from p2p.http.endpoint import Call
+from p2p.http.faults import Fault
+from p2p.http.gateway import Answered, fault_of
+from p2p.node.router import NoServer, Request, Told
+
+log = logging.getLogger("yuma.gateway")
+
+BEHIND: Final = 512
+"""Parts of an answer that a client may be behind, beyond what its socket holds."""
+STALL_S: Final = 30.0
+AT_ONCE: Final = 64
+"""Parts in one write."""
+
+
+@dataclass
+class Choice:
+    """One answer of those asked for."""
+
+    index: int
+    server: PeerId | None = None
+    answered: Answered | None = None
+    text: str = ""
+    """Of the whole answer, where it is not streamed."""
+    places: list[LikelyField] = field(default_factory=list)
+    _decoder: IncrementalDecoder = field(
+        default_factory=lambda: getincrementaldecoder("utf-8")("replace")
+    )
+
+    def decode(self, data: bytes, final: bool = False) -> str:
+        """The text of the next bytes; a token may end inside a character."""
+        return self._decoder.decode(data, final)
+
+    def facts(self) -> dict[str, Any]:
+        """What we say of it beyond the dialect."""
+        assert self.answered is not None
+        return {
+            "server": self.answered.answer.server,
+            "receipt": self.answered.receipt,
+            "verified": "signature",
+            "cost": self.answered.answer.cost,
+        }
+
+
+class Dialect(Protocol):
+    """How an answer is put."""
+
+    media: str
+    """The type of a stream."""
+
+    def piece(self, choice: Choice, text: str, likely: LikelyField) -> bytes:
+        """The next words of a choice, streamed."""
+
+    def finish(self, choice: Choice) -> bytes:
+        """The end of a choice, streamed."""
+
+    def ending(self, choices: Sequence[Choice]) -> bytes:
+        """The end of a stream."""
+
+    def failure(self, fault: Fault) -> bytes:
+        """The end of a stream that failed."""
+
+    def whole(self, choices: Sequence[Choice]) -> Mapping[str, Any]:
+        """All of it, not streamed."""
+
+
+Event = tuple[int, Told | Answered | Fault]
+Take = trio.MemoryReceiveChannel[Event]
+
+
+class Answering(Response):
+    """The answers to some requests, one choice each."""
+
+    def __init__(
+        self, call: Call, requests: Sequence[Request], dialect: Dialect, stream: bool
+    ) -> None:
+        super().__init__()
+        del self.headers["content-length"]
+        self._call = call
+        self._requests = requests
+        self._dialect = dialect
+        self._streamed = stream
+        self._choices = [Choice(index) for index in range(len(requests))]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. Raises Fault before anything is sent."""
+        fault: Fault | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(until_gone, receive, nursery.cancel_scope)
+            take = self._begin_asking(nursery)
+            try:
+                if self._streamed:
+                    await self._stream(take, send)
+                else:
+                    await self._whole(take, scope, receive, send)
+            except Fault as error:
+                fault = error
+            nursery.cancel_scope.cancel()
+        if fault is not None:
+            raise fault
+
+    # --- at once
+
+    async def _whole(self, take: Take, scope: Scope, receive: Receive, send: Send) -> None:
+        async for index, event in take:
+            choice = self._choices[index]
+            if isinstance(event, Fault):
+                raise event
+            if isinstance(event, Part):
+                choice.text += choice.decode(event.data)
+                choice.places += [event.likely] if event.likely else []
+            elif isinstance(event, Answered):
+                choice.text += choice.decode(b"", final=True)
+                choice.answered = event
+        facts = [choice.facts() for choice in self._choices]
+        headers = {f"x-yuma-{name}": ", ".join(str(one[name]) for one in facts)
+                   for name in ("server", "receipt", "cost")}  # fmt: skip
+        headers["x-yuma-verified"] = "signature"
+        answer = JSONResponse(self._dialect.whole(self._choices), 200, {**self.headers, **headers})
+        await answer(scope, receive, send)
+
+    # --- as it comes
+
+    async def _stream(self, take: Take, send: Send) -> None:
+        begun = False
+        async for first in take:
+            batch = [first, *_at_once(take)]
+            said = b"".join(map(self._said, batch))
+            fault = next((event for _, event in batch if isinstance(event, Fault)), None)
+            if fault is not None and not begun:
+                raise fault
+            if said and not begun:
+                await self._begin(send)
+                begun = True
+            if fault is not None:
+                said += self._dialect.failure(fault)
+                await send({"type": "http.response.body", "body": said, "more_body": False})
+                return
+            if said:
+                await send({"type": "http.response.body", "body": said, "more_body": True})
+        ending = self._dialect.ending(self._choices)
+        await send({"type": "http.response.body", "body": ending, "more_body": False})
+
+    async def _begin(self, send: Send) -> None:
+        servers = [choice.server for choice in self._choices if choice.server is not None]
+        self.headers["x-yuma-server"] = ", ".join(servers)
+        self.headers["content-type"] = self._dialect.media
+        self.headers["cache-control"] = "no-cache"
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+
+    def _said(self, event: Event) -> bytes:
+        index, what = event
+        choice = self._choices[index]
+        if isinstance(what, Part):
+            return self._dialect.piece(choice, choice.decode(what.data), what.likely)
+        if not isinstance(what, Answered):
+            return b""
+        choice.answered = what
+        rest = choice.decode(b"", final=True)
+        last = self._dialect.piece(choice, rest, ()) if rest else b""
+        return last + self._dialect.finish(choice)
+
+    # --- asking
+
+    def _begin_asking(self, nursery: trio.Nursery) -> Take:
+        """Put all requests; what comes of them, each event with the number of its choice."""
+        give, take = trio.open_memory_channel[Event](BEHIND)
+        with give:
+            for index, request in enumerate(self._requests):
+                nursery.start_soon(self._ask, index, request, give.clone(), nursery.cancel_scope)
+        return take
+
+    async def _ask(
+        self,
+        index: int,
+        request: Request,
+        give: trio.MemorySendChannel[Event],
+        scope: trio.CancelScope,
+    ) -> None:
+        choice = self._choices[index]
+
+        async def tell(told: Told) -> None:
+            if not isinstance(told, Part):
+                choice.server = told.server
+                return
+            with trio.move_on_after(STALL_S) as patience:
+                await give.send((index, told))
+            if patience.cancelled_caught:
+                scope.cancel()
+
+        async with give:
+            try:
+                answered: Answered | Fault = await self._call.gateway.ask(
+                    self._call.key, request, tell
+                )
+            except Fault as error:
+                answered = error
+            except (NoServer, Invalid) as error:
+                answered = fault_of(error)
+            except Exception:
+                log.exception("an answer of %s", request.model)
+                answered = Fault(500, "The node failed at this; its log says how")
+            await give.send((index, answered))
+
+
+def _at_once(take: Take) -> list[Event]:
+    """What else is there already."""
+    found: list[Event] = []
+    while len(found) < AT_ONCE:
+        try:
+            found.append(take.receive_nowait())
+        except (trio.WouldBlock, trio.EndOfChannel):
+            break
+    return found
