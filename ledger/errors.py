@@ -86,6 +86,8 @@ class Reason(StrEnum):
     # --- models and receipts
     BAD_MODEL = "the model directory is not usable"
     NO_MEMORY = "the model does not fit in free memory"
+    NO_ROOM = "the model does not fit on the disk"
+    WRONG_CHUNK = "the bytes are not those that the model's manifest names"
     BAD_REQUEST = "the request does not fit the model"
     BUSY = "the model has as many requests waiting as it takes"
     NO_MODEL = "the model is not served here"

@@ -4,15 +4,15 @@
   chat_template.jinja. A tensor model is config.json and model.pt2, an exported program: the
   operator's own file only, never taken from a peer. What a directory of the transformers library
   consists of, `models.pretrained` says.
-* The digest is over the names, sizes and hashes of exactly these files: equal digests answer alike.
+* The digest is that of the manifest of exactly these files: equal digests answer alike.
+* A directory that holds a pickle, or whose JSON asks for code to be run, is refused as a whole.
 * No torch here: the daemon reads models before any worker starts.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ledger.codec import encode, hash_of
+from ledger.codec import hash_of
 from ledger.errors import Invalid, Reason
 from ledger.types import Hash
 from models import pretrained
@@ -22,20 +22,25 @@ from models.config import (
     Config,
     GptConfig,
     PretrainedConfig,
+    UpstreamConfig,
     read_config,
 )
+from models.files import (
+    CONFIG,
+    PROGRAM,
+    TOKENIZER,
+    WEIGHTS,
+    read_small,
+    refuse_code_in,
+    refuse_pickles,
+)
 from models.header import parameters_of, read_header
-from models.pretrained import TEMPLATE
+from models.manifest import Described, described
+from models.pretrained import MAX_JSON_BYTES, TEMPLATE
 from models.processor import has_bfloat16
 from models.tokenizer import load_tokenizer
 from models.types import Kind
 
-CONFIG, WEIGHTS, TOKENIZER, PROGRAM = (
-    "config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "model.pt2",
-)
 FILES = {Kind.TEXT: (CONFIG, WEIGHTS, TOKENIZER), Kind.TENSOR: (CONFIG, PROGRAM)}
 """The files of our own models that decide the answers; a directory may hold others, such as a
 card."""
@@ -55,15 +60,15 @@ MEGABYTE = 2**20
 
 
 @dataclass(frozen=True)
-class Model:
-    """A sound model directory."""
+class Shape:
+    """What a sound model directory holds, as far as its files' heads tell."""
 
-    directory: Path
     name: str
     """What its config.json calls it, or its directory."""
     config: Config
     kind: Kind
-    digest: Hash
+    files: tuple[str, ...]
+    """Those that decide the answers."""
     parameters: int
     dtype: str
     """The numbers that it computes with."""
@@ -73,30 +78,101 @@ class Model:
     """Hash of tokenizer.json; none where there is none."""
 
 
+@dataclass(frozen=True)
+class Model:
+    """A sound model directory."""
+
+    directory: Path
+    shape: Shape
+    described: Described
+    """Its files, hashed."""
+
+    @property
+    def config(self) -> Config:
+        """Its config.json."""
+        return self.shape.config
+
+    @property
+    def kind(self) -> Kind:
+        """What goes in and what comes out."""
+        return self.shape.kind
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers its weights are."""
+        return self.shape.parameters
+
+    @property
+    def dtype(self) -> str:
+        """The numbers that it computes with."""
+        return self.shape.dtype
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of its weights once loaded."""
+        return self.shape.weight_bytes
+
+    @property
+    def tokenizer(self) -> bytes:
+        """Hash of tokenizer.json; none where there is none."""
+        return self.shape.tokenizer
+
+    @property
+    def digest(self) -> Hash:
+        """Its digest."""
+        return self.described.manifest.digest
+
+    @property
+    def name(self) -> str:
+        """What its config.json calls it, or its directory."""
+        return self.shape.name
+
+    @property
+    def may_travel(self) -> bool:
+        """Whether it may go to peers: not a program, which would run there, nor somebody else's
+        engine, which is not here."""
+        return self.kind is not Kind.TENSOR and not isinstance(self.config, UpstreamConfig)
+
+
 def open_model(directory: Path) -> Model:
     """The model in a directory, all its files checked. Raises Invalid BAD_MODEL."""
+    shape = check_model(directory)
     try:
-        return _opened(directory)
+        return Model(directory, shape, described(directory, shape.files))
     except OSError as error:
-        raise Invalid(
-            Reason.BAD_MODEL, f"{directory}: {error.strerror}: {error.filename}"
-        ) from None
+        raise _unreadable(directory, error) from None
 
 
-def _opened(directory: Path) -> Model:
-    config = read_config(_small_file(directory / CONFIG, MAX_CONFIG_BYTES))
+def check_model(directory: Path) -> Shape:
+    """What a directory holds, its weights not read. Raises Invalid BAD_MODEL."""
+    try:
+        config = read_config(read_small(directory / CONFIG, MAX_CONFIG_BYTES))
+        refuse_pickles(directory)
+        shape = _shape_of(directory, config)
+        refuse_code_in(directory, shape.files, MAX_JSON_BYTES)
+    except OSError as error:
+        raise _unreadable(directory, error) from None
+    return shape
+
+
+def _unreadable(directory: Path, error: OSError) -> Invalid:
+    return Invalid(Reason.BAD_MODEL, f"{directory}: {error.strerror}: {error.filename}")
+
+
+def _shape_of(directory: Path, config: Config) -> Shape:
     if isinstance(config, GptConfig):
-        return _opened_gpt(directory, config)
+        return _gpt_shape(directory, config)
     if isinstance(config, PretrainedConfig):
-        return _opened_pretrained(directory, config)
+        return _pretrained_shape(directory, config)
+    if isinstance(config, UpstreamConfig):
+        return Shape(config.name, config, Kind.TEXT, (CONFIG,), 0, "unknown", 0)
     size = (directory / PROGRAM).stat().st_size
-    digest = _digest_of(directory, FILES[Kind.TENSOR])
-    kind, count = Kind.TENSOR, config.parameters
-    return Model(directory, config.name, config, kind, digest, count, config.dtype, size)
+    files, count = FILES[Kind.TENSOR], config.parameters
+    return Shape(config.name, config, Kind.TENSOR, files, count, config.dtype, size)
 
 
-def _opened_gpt(directory: Path, config: GptConfig) -> Model:
-    merges = _small_file(directory / TOKENIZER, MAX_TOKENIZER_BYTES)
+def _gpt_shape(directory: Path, config: GptConfig) -> Shape:
+    merges = read_small(directory / TOKENIZER, MAX_TOKENIZER_BYTES)
     tokenizer = load_tokenizer(merges)
     if tokenizer.size != config.vocabulary:
         detail = f"tokenizer.json has {tokenizer.size} tokens, config.json {config.vocabulary}"
@@ -106,30 +182,23 @@ def _opened_gpt(directory: Path, config: GptConfig) -> Model:
         detail = f"{WEIGHTS} holds {parameters} numbers, config.json wants {config.parameters}"
         raise Invalid(Reason.BAD_MODEL, detail)
     template = (TEMPLATE,) if template_of(directory) else ()
-    digest = _digest_of(directory, FILES[Kind.TEXT] + template)
-    kind, size = Kind.TEXT, 4 * parameters
-    return Model(
-        directory, config.name, config, kind, digest, parameters, "float32", size,
-        hash_of("yuma/tokenizer", merges),
-    )  # fmt: skip
+    files, size = FILES[Kind.TEXT] + template, 4 * parameters
+    named = hash_of("yuma/tokenizer", merges)
+    return Shape(config.name, config, Kind.TEXT, files, parameters, "float32", size, named)
 
 
-def _opened_pretrained(directory: Path, config: PretrainedConfig) -> Model:
+def _pretrained_shape(directory: Path, config: PretrainedConfig) -> Shape:
     """Weights that are stored in 16 bits are computed with in as many where that is faster; those
     of 32 stay what they are."""
     name = directory.name
     if not name.isprintable() or not 1 <= len(name.encode(errors="replace")) <= MAX_NAME_BYTES:
         raise Invalid(Reason.BAD_MODEL, f"the directory's name {name!r:.80} is no name of a model")
-    names = (CONFIG, TOKENIZER, *pretrained.files_of(directory, WEIGHTS))
+    files = (CONFIG, TOKENIZER, *pretrained.files_of(directory, WEIGHTS))
     weights = pretrained.weights_of(directory, WEIGHTS)
     parameters, half = pretrained.measured(directory, weights)
-    half = half and has_bfloat16()
-    digest = _digest_of(directory, names)
-    dtype, size = ("bfloat16", 2) if half else ("float32", 4)
-    named = hash_of("yuma/tokenizer", _small_file(directory / TOKENIZER, MAX_TOKENIZER_BYTES))
-    return Model(
-        directory, name, config, config.kind, digest, parameters, dtype, size * parameters, named
-    )
+    dtype, size = ("bfloat16", 2) if half and has_bfloat16() else ("float32", 4)
+    named = hash_of("yuma/tokenizer", read_small(directory / TOKENIZER, MAX_TOKENIZER_BYTES))
+    return Shape(name, config, config.kind, files, parameters, dtype, size * parameters, named)
 
 
 def template_of(directory: Path) -> str:
@@ -138,26 +207,9 @@ def template_of(directory: Path) -> str:
     if not path.exists():
         return ""
     try:
-        return _small_file(path, MAX_TEMPLATE_BYTES).decode()
+        return read_small(path, MAX_TEMPLATE_BYTES).decode()
     except UnicodeDecodeError:
         raise Invalid(Reason.BAD_MODEL, f"{TEMPLATE} is not UTF-8 text") from None
-
-
-def _small_file(path: Path, limit: int) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise Invalid(Reason.BAD_MODEL, f"{path.name} is over {limit} bytes")
-    return data
-
-
-def _digest_of(directory: Path, names: tuple[str, ...]) -> Hash:
-    entries = []
-    for name in sorted(names):
-        with (directory / name).open("rb") as file:
-            content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).digest()
-            entries.append((name, file.tell(), content))
-    return hash_of("yuma/model", encode(tuple(entries)))
 
 
 def shipped_names() -> tuple[str, ...]:

@@ -1,15 +1,17 @@
 """What a model directory's config.json says, read and checked; no torch here.
 
-Three sorts of directory: our GPT and an exported program, whose `kind` says which, and a directory
-of the transformers library, which has a `model_type`: one that writes text, or an encoder.
+Four sorts of directory: our GPT, an exported program, and an engine elsewhere, whose `kind` says
+which; and a directory of the transformers library, which has a `model_type`.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ledger.errors import Invalid, Reason
+from models.files import refuse_code
 from models.types import Kind
 
 MAX_CONFIG_BYTES = 65_536
@@ -23,6 +25,8 @@ MAX_DIMENSIONS = 8
 WRITERS = ("ForCausalLM", "LMHeadModel")
 ENCODERS = ("Model", "ForMaskedLM")
 """How the names of the classes end that write text, and of those that embed it."""
+UPSTREAM = "upstream"
+URL = re.compile(r"https?://[A-Za-z0-9.\[\]:-]{1,255}(/[A-Za-z0-9._/-]{0,255})?", re.ASCII)
 ATTENTION = ("full_attention", "sliding_attention")
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
@@ -84,12 +88,25 @@ class PretrainedConfig:
         return 2 * number * self.layers * self.key_heads * self.head
 
 
-Config = GptConfig | TensorConfig | PretrainedConfig
+@dataclass(frozen=True)
+class UpstreamConfig:
+    """An OpenAI-compatible engine of the operator's."""
+
+    name: str
+    url: str
+    """Up to and with the version, such as http://127.0.0.1:8000/v1."""
+    model: str
+    """What the engine calls it."""
+    context: int
+
+
+Config = GptConfig | TensorConfig | PretrainedConfig | UpstreamConfig
 
 
 def read_config(data: bytes) -> Config:
     """The config of a config.json. Raises Invalid BAD_MODEL."""
     fields = _fields(data)
+    refuse_code("config.json", fields)
     if "model_type" in fields:
         return _pretrained_config(fields)
     kind = fields.pop("kind", None)
@@ -97,7 +114,10 @@ def read_config(data: bytes) -> Config:
         return _gpt_config(fields)
     if kind == Kind.TENSOR:
         return _tensor_config(fields)
-    raise _refuse(f"its kind is {kind!r:.80}, not one of {Kind.TEXT}, {Kind.TENSOR}")
+    if kind == UPSTREAM:
+        return _upstream_config(fields)
+    known = f"{Kind.TEXT}, {Kind.TENSOR}, {UPSTREAM}"
+    raise _refuse(f"its kind is {kind!r:.80}, not one of {known}")
 
 
 def config_bytes(config: GptConfig | TensorConfig) -> bytes:
@@ -152,6 +172,15 @@ def _tensor_config(fields: dict[str, Any]) -> TensorConfig:
         dtype=shaped["dtype"],
         shape=_shape(shaped.get("shape")),
     )
+
+
+def _upstream_config(fields: dict[str, Any]) -> UpstreamConfig:
+    url, model = fields.get("url"), fields.get("model")
+    if not isinstance(url, str) or not URL.fullmatch(url):
+        raise _refuse("its url is not like http://127.0.0.1:8000/v1")
+    if not isinstance(model, str) or not 1 <= len(model) <= MAX_NAME_BYTES:
+        raise _refuse("its model is not the name of one")
+    return UpstreamConfig(_name(fields), url, model, _integer(fields, "context", 2, 2**24))
 
 
 def _pretrained_config(fields: dict[str, Any]) -> PretrainedConfig:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ledger.errors import Invalid, Reason
-from models.catalog import CONFIG, TOKENIZER, Model, open_model
+from models.catalog import Model, open_model
+from models.files import CONFIG, TOKENIZER
 from models.pretrained import OFFLINE, TOKENIZER_CONFIG, read_json
 
 MAGIC = b"GGUF"

@@ -1,13 +1,15 @@
 """Models that installed Python packages carry, found by the packages' lists of files.
 
-Nothing of a package is imported or run: pip wrote down which files it has.
+Nothing of a package is imported or run: pip wrote down which files it has. `python -m
+models.packages NAME` prints where the model lies.
 """
 
+import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from ledger.errors import Invalid, Reason
-from models.catalog import CONFIG, TOKENIZER, WEIGHTS
+from models.files import CONFIG, TOKENIZER, WEIGHTS
 
 GGUF = ".gguf"
 
@@ -36,3 +38,20 @@ def _model_at(place: Path) -> Path | None:
     directory = place.parent
     needed = (WEIGHTS, TOKENIZER)
     return directory if all((directory / name).is_file() for name in needed) else None
+
+
+def main(arguments: list[str]) -> int:
+    """Print where the model of a package lies; the exit status."""
+    if len(arguments) != 1:
+        print("usage: python -m models.packages NAME", file=sys.stderr)
+        return 2
+    try:
+        print(package_model(arguments[0]))
+    except Invalid as error:
+        print(error.detail, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -27,8 +27,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.catalog import TOKENIZER, open_model, shipped_directory
+from models.catalog import open_model, shipped_directory
 from models.config import GptConfig, config_bytes
+from models.files import TOKENIZER
 from models.gpt import Gpt, load_gpt
 from models.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 

@@ -252,7 +252,7 @@ class Receipt:
 
 def cost_of(kind: Kind, price: int, tokens: int) -> int:
     """What an answer costs in rao, rounded up: by its output tokens, or the price for a tensor."""
-    by_tokens = kind in (Kind.TEXT, Kind.NEXT)
+    by_tokens = kind in WRITTEN or kind is Kind.NEXT
     return -(-price * tokens // PRICED_TOKENS) if by_tokens else price
 
 

@@ -23,8 +23,9 @@ from pathlib import Path
 
 from ledger.errors import Invalid, Reason
 from models.backends import Backend, line_of
+from models.backends.upstream import UpstreamBackend
 from models.catalog import Model, available_memory, open_model, validate_memory
-from models.config import GptConfig, PretrainedConfig
+from models.config import GptConfig, PretrainedConfig, UpstreamConfig
 from models.pipe import (
     Cancel,
     Choose,
@@ -166,6 +167,8 @@ def load(options: Options) -> tuple[Model, Backend]:
     """The model of the command line. Raises Invalid: BAD_MODEL, NO_MEMORY."""
     model = open_model(options.directory)
     validate_memory(model, options.slots, available_memory())
+    if isinstance(model.config, UpstreamConfig):
+        return model, UpstreamBackend(model.config, options.slots)
     # Torch takes seconds and 200 MB: not for a model that is refused.
     import torch
 

@@ -121,7 +121,7 @@ CHECKPOINT = Rule(
 )
 SYNCS = ("blocks", "snapshot")
 SYNC = Rule(f"one of {', '.join(SYNCS)}", lambda value: value in SYNCS)
-MODELS = _each("a model directory or a shipped model's name", _is_line, most=32)
+MODELS = _each("a model directory, or a stored or shipped model's name", _is_line, most=32)
 NETUID = r"([1-9]|[12][0-9]|3[0-2])"
 """A subnet's number, of 32."""
 MINED = _each(
@@ -188,6 +188,13 @@ class Settings:
         1_000_000,
         "The most rao per 1000 output tokens that this node agrees to",
         _within(0, MAX_PRICE),
+    )
+    share: bool = _key(True, "Give stored and served models to peers that want to have them", BOOL)
+    upload_rate: int = _key(
+        0, "Megabytes of models a second to all peers together, 0 for no limit", _within(0, 100_000)
+    )
+    models_max: int = _key(
+        100, "Gigabytes of stored models at most, 0 for no limit", _within(0, 1_000_000)
     )
     mine: tuple[str, ...] = _key((), "Subnets to mine, each with the model to do it with", MINED)
     validate: tuple[str, ...] = _key((), "Subnets whose miners to judge", JUDGED)

@@ -97,6 +97,11 @@ class Home:
         return self.path / "payments.db"
 
     @property
+    def models(self) -> Path:
+        """Stored models: a directory for each, named by its digest."""
+        return self.path / "models"
+
+    @property
     def wallets(self) -> Path:
         """Encrypted wallets, one file each; for the command line only."""
         return self.path / "wallets"
@@ -127,10 +132,10 @@ def write_whole(path: Path, data: bytes) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
     """Have the names in a directory on disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

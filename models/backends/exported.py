@@ -16,8 +16,9 @@ from torch import nn
 
 from ledger.errors import Invalid, Reason
 from models.backends import Reply, line_of
-from models.catalog import CONFIG, PROGRAM, Model
+from models.catalog import Model
 from models.config import MAX_DIMENSIONS, TensorConfig, config_bytes
+from models.files import CONFIG, PROGRAM
 from models.pipe import Choose, Done, Failed, Part, Submit
 from models.turns import Standing, Turns
 from models.types import MAX_INPUT_BYTES, Finish, Kind, Tensor

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from models.backends.text import TextBackend
-from models.catalog import TOKENIZER, WEIGHTS, Model, template_of
+from models.catalog import Model, template_of
 from models.config import GptConfig
 from models.engine import Logits
+from models.files import TOKENIZER, WEIGHTS
 from models.gpt import Gpt, KeyValueCache, Place, load_gpt
 from models.reading import Numbers, Row
 from models.tokenizer import load_tokenizer

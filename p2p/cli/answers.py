@@ -26,6 +26,10 @@ class Question:
     tensor: Mapping[str, Any] | None = None
     choose: tuple[str, ...] = ()
     """What may follow the prompt: not text is wanted but how probable each is."""
+    near: tuple[str, ...] = ()
+    """Texts to be embedded after the prompt: how near each is to it is what is wanted."""
+    chat: bool = False
+    """The prompt is a message, which the model's chat template puts into words."""
     peer: str | None = None
     ask: int | None = None
     """How many nodes have to answer; None: one, and its answer is not numbered."""

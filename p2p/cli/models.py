@@ -39,8 +39,9 @@ DIGEST_LETTERS = 12
 def serve(model: str, as_json: bool, **how: Any) -> None:
     """Serve a model to the swarm.
 
-    It is a model directory, the name of a model that comes with the program (docs-gpt), or that of
-    a mixture or a pipeline made here. It is free if no price is named here or in the settings.
+    It is a model directory, the name or digest of a stored model, the name of one that comes with
+    the program (docs-gpt), or of a mixture or a pipeline made here. It is free if no price is named
+    here or in the settings.
     """
     body = {"model": model_reference(model), **how}
     with waiting(f"loading {body['model']}"):
@@ -99,12 +100,14 @@ def stop(name: str) -> None:
 @click.option("--swarm", is_flag=True, help="Models of all nodes, not of this one alone.")
 @json_option
 def list_models(swarm: bool, as_json: bool) -> None:
-    """Show the models that can be asked."""
+    """Show the models that can be asked, and those stored."""
     answer = current_client().get("/v0/models", swarm=int(swarm))
     if as_json:
         return print_json(answer)
-    heads = ("NAME", "KIND", "PARAMETERS", "CONTEXT", "DIGEST", "SERVERS", "QUEUE", "PRICE")
-    rows = [
+    about = ("NAME", "KIND", "PARAMETERS", "CONTEXT", "DIGEST")
+    heads = (*about, "SERVERS", "QUEUE", "PRICE", "STORED")
+    stored = {each["digest"]: each for each in answer["stored"]}
+    rows: list[tuple[Cell, ...]] = [
         (
             model["name"],
             model["kind"],
@@ -114,11 +117,30 @@ def list_models(swarm: bool, as_json: bool) -> None:
             len(model["servers"]),
             sum(server["queue"] for server in model["servers"]),
             model["price"] or "free",
+            _stored_text(stored.pop(model["digest"], None)),
         )
         for model in answer["models"]
     ]
+    rows += [
+        (
+            each["name"],
+            *[None] * 3,
+            each["digest"][:DIGEST_LETTERS],
+            0,
+            *[None] * 2,
+            _stored_text(each),
+        )
+        for each in stored.values()
+    ]
     whose = "in the swarm" if swarm else "on this node"
     print_table(heads, rows, empty=f"no model is served {whose}")
+
+
+def _stored_text(stored: Mapping[str, Any] | None) -> str | None:
+    """What of a model is on this node's disk."""
+    if stored is None:
+        return None
+    return bytes_text(stored["bytes"]) + ("" if stored["whole"] else " of a pull")
 
 
 @click.command(cls=Command)

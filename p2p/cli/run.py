@@ -30,6 +30,13 @@ def _check_temperature(context: click.Context, parameter: click.Parameter, value
     multiple=True,
     help="What may follow the PROMPT; given twice or more, says how probable each is.",
 )
+@click.option(
+    "--near",
+    metavar="TEXT",
+    multiple=True,
+    help="Says how near TEXT is to the PROMPT, by their embeddings.",
+)
+@click.option("--chat", is_flag=True, help="The PROMPT is a message of a chat.")
 @click.option("--peer", metavar="ID", help="Ask this node and no other.")
 @click.option("--ask", metavar="K", type=click.IntRange(1, 16), help="Take answers of K nodes.")
 @click.option(
@@ -82,6 +89,8 @@ def run(
     model: str,
     prompt: str | None,
     choose: tuple[str, ...],
+    near: tuple[str, ...],
+    chat: bool,
     receipt: Path | None,
     input_file: Path | None,
     output_file: Path | None,
@@ -97,9 +106,12 @@ def run(
         raise click.UsageError("a prompt and --input cannot go together")
     if choose and (input_file is not None or len(choose) < 2):
         raise click.UsageError("--choose is given at least twice, and with a prompt")
+    if sum((bool(choose), bool(near), chat, input_file is not None)) > 1:
+        raise click.UsageError("--choose, --near, --chat and --input do not go together")
     text = _prompt(prompt) if input_file is None else None
     tensor = None if input_file is None else tensors.read_tensor(input_file)
-    question = Question(model, text, tensor, _following(text or "", choose), **limits)
+    follow = _following(text or "", choose)
+    question = Question(model, text, tensor, follow, near, chat, **limits)
     answers = ask(current_client(), question, live=not as_json)
     if receipt is not None:
         receipts.save(receipt, [item for one in answers.done for item in one["receipts"]])
@@ -107,7 +119,7 @@ def run(
         tensors.write_tensor(output_file, _only_tensor(answers))
     if as_json:
         return print_json(_as_json(answers, choose))
-    _print_rest(answers, choose, tensors_too=output_file is None)
+    _print_rest(answers, choose, near, tensors_too=output_file is None)
     print_statistics(answers)
     if question.ask is not None and len(answers.done) < question.ask:
         note(f"{len(answers.done)} of {question.ask} nodes answered")
@@ -162,7 +174,9 @@ def _following(prompt: str, choices: tuple[str, ...]) -> tuple[str, ...]:
     )
 
 
-def _print_rest(answers: Answers, choices: tuple[str, ...], tensors_too: bool) -> None:
+def _print_rest(
+    answers: Answers, choices: tuple[str, ...], near: tuple[str, ...], tensors_too: bool
+) -> None:
     """Print what was not printed as it came."""
     for index, done in answers.ended():
         if len(answers.ended()) > 1 and index != answers.live:
@@ -172,6 +186,9 @@ def _print_rest(answers: Answers, choices: tuple[str, ...], tensors_too: bool) -
         if choices:
             for text, share in _ranked(choices, answers.tensors[index]):
                 click.echo(f"{100 * share:5.1f} %  {printable(text)}")
+        elif near:
+            for text, cosine in _nearest(near, answers.tensors[index]):
+                click.echo(f"{cosine:7.3f}  {printable(text)}")
         elif tensors_too and index in answers.tensors:
             click.echo(tensors.json_text(answers.tensors[index]))
 
@@ -180,6 +197,13 @@ def _ranked(choices: tuple[str, ...], tensor: Mapping[str, Any]) -> list[tuple[s
     """The choices with their probabilities, the best first."""
     shares = tensors.array_of(tensor).tolist()
     return sorted(zip(choices, shares, strict=True), key=lambda pair: -pair[1])
+
+
+def _nearest(texts: tuple[str, ...], tensor: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """The texts with the cosine of each to the prompt, whose vector is the first; best first."""
+    first, *others = tensors.array_of(tensor)
+    cosines = [float(first @ other) for other in others]
+    return sorted(zip(texts, cosines, strict=True), key=lambda pair: -pair[1])
 
 
 def _only_tensor(answers: Answers) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@
 * Until the first word is there a failure is a status; after that it is said in the stream.
 """
 
+import json
 import logging
 from codecs import IncrementalDecoder, getincrementaldecoder
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import trio
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ledger.errors import Invalid
@@ -108,23 +109,28 @@ class Answering(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises Fault before anything is sent."""
         fault: Fault | None = None
+        last: bytes | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(until_gone, receive, nursery.cancel_scope)
             take = self._begin_asking(nursery)
             try:
-                if self._streamed:
-                    await self._stream(take, send)
-                else:
-                    await self._whole(take, scope, receive, send)
+                last = await (self._stream(take, send) if self._streamed else self._whole(take))
             except Fault as error:
                 fault = error
             nursery.cancel_scope.cancel()
         if fault is not None:
             raise fault
+        # The server tells of the client's going when it closes the connection itself, which must
+        # not be cancelled: so the last is sent here.
+        if last is not None and self._streamed:
+            await send({"type": "http.response.body", "body": last, "more_body": False})
+        elif last is not None:
+            await Response(last, 200, self.headers)(scope, receive, send)
 
     # --- at once
 
-    async def _whole(self, take: Take, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _whole(self, take: Take) -> bytes:
+        """The whole body. Raises Fault."""
         async for index, event in take:
             choice = self._choices[index]
             if isinstance(event, Fault):
@@ -136,15 +142,16 @@ class Answering(Response):
                 choice.text += choice.decode(b"", final=True)
                 choice.answered = event
         facts = [choice.facts() for choice in self._choices]
-        headers = {f"x-yuma-{name}": ", ".join(str(one[name]) for one in facts)
-                   for name in ("server", "receipt", "cost")}  # fmt: skip
-        headers["x-yuma-verified"] = "signature"
-        answer = JSONResponse(self._dialect.whole(self._choices), 200, {**self.headers, **headers})
-        await answer(scope, receive, send)
+        for name in ("server", "receipt", "cost"):
+            self.headers[f"x-yuma-{name}"] = ", ".join(str(one[name]) for one in facts)
+        self.headers["x-yuma-verified"] = "signature"
+        self.headers["content-type"] = "application/json"
+        return json.dumps(self._dialect.whole(self._choices)).encode()
 
     # --- as it comes
 
-    async def _stream(self, take: Take, send: Send) -> None:
+    async def _stream(self, take: Take, send: Send) -> bytes:
+        """Send what comes; gives the last of it. Raises Fault before anything is sent."""
         begun = False
         async for first in take:
             batch = [first, *_at_once(take)]
@@ -156,13 +163,10 @@ class Answering(Response):
                 await self._begin(send)
                 begun = True
             if fault is not None:
-                said += self._dialect.failure(fault)
-                await send({"type": "http.response.body", "body": said, "more_body": False})
-                return
+                return said + self._dialect.failure(fault)
             if said:
                 await send({"type": "http.response.body", "body": said, "more_body": True})
-        ending = self._dialect.ending(self._choices)
-        await send({"type": "http.response.body", "body": ending, "more_body": False})
+        return self._dialect.ending(self._choices)
 
     async def _begin(self, send: Send) -> None:
         servers = [choice.server for choice in self._choices if choice.server is not None]

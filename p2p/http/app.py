@@ -28,6 +28,7 @@ from p2p.http import (
     models,
     node,
     payments,
+    store,
     subnets,
     swarm,
     transactions,
@@ -43,8 +44,8 @@ OWNER_ONLY = 0o177
 def application(control: Control) -> Starlette:
     """The API of one node."""
     parts = (
-        *(node, swarm, members, models, composed, chain, transactions, subnets, epochs, judging),
-        *(payments, keys),
+        *(node, swarm, members, models, store, composed, chain, transactions, subnets, epochs),
+        *(judging, payments, keys),
     )
     rows = [row for part in parts for row in part.ROUTES]
     routes = [

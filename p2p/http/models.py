@@ -1,5 +1,6 @@
 """The local API about models: serving, listing, asking."""
 
+import trio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -10,6 +11,7 @@ from p2p.http.composed import composed_line
 from p2p.http.run import run_lines
 from p2p.node.directory import Server
 from p2p.node.workers import Worker
+from p2p.store import Stored
 
 MAX_SLOTS = 256
 MAX_NAME_BYTES = 128
@@ -24,7 +26,7 @@ async def serve(control: Control, request: Request) -> Response:
         return JSONResponse(composed_line(composer.serve(name)))
     worker = await control.node.miner.serve(
         text_of(body, "model"),
-        _name_of(body),
+        name_of(body),
         integer_of(body, "slots", settings.slots, 1, MAX_SLOTS),
         integer_of(body, "threads", settings.threads, 1, MAX_SLOTS),
         _price_of(control, body),
@@ -75,7 +77,10 @@ async def stop(control: Control, request: Request) -> Response:
 async def models(control: Control, request: Request) -> Response:
     """The models served here, or in the whole swarm."""
     everywhere = request.query_params.get("swarm") == "1"
-    return JSONResponse({"models": _models(control, everywhere)})
+    stored = await trio.to_thread.run_sync(control.node.store.models)
+    return JSONResponse(
+        {"models": _models(control, everywhere), "stored": [stored_line(one) for one in stored]}
+    )
 
 
 def _models(control: Control, everywhere: bool) -> list[Line]:
@@ -132,7 +137,18 @@ async def run(control: Control, request: Request) -> Response:
     return Lines(lambda say: run_lines(control.node.router, body, say))
 
 
-def _name_of(body: Line) -> str | None:
+def stored_line(model: Stored) -> Line:
+    """A model in the store, or a part of one."""
+    return {
+        "name": model.name,
+        "digest": model.digest,
+        "bytes": model.size,
+        "whole": model.is_whole,
+    }
+
+
+def name_of(body: Line) -> str | None:
+    """What a model shall be called, if the request says. Raises Refused."""
     if body.get("name") is None:
         return None
     name = text_of(body, "name")

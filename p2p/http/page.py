@@ -1,13 +1,13 @@
 """The dashboard's files as a browser gets them: read once, each with its hash."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from hashlib import blake2b
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Final
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 INDEX: Final = "index.html"
@@ -36,16 +36,6 @@ def page() -> list[Route]:
         Route("/" if one.name == INDEX else f"/dashboard/{one.name}", _sends(one), methods=["GET"])
         for one in found
     ]
-
-
-def contents(routes: Iterable[Route]) -> Route:
-    """`/v0`: which paths of these routes can be read, for a page that shows what there is."""
-    answer = {"paths": sorted({one.path for one in routes if "GET" in (one.methods or ())})}
-
-    async def send(request: Request) -> Response:
-        return JSONResponse(answer)
-
-    return Route("/v0", send, methods=["GET"])
 
 
 def _sends(file: Traversable) -> Callable[[Request], Awaitable[Response]]:

@@ -19,7 +19,8 @@ from p2p.http.api import Control, Line, Refused, Row, body_of, integer_of, peer_
 from p2p.http.chain import follow_of
 from p2p.http.transactions import MAX_WAIT_S
 from p2p.node.node import Node
-from p2p.node.purse import LIFE_GRACES, CannotPay, Purse
+from p2p.node.purse import Purse
+from p2p.node.tabs import LIFE_GRACES, CannotPay
 from p2p.node.till import Till
 
 MAX_BLOCKS: Final = 10_000_000
@@ -36,7 +37,7 @@ async def purse(control: Control, request: Request) -> Response:
         {
             "peer_id": node.pair.peer_id,
             "address": address_of(node.pair.public),
-            "balance": held.balance(),
+            "balance": held.tabs.balance(),
             "locked": sum(
                 one.amount - one.claimed for _, one in channels if one.payer == node.pair.public
             ),
@@ -53,7 +54,7 @@ async def channels(control: Control, request: Request) -> Response:
     """The channels that this node pays from or is paid by, as the ledger has them."""
     held, till = _parts(control)
     node = control.node
-    promised = {name: (rao, usable) for name, rao, usable in held.tabs()}
+    promised = {name: (rao, usable) for name, rao, usable in held.tabs.listing()}
     earned = {name: rao for name, rao, _ in till.accounts()}
     rows = []
     for name, channel in await _channels(node):
@@ -88,7 +89,7 @@ async def open_channel(control: Control, request: Request) -> Response:
     amount = integer_of(body, "amount", 0, 1, CAP)
     payee = public_key_of(peer_of(body))
     try:
-        name = await held.begin(payee, amount, follow.head.height + blocks)
+        name = await held.tabs.begin(payee, amount, follow.head.height + blocks)
     except CannotPay as error:
         raise Refused(str(error), error.hint) from None
     return JSONResponse({"id": name.hex(), "expiry": follow.head.height + blocks})
@@ -122,7 +123,7 @@ async def close_channel(control: Control, request: Request) -> Response:
 
 
 async def _close_own(control: Control, held: Purse, name: Hash, channel: Channel) -> None:
-    if not held.is_over(channel):
+    if not held.tabs.is_over(channel):
         last = channel.expiry + follow_of(control).params.channel_grace
         raise Refused(
             f"its payer cannot close it before block {last + 1}",

@@ -12,16 +12,21 @@ import trio
 from ledger.codec import pack, unpack
 from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId
-from models.answers import choices_of
+from models.answers import choices_of, passages_of
 from models.types import (
     MAX_CHOICES,
     MAX_INPUT_BYTES,
     MAX_NEW_TOKENS,
     MAX_PASSAGE_BYTES,
+    MAX_PASSAGES,
     MAX_READING_BYTES,
     TEMPERATURE_UNIT,
+    Chat,
     Choices,
     Kind,
+    Message,
+    Passages,
+    Role,
     Sampling,
     Tensor,
 )
@@ -170,16 +175,34 @@ def _input_of(body: Line) -> tuple[Kind, bytes, tuple[Tensor, ...]]:
             raise Refused("the prompt is empty")
         if body.get("choose"):
             kind, data = Kind.CHOICE, _choices_of(data.decode(), body["choose"])
+        elif body.get("near"):
+            kind, data = Kind.EMBEDDING, _passages_of(data.decode(), body["near"])
+        elif body.get("chat"):
+            kind, data = Kind.CHAT, pack(Chat((Message(Role.USER, data),)))
     if len(data) > MAX_INPUT_BYTES:
         raise Refused(f"the input has {len(data)} bytes, at most {MAX_INPUT_BYTES} go", status=413)
     return kind, data, shape
 
 
+def _passages_of(first: str, near: Any) -> bytes:
+    data = pack(Passages((first, *_texts_of("near", near))))
+    try:
+        passages_of(data)
+    except Invalid:
+        hint = f"{MAX_PASSAGES} of them at most; each of 1 to {MAX_PASSAGE_BYTES} bytes"
+        detail = f"{hint}, as the prompt; {MAX_READING_BYTES} bytes together"
+        raise Refused("the texts cannot be embedded", detail) from None
+    return data
+
+
+def _texts_of(key: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise Refused(f"{key} is not a list of texts")
+    return tuple(text.encode(errors="replace").decode() for text in value)
+
+
 def _choices_of(prefix: str, choose: Any) -> bytes:
-    if not isinstance(choose, list) or not all(isinstance(text, str) for text in choose):
-        raise Refused("choose is not a list of texts")
-    texts = tuple(text.encode(errors="replace").decode() for text in choose)
-    data = pack(Choices(prefix, texts))
+    data = pack(Choices(prefix, _texts_of("choose", choose)))
     try:
         choices_of(data)
     except Invalid:

@@ -30,7 +30,7 @@ from p2p.http.endpoint import Endpoint
 from p2p.http.faults import unknown
 from p2p.http.gateway import Gateway
 from p2p.http.guard import LOCAL, Guard, is_loopback
-from p2p.http.page import contents, page
+from p2p.http.page import page
 from p2p.http.serving import serving
 
 READABLE: Final = (
@@ -60,7 +60,6 @@ def web(control: Control, gateway: Gateway, hosts: Iterable[str], everybody: boo
         for method, path, handler in (*openai.ROUTES, *ollama.ROUTES)
     ]
     routes += page()
-    routes.append(contents(routes))
     app = Starlette(routes=routes, exception_handlers={404: unknown, 405: unknown})
     return Guard(app, frozenset(hosts), control.keys, everybody)
 

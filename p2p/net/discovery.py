@@ -1,22 +1,25 @@
 """Finding peers beyond bootstrap and presence: the Kademlia DHT, and mDNS where asked for.
 
-Both only tell the keeper about addresses; the keeper alone decides whom to dial.
+Both only tell the keeper about addresses; the keeper alone decides whom to dial. The DHT also keeps
+who has which model: what this node has it says there now and then.
 """
 
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import trio
 from libp2p.discovery.events.peerDiscovery import peerDiscovery
 from libp2p.discovery.mdns.mdns import MDNSDiscovery
 from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
+from libp2p.kad_dht.provider_store import ProviderStore
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from libp2p.tools.anyio_service import background_trio_service
 
 from ledger.keys import PeerId
+from ledger.types import Hash
 from p2p.net.host import Host
 from p2p.net.keeper import Keeper
 
@@ -27,21 +30,49 @@ LOOKUP_EVERY_S = 60.0
 LOOKUP_TIMEOUT_S = 20.0
 MAX_FOUND = 64
 """Peers taken from one lookup."""
+MAX_RECORDS = 4096
+"""Provider records held for others: about 10 MB with their addresses."""
+MAX_ADDRESSES = 8
+"""Of one record."""
+PROVIDE_EVERY_S = 1800.0
+"""Who holds our records may have gone meanwhile; they count for two days."""
+PROVIDE_TICK_S = 2.0
+"""Between two models said: a node takes one a second of a peer."""
+MULTIHASH_HEAD = b"\xa0\xe4\x02\x20"
+"""blake2b-256, 32 bytes: other implementations take keys that are multihashes only."""
+
+
+class _Providers(ProviderStore):
+    """The library's records of who has what, but bounded: the oldest keys go first."""
+
+    def add_provider(self, key: bytes, provider: PeerInfo) -> None:
+        """Keep a record."""
+        super().add_provider(key, PeerInfo(provider.peer_id, provider.addrs[:MAX_ADDRESSES]))
+        while self.size() > MAX_RECORDS:
+            del self.providers[next(iter(self.providers))]
 
 
 class Dht:
-    """Our place in the Kademlia DHT: looks up peers near us and near random keys."""
+    """Our place in the Kademlia DHT: looks up peers near us and near random keys.
 
-    def __init__(self, host: Host, keeper: Keeper) -> None:
+    `provided` gives the digests of the models that this node has for others.
+    """
+
+    def __init__(
+        self, host: Host, keeper: Keeper, provided: Callable[[], Iterable[Hash]] = tuple
+    ) -> None:
         self._host = host
         self._keeper = keeper
+        self._provided = provided
         self._dht = KadDHT(host.libp2p, DHTMode.SERVER, enable_values=False, enable_providers=False)
+        self._dht.provider_store = _Providers(host.libp2p, self._dht.peer_routing)
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
         """Answer lookups and make some until the block ends."""
         async with background_trio_service(self._dht), trio.open_nursery() as nursery:
             nursery.start_soon(self._lookups)
+            nursery.start_soon(self._say_what_we_have)
             yield
             nursery.cancel_scope.cancel()
 
@@ -51,6 +82,49 @@ class Dht:
             await self._dht.add_peer(ID.from_base58(peer))
         except Exception as error:  # the library raises at will; a peer less in the table
             log.debug("dht: %s: %r", peer, error)
+
+    async def providers(self, digest: Hash) -> list[PeerId]:
+        """Who has a model, by what the peers nearest to its digest were told.
+
+        The keeper learns where they are. Whoever answers may say what it likes.
+        """
+        key = MULTIHASH_HEAD + digest
+        held = self._dht.provider_store
+        kept = held.providers.pop(key, {})  # else the library would ask nobody
+        try:
+            with trio.fail_after(LOOKUP_TIMEOUT_S):
+                found = await held.find_providers(key, MAX_FOUND)
+        except Exception as error:  # a lookup is made of strangers' answers
+            log.debug("providers: %r", error)
+            found = []
+        finally:
+            if kept:
+                held.providers[key] = held.providers.get(key, {}) | kept
+        found += [record.provider_info for record in kept.values()]
+        peers = []
+        for one in found[:MAX_FOUND]:
+            peer = PeerId(one.peer_id.to_base58())
+            addresses = [_without_peer(str(address)) for address in one.addrs[:MAX_ADDRESSES]]
+            self._keeper.learn(peer, addresses)
+            peers.append(peer)
+        return list(dict.fromkeys(peers))
+
+    async def _say_what_we_have(self) -> None:
+        said: dict[Hash, float] = {}
+        while True:
+            await trio.sleep(PROVIDE_TICK_S)
+            provided = set(self._provided())
+            said = {digest: at for digest, at in said.items() if digest in provided}
+            limit = trio.current_time() - PROVIDE_EVERY_S
+            due = next((one for one in provided if said.get(one, limit) <= limit), None)
+            if due is None or not self._host.peers():
+                continue
+            try:
+                with trio.fail_after(LOOKUP_TIMEOUT_S):
+                    if await self._dht.provider_store.provide(MULTIHASH_HEAD + due):
+                        said[due] = trio.current_time()
+            except Exception as error:  # a lookup is made of strangers' answers
+                log.debug("providing: %r", error)
 
     async def _lookups(self) -> None:
         await trio.sleep(FIRST_LOOKUP_S)

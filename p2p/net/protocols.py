@@ -16,6 +16,7 @@ from ledger.payloads import ClaimChannel
 from ledger.snapshot import MAX_KEY_BYTES
 from ledger.tables import Share
 from ledger.types import ChainField, HashField, Size, exactly
+from models.manifest import MAX_MANIFEST_BYTES, Manifest
 from models.parts import Parts
 from models.pipe import MAX_STEP_BYTES
 from models.types import (
@@ -288,6 +289,37 @@ class Gone:
     """What was asked for is not here."""
 
 
+# --- models by their digests
+
+
+@dataclass(frozen=True)
+class GetManifest:
+    """The manifest of a model."""
+
+    digest: HashField
+
+
+@dataclass(frozen=True)
+class GetChunk:
+    """A chunk of a model, by its number in the manifest."""
+
+    digest: HashField
+    number: int
+
+
+@dataclass(frozen=True)
+class ModelChunk:
+    """A chunk, whose bytes follow this frame; several come in the order they were asked for."""
+
+    number: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Busy:
+    """It is here, and others have what may be given now: ask again later."""
+
+
 @dataclass(frozen=True)
 class Protocol:
     """One row: the id on the wire, and what may be said in which direction."""
@@ -355,10 +387,19 @@ SNAPSHOT = Protocol(
     Tagged(Offered, Bytes, Gone, limit=LEAVES_BYTES + _SMALL),
     "a late state in 256 parts",
 )
+MODEL = Protocol(
+    "/yuma/model/1",
+    Tagged(GetManifest, GetChunk, limit=_SMALL),
+    Tagged(Manifest, ModelChunk, Gone, Busy, limit=MAX_MANIFEST_BYTES + 64 * _SMALL),
+    "a model's manifest by its digest, and chunks of it",
+)
 MEMBERS = Protocol(
     "/yuma/members/1",
     Tagged(Credentials, limit=2**20),
     Tagged(Credentials, limit=2**20),
     "memberships of both sides of a private swarm, and revocations",
 )
-PROTOCOLS = (MEMBERS, STATUS, PEERS, DIALBACK, OFFER, QUERY, BLOCKS, FETCH, LIGHT, SNAPSHOT)
+PROTOCOLS = (
+    *(MEMBERS, STATUS, PEERS, DIALBACK, OFFER, QUERY, MODEL),
+    *(BLOCKS, FETCH, LIGHT, SNAPSHOT),
+)

@@ -1,9 +1,12 @@
 """Frames over a libp2p stream: each is 4 bytes of length (big-endian) and a body.
 
+What is large and is checked by its hash alone may follow a frame as it is: to decode a mebibyte and
+to see that it is canonical takes longer than to carry it.
 Reads are buffered and writes are one call each, straight on the muxer's stream: the library's
 wrapper takes a lock and a state check for each.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import trio
@@ -17,6 +20,14 @@ LENGTH_BYTES = 4
 READ_BYTES = 65536
 POSTED_BYTES = 65536
 """What may wait to be written for others before whoever adds to it has to wait too."""
+
+
+@dataclass(frozen=True)
+class Bulk:
+    """A record and the bytes that follow its frame."""
+
+    head: Any
+    data: bytes
 
 
 class Frames:
@@ -50,6 +61,22 @@ class Frames:
         del self._buffer[: LENGTH_BYTES + size]
         return self._receives.decode(body)
 
+    async def follow(self, size: int) -> bytes:
+        """The bytes that follow the frame received last, as many as it says.
+
+        Raises Invalid where the stream ends before, a libp2p error when it breaks.
+        """
+        pieces = [bytes(self._buffer[:size])]
+        del self._buffer[:size]
+        left = size - len(pieces[0])
+        while left:
+            try:
+                pieces.append(await self._muxed.read(left))
+            except MuxedStreamEOF:
+                raise Invalid(Reason.NOT_CANONICAL, "the stream ended inside a bulk") from None
+            left -= len(pieces[-1])
+        return b"".join(pieces)
+
     async def _have(self, count: int) -> bool:
         """Read until `count` bytes are buffered; False if the stream ends first."""
         while len(self._buffer) < count:
@@ -59,6 +86,14 @@ class Frames:
                 return False
             self._buffer += data
         return True
+
+    async def send_bulk(self, bulk: Bulk) -> None:
+        """Write a record and what follows it; nobody else may write meanwhile.
+
+        Raises a libp2p error when the stream breaks.
+        """
+        await self._muxed.write(self._frame(bulk.head))
+        await self._muxed.write(bulk.data)
 
     async def send(self, *records: Any) -> None:
         """Write records in one go, after what has been posted.

@@ -7,7 +7,7 @@
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -17,12 +17,13 @@ import trio
 from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId
 from models.pipe import Part
-from models.types import Kind, Query, Receipt, cost_of
+from models.types import WRITTEN, Query, Receipt, cost_of
 from p2p.net.scopes import briefly
 from p2p.node.attempt import TOKEN_BYTES, Broken, Lied, Progress, Tell, check
 from p2p.node.caller import Caller
 from p2p.node.directory import Server
-from p2p.node.purse import CannotPay, Order, Purse
+from p2p.node.purse import Order, Purse
+from p2p.node.tabs import CannotPay, Opening
 from p2p.node.till import price_text
 
 log = logging.getLogger("yuma.buyer")
@@ -37,9 +38,6 @@ DISPUTED: Final = (
 """What it says when it does not agree on what was paid."""
 PAY_S: Final = 2.0
 """For writing a voucher; the next request brings what this one did not."""
-
-Opening = Callable[[int], Awaitable[None]]
-"""Told of the rao that are about to be locked in a channel."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ class Buyer:
                 order.spoil()
             raise
         except BaseException:  # cancelled: the client has gone, or its time is over
-            if query.kind is Kind.TEXT:
+            if query.kind in WRITTEN:
                 await self._pay(peer, order, cost_of(query.kind, order.price, progress.made))
             raise
         await self._pay(peer, order, receipt.body.cost)

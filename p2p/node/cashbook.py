@@ -203,4 +203,5 @@ class Cashbook:
         except sqlite3.OperationalError as error:
             raise Invalid(Reason.DISK_FULL, f"{self._path}: {error}") from error
         except sqlite3.DatabaseError as error:
-            raise Invalid(Reason.CORRUPT, f"{self._path}: {error}") from error
+            detail = f"{self._path}: {error}; moved away, it is begun anew, without what it holds"
+            raise Invalid(Reason.CORRUPT, detail) from error

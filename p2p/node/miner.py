@@ -86,11 +86,15 @@ class Miner:
     height: Callable[[], Height]
     changed: Callable[[], None]
     """Called when what is served has changed."""
+    locate: Callable[[str], tuple[Path, str]] = lambda name: (catalog.shipped_directory(name), "")
+    """Where a model is that is named, and what it is called here. Raises Invalid BAD_MODEL."""
     prices: Mapping[str, int] = field(default_factory=dict)
     """Of models by name, in rao per 1000 output tokens (or per tensor); others are free."""
     workers: dict[str, Worker] = field(default_factory=dict)
     composites: dict[Hash, Composite] = field(default_factory=dict)
     """The models made of models that are served here."""
+    _models: dict[str, catalog.Model] = field(default_factory=dict)
+    """What each worker was started with."""
     _begun: set[int] = field(default_factory=set)
     """The subnets for which a model is being loaded."""
     _nursery: trio.Nursery | None = None
@@ -108,19 +112,19 @@ class Miner:
     ) -> Worker:
         """Load a model and serve it; returns when it is up.
 
-        `place` is a directory or the name of a shipped model; `price` None: what `prices` says.
-        Raises Invalid: BAD_MODEL, NO_MEMORY.
+        `place` is a directory, or names a stored or shipped model; `price` None: what `prices`
+        says. Raises Invalid: BAD_MODEL, NO_MEMORY.
         """
         assert self._nursery is not None
-        model = await trio.to_thread.run_sync(_model_at, place)
-        name = name or model.name
+        model, called = await trio.to_thread.run_sync(self._model_at, place)
+        name = name or called or model.name
         if name in self.workers or name in (one.served.name for one in self.composites.values()):
             raise Invalid(Reason.BAD_MODEL, f"a model named {name} is served already")
         self.validate_room()
         catalog.validate_memory(model, slots, catalog.available_memory())
         price = self.prices.get(name, 0) if price is None else price
         worker = Worker(Recipe(model.directory, name, slots, threads), self.changed, price=price)
-        self.workers[name] = worker
+        self.workers[name], self._models[name] = worker, model
         done = trio.Event()
         failure: list[BaseException] = []
         self._nursery.start_soon(self._supervise, worker, done, failure)
@@ -166,6 +170,13 @@ class Miner:
         mined[0].netuid = 0
         self.changed()
 
+    def _model_at(self, place: str) -> tuple[catalog.Model, str]:
+        """The model at a place, and what it is called here."""
+        directory, name = Path(place), ""
+        if "/" not in place and not directory.is_dir():
+            directory, name = self.locate(place)
+        return catalog.open_model(directory.resolve()), name
+
     async def _supervise(
         self, worker: Worker, up: trio.Event, failure: list[BaseException]
     ) -> None:
@@ -181,7 +192,7 @@ class Miner:
             failure.append(reason)
         finally:
             if self.workers.get(worker.recipe.name) is worker:
-                del self.workers[worker.recipe.name]
+                del self.workers[worker.recipe.name], self._models[worker.recipe.name]
             up.set()
             self.changed()
 
@@ -221,6 +232,10 @@ class Miner:
         """The least busy worker of a model that is up."""
         found = [worker for worker in self.ready() if worker.card.digest == digest]
         return min(found, key=lambda worker: worker.running, default=None)
+
+    def model(self, digest: Hash) -> catalog.Model | None:
+        """A model that is served here."""
+        return next((one for one in self._models.values() if one.digest == digest), None)
 
     def mined(self) -> set[int]:
         """The subnets that are mined here."""
@@ -363,13 +378,6 @@ def _at_once(job: Job) -> Part | Step | Done | Failed | None:
         return job.receive_nowait()
     except (trio.WouldBlock, trio.EndOfChannel):
         return None
-
-
-def _model_at(place: str) -> catalog.Model:
-    directory = Path(place)
-    if "/" not in place and not directory.is_dir():
-        directory = catalog.shipped_directory(place)
-    return catalog.open_model(directory.resolve())
 
 
 def _served(worker: Worker) -> Served:

@@ -29,6 +29,7 @@ from p2p.net.protocols import (
     DIALBACK,
     FETCH,
     LIGHT,
+    MODEL,
     OFFER,
     PEERS,
     QUERY,
@@ -48,13 +49,16 @@ from p2p.node.members import Members
 from p2p.node.miner import Miner, prices_of
 from p2p.node.offers import Offers
 from p2p.node.presence import NO_HEAD, Presence
+from p2p.node.pull import Pulls
 from p2p.node.purse import Purse
 from p2p.node.queries import QueryServer
 from p2p.node.reach import Reach
 from p2p.node.router import Router
+from p2p.node.share import Share
 from p2p.node.till import Till
 from p2p.node.visits import Surroundings
 from p2p.node.weigher import Weigher, root_of
+from p2p.store import GIGABYTE, MEGABYTE, ModelStore
 
 log = logging.getLogger("yuma.node")
 
@@ -103,6 +107,9 @@ class Node:
     """What it pays; None in a swarm without a ledger."""
     till: Till | None
     """What it is paid; None in a swarm without a ledger."""
+    store: ModelStore
+    share: Share
+    pulls: Pulls
     composer: Composer
     judging: Judging | None = None
     """None in a swarm without a ledger."""
@@ -140,15 +147,22 @@ class Node:
             position=lambda: node.position(),
             heard_of=lambda height: node.heard_of(height),
         )  # fmt: skip
+        store = ModelStore(home.models, settings.models_max * GIGABYTE)
         miner = Miner(
-            pair, chain, unix_ms, lambda: node.position()[0], presence.changed,
+            pair, chain, unix_ms, lambda: node.position()[0], presence.changed, store.locate,
             prices_of(settings.prices),
         )  # fmt: skip
         directory = Directory(pair.peer_id, presence, miner.announced, host.rtts)
         links = Links(host)
         caller = Caller(pair, chain, host, links, keeper.addresses_of)
         offers = Offers(pair, chain, host, keeper, miner, unix_ms)
-        dht = Dht(host, keeper) if settings.dht and own_pass is None else None  # it has no door
+        dht = None
+        if settings.dht and own_pass is None:  # it has no door
+            dht = Dht(host, keeper, store.digests if settings.share else tuple)
+        share = Share(store, miner.model, settings.upload_rate * MEGABYTE)
+        pulls = Pulls(
+            store, host, keeper, directory, dht, blame=lambda peer, why: node.cut_off(peer, why)
+        )
         follow = None
         if isinstance(ledger, Chain):
             follow = Follow(
@@ -173,7 +187,7 @@ class Node:
         node = cls(
             pair, chain, settings, host, gossip, keeper, presence, miner, directory, links,
             router, offers, dht, follow, members, allowance, Reach(host), book, purse, till,
-            Composer(home.composed, caller, miner, directory, router),
+            store, share, pulls, Composer(home.composed, caller, miner, directory, router),
         )  # fmt: skip
         if follow is not None:
             weigher = Weigher(home, pair, follow, root_of(settings.root))
@@ -223,7 +237,7 @@ class Node:
             if self.judging is not None:
                 await nursery.start(self.judging.run)
             if self.purse is not None and self.till is not None:
-                nursery.start_soon(self.purse.run)
+                nursery.start_soon(self.purse.tabs.run)
                 nursery.start_soon(self.till.run)
             if self.members is not None:
                 nursery.start_soon(self.members.run)
@@ -260,6 +274,8 @@ class Node:
         self.host.handle(DIALBACK.id, self.reach.serve)
         self.host.handle(QUERY.id, QueryServer(self.miner, self.allowance, self.till).handle)
         self.host.handle(OFFER.id, self.router.take_offer)
+        if self.settings.share:
+            self.host.handle(MODEL.id, self.share.serve)
         if self.members is not None:
             self.members.attach()
         self.host.on_change(self._peer_changed)

@@ -1,80 +1,37 @@
-"""What this node pays for answers: its budget, channels opened and topped up, vouchers given.
+"""What this node pays for answers: its budget, what may be agreed to, the vouchers it gives.
 
 * It pays from the balance of its own key; no wallet is ever opened here. What is there, and the
   budget of a day, bound what can be lost.
-* A channel is opened when a server is first to be paid, with a part of what is left of the budget,
-  and is final before the request goes. It is closed by itself after it has expired.
 * Nothing is asked for that the server would refuse for what is owed: it waits until that is paid.
 * A voucher is in the book before it is given: none is ever lower than one before.
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 
-from ledger.accounts import account_of
-from ledger.channels import channels_of, promise
-from ledger.errors import Invalid, Reason
-from ledger.keys import KeyPair, PeerId, peer_id_of, public_key_of
-from ledger.payloads import ClaimChannel, CloseChannel, OpenChannel, TopUpChannel
-from ledger.state import State
-from ledger.tables import CHANNELS, Channel
-from ledger.types import Hash, PublicKey
-from models.types import Kind, cost_of
+from ledger.channels import promise
+from ledger.keys import KeyPair, PeerId, public_key_of
+from ledger.payloads import ClaimChannel
+from ledger.types import Hash
 from p2p.net.protocols import Payment
 from p2p.node.cashbook import Cashbook
 from p2p.node.follow import Follow
-from p2p.node.till import IN_FLIGHT, price_text
+from p2p.node.tabs import CannotPay, Opening, Tab, Tabs
+from p2p.node.till import price_text
 
 log = logging.getLogger("yuma.purse")
 
 SHARES: Final = 4
 """A channel is opened with this part of what is left of the day's budget, or what one request
 needs, if that is more: four servers can be paid before the first is known to be good."""
-LIFE_GRACES: Final = 28
-"""A channel lasts so many times the grace that payees have: a day on a main network."""
 PATIENCE_S: Final = 15.0
 """For a server to get the block that the ledger took a channel in."""
-ROUNDS: Final = 4
-"""Of having the ledger take what a channel lacks: a payee that closes what is opened must not make
-this node open for ever."""
-OPEN_BYTES: Final = 256
-"""Of the transactions that open, top up or close a channel, at most: what fees are reckoned by."""
-FUND: Final = "put tokens into this node's purse with: yuma purse fund AMOUNT"
-LISTED: Final = "see the channels that there are with: yuma channel list"
 BUDGET: Final = "let the node pay with: yuma config set budget TOKENS_A_DAY, and start it again"
-
-
-class CannotPay(Exception):  # noqa: N818 - a fact about the purse
-    """An answer costs more than may be paid. `hint` says what to do; `price` as on the card."""
-
-    def __init__(self, text: str, hint: str, price: int) -> None:
-        super().__init__(text)
-        self.hint, self.price = hint, price
-
-
-@dataclass
-class _Tab:
-    """One channel that is paid from."""
-
-    channel: Hash
-    payee: PublicKey
-    promised: int = 0
-    """By the highest voucher given."""
-    usable: bool = True
-    open: int = 0
-    """The most that what is under way can cost."""
-    wanted: int = 0
-    """The same, with what waits for its turn."""
-    changed_at: float = 0.0
-    """When the ledger took it, or more for it (trio's clock)."""
-    sent: Hash | None = None
-    """The transaction about it that is on its way."""
-    freed: trio.Event = field(default_factory=trio.Event)
 
 
 @dataclass
@@ -82,7 +39,7 @@ class Order:
     """One request that is paid for."""
 
     purse: "Purse"
-    tab: _Tab
+    tab: Tab
     price: int
     """Rao per 1000 output tokens (or per tensor)."""
     cost: int = 0
@@ -133,28 +90,15 @@ class Purse:
     """Requests that they were for."""
     reserved: int = 0
     """Rao that what is under way can cost."""
-    _tabs: dict[Hash, _Tab] = field(default_factory=dict)
-    _opening: dict[PublicKey, trio.Lock] = field(default_factory=dict)
+    tabs: Tabs = field(init=False)
 
     def __post_init__(self) -> None:
-        for channel, payee, promised, usable in self.book.promises():
-            self._tabs[channel] = _Tab(channel, payee, promised, usable)
+        self.tabs = Tabs(self.pair.public, self.follow, self.book)
 
     @property
     def left(self) -> int:
         """What is left of the day's budget."""
         return max(0, self.budget - self.book.spent(self.unix_ms()) - self.reserved)
-
-    @property
-    def fee(self) -> int:
-        """About what it costs to open a channel, and to close it again."""
-        return 2 * self.follow.params.fee_per_byte * OPEN_BYTES
-
-    def tabs(self) -> list[tuple[Hash, int, bool]]:
-        """The channels paid from: channel, rao promised, whether it is of use."""
-        return [(one.channel, one.promised, one.usable) for one in self._tabs.values()]
-
-    # --- one request
 
     def check(self, price: int, cost: int, most: int | None) -> None:
         """Whether an answer at a price that may cost so much can be paid. Raises CannotPay."""
@@ -175,7 +119,7 @@ class Purse:
 
     @asynccontextmanager
     async def order(
-        self, server: PeerId, price: int, cost: int, opening: Callable[[int], Awaitable[None]]
+        self, server: PeerId, price: int, cost: int, opening: Opening
     ) -> AsyncIterator[Order]:
         """Have a channel to a server from which a request that may cost so much is paid.
 
@@ -183,7 +127,8 @@ class Purse:
         """
         self.reserved += cost
         try:
-            async with self._place(public_key_of(server), price, cost, opening) as tab:
+            share = (self.left + self.reserved) // SHARES
+            async with self.tabs.place(public_key_of(server), price, cost, share, opening) as tab:
                 while tab.open and tab.open + cost > tab.promised:
                     await tab.freed.wait()  # the server would refuse what is not paid by then
                 tab.open += cost
@@ -196,167 +141,13 @@ class Purse:
         finally:
             self.reserved -= cost
 
-    def voucher(self, tab: _Tab) -> ClaimChannel:
+    def voucher(self, tab: Tab) -> ClaimChannel:
         """The newest voucher of a channel."""
         return promise(self.follow.chain, tab.channel, tab.promised, self.pair)
 
-    def spend(self, tab: _Tab, rao: int) -> None:
+    def spend(self, tab: Tab, rao: int) -> None:
         """Promise more. Raises Invalid of the disk."""
         self.book.promise(tab.channel, tab.promised + rao, rao, self.unix_ms())
         tab.promised += rao
         self.spent += rao
         self.requests += 1
-
-    # --- channels
-
-    @asynccontextmanager
-    async def _place(
-        self, payee: PublicKey, price: int, cost: int, opening: Callable[[int], Awaitable[None]]
-    ) -> AsyncIterator[_Tab]:
-        """Room for a cost in a channel to a payee, opened or topped up where there is none."""
-        least = cost + cost_of(Kind.TEXT, price, IN_FLIGHT)
-        async with self._opening.setdefault(payee, trio.Lock()):
-            for _ in range(ROUNDS):
-                if (tab := self._roomy(payee, least)) is not None:
-                    break
-                await self._make_room(payee, price, least, opening)
-            else:
-                raise CannotPay("its channels do not stay open", LISTED, price)
-            tab.wanted += cost
-        try:
-            yield tab
-        finally:
-            tab.wanted -= cost
-
-    def _roomy(self, payee: PublicKey, least: int) -> _Tab | None:
-        """A channel with so much left, that does not end soon."""
-        tab, channel = self._usable(payee) or (None, None)
-        if tab is None or channel is None:
-            return None
-        return tab if _missing(tab, channel, least) <= 0 and not self._is_late(channel) else None
-
-    def _is_late(self, channel: Channel) -> bool:
-        return self.follow.head.height + self.follow.params.channel_grace >= channel.expiry
-
-    async def _make_room(
-        self, payee: PublicKey, price: int, least: int, opening: Callable[[int], Awaitable[None]]
-    ) -> None:
-        """Have the ledger take what is missing, or wait for what is on its way."""
-        expiry = self.follow.head.height + LIFE_GRACES * self.follow.params.channel_grace
-        found = self._usable(payee)
-        if found is None:
-            amount = self._amount(price, least)
-            await opening(amount)
-            tab = self._tabs[await self.begin(payee, amount, expiry, price)]
-        else:
-            tab, channel = found
-            if channel is not None:
-                missing = _missing(tab, channel, least)
-                amount = self._amount(price, missing) if missing > 0 else 0
-                await opening(amount)
-                longer = max(expiry, channel.expiry)
-                tab.sent = await self._say(TopUpChannel(tab.channel, amount, longer), price)
-        await self._wait(tab, price)
-
-    def _usable(self, payee: PublicKey) -> tuple[_Tab, Channel | None] | None:
-        """A channel to a payee; one that is on its way to the ledger comes without its row."""
-        with self.follow.snapshot() as disk:
-            for tab in self._tabs.values():
-                if tab.payee == payee and tab.usable:
-                    channel = State(disk).get(CHANNELS, tab.channel)
-                    if channel is not None or self._waits(tab):
-                        return tab, channel
-        return None
-
-    def _waits(self, tab: _Tab) -> bool:
-        return tab.sent is not None and self.follow.mempool.get(tab.sent) is not None
-
-    def balance(self) -> int:
-        """Rao of this node's key."""
-        with self.follow.snapshot() as disk:
-            return account_of(State(disk), self.pair.public).balance
-
-    def _amount(self, price: int, least: int) -> int:
-        """What to lock in a channel that needs so much. Raises CannotPay."""
-        balance, left = self.balance(), self.left + self.reserved
-        if balance < least + self.fee:
-            raise CannotPay(
-                f"{price_text(price)}; a channel takes {least} rao and fees of {self.fee}, "
-                f"and this node's purse has {balance}",
-                FUND,
-                price,
-            )
-        return min(max(least, left // SHARES), balance - self.fee)
-
-    async def begin(self, payee: PublicKey, amount: int, expiry: int, price: int = 0) -> Hash:
-        """Send what opens a channel; its id. Raises CannotPay where the ledger would refuse it."""
-        name = await self._say(OpenChannel(payee, amount, expiry), price)
-        self.book.open(name, payee)
-        self._tabs[name] = _Tab(name, payee, sent=name)
-        return name
-
-    async def _say(self, payload: OpenChannel | TopUpChannel, price: int) -> Hash:
-        try:
-            return await self.follow.pool.say(payload)
-        except Invalid as error:
-            hint = FUND if error.reason is Reason.NO_BALANCE else LISTED
-            raise CannotPay(f"no channel can be had: {error}", hint, price) from None
-
-    async def _wait(self, tab: _Tab, price: int) -> None:
-        """Until the last transaction about a channel is final, or cannot be any more."""
-        assert tab.sent is not None
-        limit_s = self.follow.params.validity * self.follow.params.block_ms / 1000
-        if await self.follow.wait_final(tab.sent, limit_s) is None:
-            raise CannotPay("the transaction about its channel came into no block", LISTED, price)
-        tab.changed_at = trio.current_time()
-
-    # --- the end of channels
-
-    async def run(self) -> None:
-        """Close the channels that have expired, until cancelled."""
-        height, looked = -1, -self.follow.params.validity
-        while True:
-            height = (await self.follow.head_after(height)).height
-            if height >= looked + self.follow.params.validity:
-                looked = height
-                await self._adopt()
-            await self.tend()
-
-    async def _adopt(self) -> None:
-        """Have channels of this key that are not in the book closed in their time: what had been
-        promised of them is not known."""
-        for name, channel in await trio.to_thread.run_sync(self._on_ledger):
-            if channel.payer == self.pair.public and name not in self._tabs:
-                self.book.open(name, channel.payee)
-                self.book.spoil(name)
-                self._tabs[name] = _Tab(name, channel.payee, usable=False)
-
-    def _on_ledger(self) -> list[tuple[Hash, Channel]]:
-        with self.follow.snapshot() as disk:
-            return channels_of(State(disk), self.pair.public)
-
-    async def tend(self) -> None:
-        """Close what can be closed now, and forget what is."""
-        with self.follow.snapshot() as disk:
-            state = State(disk)
-            found = [(tab, state.get(CHANNELS, tab.channel)) for tab in self._tabs.values()]
-            known = {tab.channel for tab, _ in found if disk.place_of(tab.channel) is not None}
-        for tab, channel in found:
-            if channel is None:
-                if tab.channel in known or not self._waits(tab):
-                    self.book.drop_promise(tab.channel)
-                    del self._tabs[tab.channel]
-            elif self.is_over(channel) and not self._waits(tab):
-                try:
-                    tab.sent = await self.follow.pool.say(CloseChannel(tab.channel))
-                except Invalid as error:
-                    log.debug("a channel to %s stays: %s", peer_id_of(tab.payee), error)
-
-    def is_over(self, channel: Channel) -> bool:
-        """Whether the payer can close a channel in the next block."""
-        return self.follow.head.height + 1 > channel.expiry + self.follow.params.channel_grace
-
-
-def _missing(tab: _Tab, channel: Channel, least: int) -> int:
-    """What a channel lacks for so much more than what is promised and wanted of it."""
-    return tab.promised + tab.wanted + least - channel.amount

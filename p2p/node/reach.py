@@ -98,7 +98,7 @@ class Reach:
 
     def _choose(self) -> PeerId | None:
         """Whom to ask next: any that was not asked, first of those that this node chose itself."""
-        if len(self._said()) >= ASKED or not self._ports():
+        if len(self._said()) >= ASKED:
             return None
         outbound: dict[PeerId, bool] = {}
         for one in self.host.connections():
@@ -113,6 +113,8 @@ class Reach:
 
     async def _ask(self, peer: PeerId) -> DialledBack | None:
         ports = self._ports()
+        if not ports:
+            return None
         try:
             with trio.fail_after(ANSWER_S):
                 said = await ask(self.host, peer, DIALBACK, DialBack(ports))

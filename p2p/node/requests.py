@@ -14,7 +14,7 @@ import trio
 
 from gossip.validation import Bucket
 from p2p.net.protocols import Protocol
-from p2p.net.streams import Frames
+from p2p.net.streams import Bulk, Frames
 
 IDLE_S: Final = 60.0
 """A stream on which nothing is asked for so long ends."""
@@ -26,7 +26,7 @@ ANSWERS_OF_ONE: Final = 2
 """The same for one peer."""
 RATE: Final = 20.0
 """Requests of one protocol a second of one peer: 2,560 blocks, more than it could execute."""
-BURST: Final = 300
+BURST: Final = 300.0
 """The 256 parts of a small state at once."""
 MAX_GUESTS: Final = 4096
 """Peers whose allowance for a protocol is remembered."""
@@ -61,7 +61,10 @@ class _Room:
         with trio.move_on_after(WRITE_S) as scope:
             self.writing[number] = scope
             try:
-                await frames.send(answered)
+                if isinstance(answered, Bulk):
+                    await frames.send_bulk(answered)
+                else:
+                    await frames.send(answered)
             finally:
                 self.writing.pop(number, None)
         if scope.cancelled_caught:
@@ -74,8 +77,10 @@ def _one(answered: Any) -> int:
 
 @dataclass
 class Requests:
-    """What all peers ask of this node's ledger, over all its protocols."""
+    """What all peers ask of one part of this node, over all its protocols."""
 
+    rate: float = RATE
+    burst: float = BURST
     _guests: OrderedDict[tuple[str, bytes], _Guest] = field(default_factory=OrderedDict)
     _rooms: dict[str, _Room] = field(default_factory=dict)
 
@@ -95,27 +100,27 @@ class Requests:
                 request = await frames.receive()
             if request is None:
                 break
-            await _pay(guest.allowance, 1)
+            await self._pay(guest, 1)
             async with guest.room:
                 async with room.making:
                     answered = await answer(request)
                 await room.write(frames, answered)
-            await _pay(guest.allowance, cost(answered) - 1)
+            await self._pay(guest, cost(answered) - 1)
         await frames.close()
 
     def _guest(self, protocol: Protocol, peer: bytes) -> _Guest:
         name = protocol.id, peer
         guest = self._guests.pop(name, None) or _Guest(
-            Bucket(RATE, BURST, BURST, trio.current_time()), trio.CapacityLimiter(ANSWERS_OF_ONE)
+            Bucket(self.rate, self.burst, self.burst, trio.current_time()),
+            trio.CapacityLimiter(ANSWERS_OF_ONE),
         )
         self._guests[name] = guest
         while len(self._guests) > MAX_GUESTS:
             self._guests.popitem(last=False)
         return guest
 
-
-async def _pay(allowance: Bucket, count: int) -> None:
-    """Wait until so many requests are within an allowance."""
-    for _ in range(count):
-        while not allowance.take(trio.current_time()):  # noqa: ASYNC110 - time passes
-            await trio.sleep(1 / RATE)
+    async def _pay(self, guest: _Guest, count: int) -> None:
+        """Wait until so many requests are within a peer's allowance."""
+        for _ in range(count):
+            while not guest.allowance.take(trio.current_time()):  # noqa: ASYNC110 - time passes
+                await trio.sleep(1 / self.rate)

@@ -40,7 +40,8 @@ from p2p.node.buyer import Buyer
 from p2p.node.caller import NONCE_BYTES, Caller
 from p2p.node.directory import Directory, Server
 from p2p.node.miner import Miner
-from p2p.node.purse import BUDGET, CannotPay, Order
+from p2p.node.purse import BUDGET, Order
+from p2p.node.tabs import CannotPay
 from p2p.node.tally import Tally
 
 log = logging.getLogger("yuma.router")

@@ -24,7 +24,7 @@ from ledger.state import State
 from ledger.tables import CHANNELS, Channel
 from ledger.types import Hash, PublicKey
 from models.engine import MAX_WAITING
-from models.types import Kind, cost_of
+from models.types import WRITTEN, Kind, cost_of
 from p2p.net.protocols import Payment
 from p2p.node.cashbook import Cashbook, Earned
 from p2p.node.follow import Follow
@@ -108,7 +108,7 @@ class Bill:
 
     def drop(self) -> None:
         """Its asker wants no more of it: the tokens sent are owed."""
-        self.end(cost_of(self.kind, self.price, self.tokens) if self.kind is Kind.TEXT else 0)
+        self.end(cost_of(self.kind, self.price, self.tokens) if self.kind in WRITTEN else 0)
 
 
 @dataclass
@@ -267,7 +267,10 @@ class Till:
         height = -1
         while True:
             height = (await self.follow.head_after(height)).height
-            await self.tend()
+            try:
+                await self.tend()
+            except (Invalid, OSError) as error:  # of the disk; the next block is another chance
+                log.warning("claiming: %s", error)
 
     async def tend(self) -> None:
         """Claim and close what is due now."""

@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("finality", ["finality after block time", "bare gossip, one hop", "finality / 3 hops"]),
         ("validate", ["flat out, two cores", "flat out, one core", "a tempo of devnet"]),
         ("mixture", ["mixture over three daemons", "mixture / one expert"]),
+        ("pull", ["pull from two", "raw", "pull / raw"]),
         ("sync", ["sync of 500 blocks, 4 voters", "snapshot of 2000 rows at block 60"]),
     ],
 )

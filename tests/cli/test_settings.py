@@ -71,7 +71,7 @@ def test_environment_of_each_type(home: Home) -> None:
         ('bootstrap = ["/ip4/1.2.3.4/tcp/4040"]', "such as /ip4/1.2.3.4/tcp/4040/p2p/"),
         ('network = "Main!"', "1 to 32 of a-z, 0-9, - and _"),
         ('log_level = "loud"', "one of debug, info, warning, error"),
-        ('serve = [""]', "a model directory or a shipped model's name"),
+        ('serve = [""]', "a model directory, or a stored or shipped model's name"),
     ],
 )
 def test_refuses_a_bad_value(home: Home, line: str, allowed: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from ledger.keys import KeyPair
 from tests.cli.command_line import ROOT, Daemon, environment, start_daemon, wait_until
 from tests.cli.conftest import Swarm
+from tests.models.model_files import write_random
 
 STRANGER = KeyPair.from_seed(b"x" * 32).peer_id
 PROMPT = "The for statement"
@@ -208,9 +209,25 @@ def test_run_chooses(swarm: Swarm, tmp_path: Path) -> None:
     assert swarm.asker(*asked, "--ask", "2").out == outcome.out
 
 
+def test_run_says_how_near_texts_are(swarm: Swarm) -> None:
+    asked = ("run", "docs-gpt", PROMPT, "--near", PROMPT, "--near", "an unlike text")
+    lines = swarm.asker(*asked).out.splitlines()
+    assert lines[0] == f"  1.000  {PROMPT}"
+    assert lines[1].endswith("  an unlike text")
+    assert float(lines[1].split()[0]) < 0.999
+
+
+def test_run_chats(swarm: Swarm) -> None:
+    """A model without a template reads the message as it reads a prompt."""
+    asked = ("run", "docs-gpt", PROMPT, "--max-tokens", "5")
+    assert swarm.asker(*asked, "--chat").out == swarm.asker(*asked).out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words", "code"),
     [
+        ((PROMPT, "--chat", "--near", "one"), "do not go together", 2),
+        ((PROMPT, "--near", ""), "the texts cannot be embedded", 1),
         ((PROMPT, "--choose", "one"), "--choose is given at least twice, and with a prompt", 2),
         ((PROMPT, *CHOOSE, "--input", __file__), "a prompt", 2),
         ((PROMPT, *(17 * CHOOSE)), "the choices cannot be asked", 1),
@@ -308,6 +325,64 @@ export_tensor_model(Doubler(), torch.zeros(2, 2), Path({str(directory)!r}), "dou
 """
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
     return directory
+
+
+def test_what_is_pulled_is_served_and_asked(swarm: Swarm) -> None:
+    """The server has it from the package, in no store; the asker then needs the server no more."""
+    outcome = swarm.asker("pull", "docs-gpt")
+    digest = outcome.out.strip()
+    assert (outcome.code, len(digest)) == (0, 64)
+    assert outcome.err.startswith("docs-gpt: 3.9 MB in ")
+    assert outcome.err.endswith(" from 1 node\n")
+    assert swarm.asker("pull", digest).err == "docs-gpt is here already\n"
+    (row,) = [row for row in swarm.asker("list").out.splitlines() if "docs-gpt" in row]
+    assert row.split() == ["docs-gpt", *"---", digest[:12], "0", "-", "3.9", "MB"]
+    assert swarm.asker("serve", digest[:8], "--name", "pulled").out == "pulled\n"
+    asked = ("run", "pulled", PROMPT, "--max-tokens", "5", "--peer", id_of(swarm.asker))
+    assert swarm.asker(*asked).code == 0
+    kept = swarm.asker("rm", "docs-gpt")
+    assert (kept.code, kept.err) == (
+        1,
+        "docs-gpt is served\nhint: stop that first with: yuma stop pulled\n",
+    )
+    assert swarm.asker("stop", "pulled").code == 0
+    wait_until(lambda: swarm.asker("ps").err == "no model runs on this node\n")
+    assert swarm.asker("rm", "docs-gpt").err == "docs-gpt is removed: 3.9 MB\n"
+    assert swarm.asker("list").err == "no model is served on this node\n"
+    assert swarm.asker("rm", "docs-gpt").code == 1
+
+
+def test_pull_what_nobody_has(swarm: Swarm) -> None:
+    for name in ("nope", "0" * 64):
+        outcome = swarm.first("pull", name)
+        assert (outcome.code, outcome.out) == (1, "")
+        assert outcome.err.endswith("hint: see what there is with: yuma list --swarm\n")
+
+
+def test_import_a_directory(swarm: Swarm, tmp_path: Path) -> None:
+    source = write_random(tmp_path / "source", layers=1, width=128)
+    outcome = swarm.first("import", str(source), "--name", "mine")
+    assert outcome.code == 0
+    assert outcome.err.startswith("mine: 459 kB in ")
+    (stored,) = swarm.first.json("list")["stored"]
+    assert stored["digest"] == outcome.out.strip()
+    pulled = swarm.asker.json("pull", stored["digest"])
+    assert [one["peer_id"] for one in pulled["sources"]] == [id_of(swarm.first)]
+    assert swarm.asker("rm", "random-0").code == 0
+    assert swarm.first("rm", "mine").code == 0
+
+
+def test_import_what_is_refused(swarm: Swarm, tmp_path: Path) -> None:
+    source = write_random(tmp_path / "source", layers=1, width=128)
+    (source / "pytorch_model.bin").write_bytes(b"cos\nsystem\n")
+    for place, words in (
+        (source, "pytorch_model.bin may be a pickle"),
+        (tmp_path / "x", "No such"),
+    ):
+        outcome = swarm.first("import", str(place))
+        assert (outcome.code, outcome.out) == (1, "")
+        assert words in outcome.err
+        assert len(outcome.err.splitlines()) == 1
 
 
 def test_connect_and_disconnect(swarm: Swarm, lone: Daemon) -> None:

@@ -58,6 +58,7 @@ async def test_it_shows_a_network(page: Page, network: Network, tmp_path: Path) 
     await its_measures_are_those_of_the_command_line(page)
     await it_fits(page)
     assert page.problems == []
+    await it_asks_for_a_key(page, network)
     await it_says_when_the_daemon_is_gone(page, network)
 
 
@@ -100,6 +101,20 @@ async def it_answers(page: Page, network: Network) -> None:
     await page.until(f"{last}.innerText.length > 20")
     await page.value("document.getElementById('chat-stop').click()")
     await page.until(f"{last}.innerText.includes('▲ stopped here')")
+
+
+async def it_asks_for_a_key(page: Page, network: Network) -> None:
+    """Once there is one, applications need it, and so does the page."""
+    key = network.founder("gateway", "key", "create", "page").out.strip()
+    await page.value("document.getElementById('chat-new').click()")
+    await ask(page, "The if statement", tokens=8)
+    await page.until("!document.getElementById('key').hidden")
+    assert "■" not in await page.value(text("#how"))
+    await page.value(f"document.getElementById('key-text').value = {json.dumps(key)}")
+    await page.value("document.getElementById('key').requestSubmit()")
+    await page.value("document.getElementById('chat-new').click()")
+    await ask(page, "The if statement", tokens=8)
+    await page.until(f"{text('.said.assistant .meta')}.includes('8 tokens')")
 
 
 async def ask(page: Page, question: str, tokens: int) -> None:

@@ -16,6 +16,7 @@ from models.catalog import (
     validate_memory,
 )
 from models.config import TensorConfig, config_bytes, read_config
+from models.files import refuse_code_in
 from models.types import Kind
 from tests.models.model_worker import ROOT, TINY, write_tiny
 
@@ -215,3 +216,40 @@ def test_the_daemons_imports_bring_no_torch() -> None:
         "sys.exit('torch' in sys.modules or 'safetensors' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "weights.PT", "data.pkl", "x.ckpt"])
+def test_a_directory_with_a_pickle_is_refused(tiny: Path, name: str) -> None:
+    (tiny / name).write_bytes(b"cos\nsystem\n")
+    detail = refusal_of(tiny)
+    assert detail.startswith(f"{name} may be a pickle, which runs code when it is loaded")
+
+
+def test_a_config_that_asks_for_code_is_refused(tiny: Path) -> None:
+    fields = json.loads((tiny / "config.json").read_text())
+    fields["auto_map"] = {"AutoModelForCausalLM": "modeling.Evil"}
+    (tiny / "config.json").write_text(json.dumps(fields))
+    assert refusal_of(tiny) == (
+        "config.json asks for its author's code to be run (auto_map), which yuma never does"
+    )
+
+
+def test_other_json_that_asks_for_code_is_refused(tiny: Path) -> None:
+    (tiny / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": "t.T"}}')
+    names = ("config.json", "tokenizer_config.json", "tokenizer.json")
+    with pytest.raises(Invalid) as refusal:
+        refuse_code_in(tiny, names, 1000)
+    assert refusal.value.detail.startswith("tokenizer_config.json asks for its author's code")
+    (tiny / "tokenizer_config.json").write_text("{]")
+    with pytest.raises(Invalid):
+        refuse_code_in(tiny, names, 1000)
+    (tiny / "tokenizer_config.json").write_text(" " * 1001)
+    with pytest.raises(Invalid):
+        refuse_code_in(tiny, names, 1000)
+
+
+def test_only_weights_and_texts_may_travel(tiny: Path, tmp_path: Path) -> None:
+    assert open_model(tiny).may_travel
+    (tmp_path / "config.json").write_bytes(config_bytes(TENSOR))
+    (tmp_path / "model.pt2").write_bytes(b"a program")
+    assert not open_model(tmp_path).may_travel

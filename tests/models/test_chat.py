@@ -7,7 +7,7 @@ import pytest
 from ledger.codec import pack
 from ledger.errors import Invalid, Reason
 from models.chat import chat_of, compiled, render
-from models.types import Chat, Message, Role
+from models.types import Chat, Kind, Message, Role, cost_of
 
 SAID = (Message(Role.SYSTEM, b"Be brief."), Message(Role.USER, "Grüß <Gott>".encode()))
 CHATML = """{{ bos_token }}
@@ -25,6 +25,10 @@ def test_a_template_puts_messages_in_its_words() -> None:
         "<s><|im_start|>system\nBe brief.<|im_end|>\n"
         "<|im_start|>user\nGrüß <Gott><|im_end|>\n<|im_start|>assistant\n"
     )
+
+
+def test_a_chat_costs_what_its_tokens_cost() -> None:
+    assert cost_of(Kind.CHAT, 10_000, 128) == cost_of(Kind.TEXT, 10_000, 128) == 1280
 
 
 def test_without_a_template_messages_are_parted_by_blank_lines() -> None:

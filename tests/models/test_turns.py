@@ -41,6 +41,13 @@ def test_validators_have_every_other_turn() -> None:
     assert order(turns(*free, *own)) == [0, 10, 1, 11, 2, 3]
 
 
+def test_who_pays_waits_behind_neither_validators_nor_those_who_do_not() -> None:
+    free = [(number, f"key {number}", f"place {number}", Lane.FREE) for number in range(3)]
+    own = [(number, "val", "here", Lane.OWN) for number in (10, 11)]
+    paid = [(number, "ann", "there", Lane.PAID) for number in (20, 21)]
+    assert order(turns(*free, *own, *paid)) == [0, 10, 20, 1, 11, 21, 2]
+
+
 def test_what_is_not_over_goes_on_before_the_others_of_its_asker() -> None:
     waiting = turns(
         (1, "ann", "", Lane.FREE), (2, "ann", "", Lane.FREE), (3, "ben", "", Lane.FREE)

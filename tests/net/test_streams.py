@@ -13,7 +13,7 @@ from ledger.keys import KeyPair
 from ledger.types import Hash
 from p2p.net.host import MAX_STREAMS, Host
 from p2p.net.protocols import PROTOCOLS, Records, Status
-from p2p.net.streams import Frames
+from p2p.net.streams import Bulk, Frames
 
 PROTOCOL = "/test/frames/1"
 KIND = Tagged(Status, Records, limit=2 * 2**20)
@@ -153,3 +153,36 @@ async def test_a_peer_may_open_only_so_many_streams_of_a_protocol() -> None:
 def test_the_table_of_protocols_has_one_row_a_name() -> None:
     assert len({protocol.id for protocol in PROTOCOLS}) == len(PROTOCOLS)
     assert all(protocol.id.startswith("/yuma/") for protocol in PROTOCOLS)
+
+
+BULK = bytes(range(256)) * 4096
+
+
+async def test_bytes_follow_a_frame_as_they_are() -> None:
+    """Given records and a bulk in one go, then each is whole, whatever came together."""
+    async with ends() as (stream, frames):
+        sender = Frames(stream, KIND, KIND)
+        async with trio.open_nursery() as nursery:
+
+            async def write() -> None:
+                await sender.send(STATUS)
+                await sender.send_bulk(Bulk(STATUS, BULK))
+                await sender.send_bulk(Bulk(STATUS, b""))
+                await stream.write(
+                    framed(KIND.encode(STATUS)) + BULK[:7] + framed(KIND.encode(STATUS))
+                )
+
+            nursery.start_soon(write)
+            for size in (0, len(BULK), 0, 7, 0):
+                assert await frames.receive() == STATUS
+                assert await frames.follow(size) == BULK[:size]
+
+
+async def test_a_stream_that_ends_inside_a_bulk_is_refused() -> None:
+    async with ends() as (stream, frames):
+        await stream.write(framed(KIND.encode(STATUS)) + b"abc")
+        await stream.close()
+        await frames.receive()
+        with pytest.raises(Invalid) as refusal:
+            await frames.follow(4)
+        assert refusal.value.reason is Reason.NOT_CANONICAL

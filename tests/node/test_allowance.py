@@ -29,13 +29,16 @@ def allowance(clock: Time, free: int = 10, shared: int = 100) -> Allowance:
     return Allowance(free, shared, lambda: stakes, clock)
 
 
-def asked(door: Allowance, pair: KeyPair) -> Lane | None:
-    query = Query(
+def query_of(pair: KeyPair) -> Query:
+    return Query(
         ChainId(bytes(16)), pair.public, bytes(16), Hash(bytes(32)), Kind.TEXT, input_hash(b"x"), 1,
         (), Sampling(), b"", 1000,
     )  # fmt: skip
+
+
+def asked(door: Allowance, pair: KeyPair) -> Lane | None:
     try:
-        return door.admit(pair.peer_id, query)
+        return door.admit(pair.peer_id, query_of(pair))
     except Invalid as error:
         assert error.reason == Reason.BUSY
         return None
@@ -53,6 +56,16 @@ def test_stake_says_how_often_one_may_ask_in_a_minute(pair: KeyPair, most: int) 
 def test_a_permit_with_little_stake_is_worth_what_all_have_free() -> None:
     door = allowance(Time(), free=30)
     assert sum(asked(door, POOR) is Lane.OWN for _ in range(40)) == 30
+
+
+def test_a_model_with_a_price_is_free_for_validators_and_where_it_is_mined() -> None:
+    """Who judges also asks under keys that nobody knows: so nobody is told apart there."""
+    door = allowance(Time())
+    assert door.admit(RICH.peer_id, query_of(RICH), 10_000) is Lane.OWN
+    assert door.admit(STRANGER.peer_id, query_of(STRANGER), 10_000, mined=True) is Lane.FREE
+    with pytest.raises(Invalid, match="it costs 10000 rao per 1000 tokens") as caught:
+        door.admit(STRANGER.peer_id, query_of(STRANGER), 10_000)
+    assert caught.value.reason == Reason.UNPAID
 
 
 def test_nothing_free_is_nothing_for_strangers() -> None:

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from gossip.topics import Served
+from gossip.envelope import open_sealed
+from gossip.topics import QUERIES, OpenCall, Served, Topic
 from ledger.errors import Invalid, Reason
 from ledger.keys import KeyPair
 from ledger.types import Hash, Height
@@ -330,6 +331,23 @@ async def test_what_is_free_comes_first_and_then_the_lowest_price(tmp_path: Path
         answer, _told = await ask(node)
         assert (answer.server, answer.tokens) == (dear.host.peer_id, WORDS)
         assert answer.cost == 2 * 10 * (WORDS - 3)
+
+
+@pytest.mark.parametrize(("budget", "cap"), [(0, 0), (BUDGET, 10**6)])
+async def test_an_open_call_says_what_would_be_paid(
+    shop: Shop, tmp_path: Path, monkeypatch, budget: int, cap: int
+) -> None:
+    said: list[bytes] = []
+
+    async def publish(topic: Topic, data: bytes) -> None:
+        if topic is QUERIES:
+            said.append(data)
+
+    async with asker(tmp_path, shop, budget=budget) as node:
+        monkeypatch.setattr(node.gossip, "publish", publish)
+        await node.router.call("another", 1, 0.01)
+        calls = [open_sealed(node.chain, QUERIES, data) for data in said]
+        assert [call.price_cap for call in calls if isinstance(call, OpenCall)] == [cap]
 
 
 async def test_hostile_vouchers_are_refused_over_the_wire(shop: Shop, tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from ledger.channels import channels_of, check_promise
+from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId, peer_id_of
 from ledger.params import TOKEN
 from ledger.payloads import CloseChannel, OpenChannel, TopUpChannel
 from ledger.tables import CHANNELS
 from p2p.node.cashbook import DAY_MS, MINUTE_MS, Cashbook
-from p2p.node.purse import LIFE_GRACES, ROUNDS, SHARES, CannotPay, Order, Purse
+from p2p.node.purse import SHARES, Order, Purse
+from p2p.node.tabs import LIFE_GRACES, ROUNDS, CannotPay
 from tests.ledger.world import CHAIN, SMALL, key, public
 from tests.node.payments import COST, PRICE, Chain, funded
 
@@ -231,16 +233,39 @@ async def test_a_channel_is_closed_when_its_payee_has_had_its_time(
     order = await payer.pay()
     channel = payer.channel(order)
     payer.chain.block(channel.expiry + SMALL.channel_grace - payer.world.height)
-    await payer.purse.tend()
+    await payer.purse.tabs.tend()
     assert len(payer.chain.sent) == 1
     payer.chain.block()
-    await payer.purse.tend()
-    await payer.purse.tend()
+    await payer.purse.tabs.tend()
+    await payer.purse.tabs.tend()
     assert payer.chain.sent[1:] == [CloseChannel(order.channel)]
     payer.chain.block()
-    await payer.purse.tend()
-    assert (payer.purse.tabs(), payer.book.promises()) == ([], [])
+    await payer.purse.tabs.tend()
+    assert (payer.purse.tabs.listing(), payer.book.promises()) == ([], [])
     assert payer.world.balance("ann") == TOKEN
+
+
+async def test_a_disk_that_refuses_once_keeps_no_channel_open(
+    payer: Payer, autojump_clock, monkeypatch
+) -> None:
+    order = await payer.pay()
+    read, broken = payer.chain.snapshot, [True]
+
+    def snapshot():  # type: ignore[no-untyped-def]
+        if broken:
+            raise Invalid(Reason.LEDGER_LOCKED)
+        return read()
+
+    monkeypatch.setattr(payer.chain, "snapshot", snapshot)
+    channel = payer.channel(order)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(payer.purse.tabs.run)
+        await wait_all_tasks_blocked(0.05)
+        broken.clear()
+        payer.chain.block(channel.expiry + SMALL.channel_grace + 1 - payer.world.height)
+        await wait_all_tasks_blocked(0.05)
+        nursery.cancel_scope.cancel()
+    assert payer.chain.sent[1:] == [CloseChannel(order.channel)]
 
 
 async def test_a_lost_book_costs_time_and_no_tokens(payer: Payer, autojump_clock) -> None:
@@ -250,9 +275,9 @@ async def test_a_lost_book_costs_time_and_no_tokens(payer: Payer, autojump_clock
     (payer.path / "payments.db").unlink()
     payer.open()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(payer.purse.run)
+        nursery.start_soon(payer.purse.tabs.run)
         await wait_all_tasks_blocked(0.05)
-        assert payer.purse.tabs() == [(order.channel, 0, False)]
+        assert payer.purse.tabs.listing() == [(order.channel, 0, False)]
         nursery.cancel_scope.cancel()
     other = await payer.pay()
     assert other.channel != order.channel
@@ -307,7 +332,7 @@ async def test_with_a_server_that_disagrees_another_channel_is_begun(
     other = await payer.pay()
     assert other.channel != order.channel
     payer.open()
-    assert {name: usable for name, _, usable in payer.purse.tabs()} == {
+    assert {name: usable for name, _, usable in payer.purse.tabs.listing()} == {
         order.channel: False, other.channel: True
     }  # fmt: skip
 
@@ -315,5 +340,5 @@ async def test_with_a_server_that_disagrees_another_channel_is_begun(
 async def test_fees_are_left_for_closing(tmp_path: Path, autojump_clock) -> None:
     payer = Payer(tmp_path, 100 * TOKEN, funded(replace(SMALL, fee_per_byte=10)))
     order = await payer.pay(TOKEN // 100)
-    assert payer.channel(order).amount == TOKEN - payer.purse.fee
-    assert payer.world.balance("ann") == payer.purse.fee // 2
+    assert payer.channel(order).amount == TOKEN - payer.purse.tabs.fee
+    assert payer.world.balance("ann") == payer.purse.tabs.fee // 2

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from p2p.net.protocols import LIGHT
-from p2p.node.requests import ANSWERS_AT_ONCE, BURST, Requests, _pay, _Room
+from p2p.node.requests import ANSWERS_AT_ONCE, Requests, _Room
 
 
 class Reader:
@@ -44,9 +44,10 @@ async def test_the_room_is_taken_from_whoever_holds_it_longest(autojump_clock: A
 
 
 async def test_an_allowance_is_used_up_by_what_an_answer_costs(autojump_clock: Any) -> None:
-    guest = Requests()._guest(LIGHT, b"peer")
+    requests = Requests()
+    guest = requests._guest(LIGHT, b"peer")
     began = trio.current_time()
-    await _pay(guest.allowance, BURST)
+    await requests._pay(guest, round(requests.burst))
     assert trio.current_time() == began
-    await _pay(guest.allowance, 40)
+    await requests._pay(guest, 40)
     assert trio.current_time() - began == pytest.approx(2, abs=0.1)

@@ -2,8 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import wait_all_tasks_blocked
 
 from ledger.errors import Invalid, Reason
 from ledger.params import TOKEN
@@ -265,6 +270,30 @@ async def test_a_purse_that_cannot_pay_the_fee_is_said(
     assert (shop.till.problem, len(shop.chain.sent)) == ("", 1)
 
 
+async def test_a_disk_that_refuses_once_is_tried_again(
+    shop: Shop, autojump_clock, monkeypatch, caplog
+) -> None:
+    """Given a ledger that cannot be read after one block; then the next block's claim is made."""
+    read, broken = shop.chain.snapshot, [True]
+
+    def snapshot():
+        if broken:
+            raise Invalid(Reason.LEDGER_LOCKED)
+        return read()
+
+    shop.pay(COST)
+    monkeypatch.setattr(shop.chain, "snapshot", snapshot)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(shop.till.run)
+        await wait_all_tasks_blocked()
+        assert str(Reason.LEDGER_LOCKED) in caplog.text
+        broken.clear()
+        shop.chain.block()
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert shop.chain.sent == [shop.voucher(COST)]
+
+
 async def test_what_was_not_claimed_in_time_is_lost_with_a_word(
     tmp_path: Path, autojump_clock, caplog
 ) -> None:
@@ -275,3 +304,43 @@ async def test_what_was_not_claimed_in_time_is_lost_with_a_word(
     await shop.till.tend()
     assert f"before {COST} rao were claimed" in caplog.text
     assert shop.till.accounts() == []
+
+
+# --- what can be lost
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["pays", "pays", "keeps its rao", "goes away", "is broken off"]),
+            st.integers(1, TOKENS),
+        ),
+        max_size=30,
+    )
+)
+def test_a_node_loses_one_request_or_what_it_was_paid_whatever_askers_do(
+    story: list[tuple[str, int]],
+) -> None:
+    with TemporaryDirectory() as place:
+        shop, promised, worth = Shop(funded(), Path(place), amount=TOKEN // 2), 0, 0
+        for asker, tokens in story:
+            try:
+                bill = shop.ask(promised)
+            except Invalid as error:
+                assert error.reason == Reason.UNPAID
+                continue
+            bill.tokens = tokens
+            worth += 0 if asker == "is broken off" else 10 * tokens
+            if asker == "is broken off":
+                bill.end(0)
+            elif asker == "goes away":
+                bill.drop()
+                promised += 10 * (tokens // 2)  # so many had come
+            else:
+                bill.end(10 * tokens)
+                promised += 10 * tokens if asker == "pays" else 0
+            shop.pay(promised)
+            assert shop.till.earned == promised
+            assert worth - promised <= max(COST + 10 * IN_FLIGHT, promised)
+        shop.book.close()

@@ -57,8 +57,3 @@ export function shared(path, forMs) {
 
 /** How the node is doing, at most this old. */
 export const status = () => shared("/v0/status", 1_500);
-
-/** Whether this daemon answers at a path: one that does not is not asked. */
-export async function offers(path) {
-  return (await shared("/v0", 60_000)).paths.includes(path);
-}

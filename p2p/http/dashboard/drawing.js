@@ -8,6 +8,8 @@ const MARGIN = 34;
 const FEW = 40; // up to here every node bears its name
 const TIMED = 8; // neighbours of the selected node up to which edges bear their round trips
 const DENSE = 120; // edges from which on they are fainter
+const SMALL = 0.6; // of the size of a node, where there are more than MANY
+const MANY = 100;
 const FRAME_MS = 8; // of steps between two pictures
 const SHAPES = {
   plain: () => svg("circle", { class: "shape", r: 9 }),
@@ -114,6 +116,7 @@ export class Drawing {
       return [node.peer_id, vertex(node, role, splits.has(node.peer_id), node.peer_id === selected, named)];
     }));
     this.nodes.replaceChildren(...this.vertices.values());
+    for (const [id, role] of roles) if (role.me || id === selected) this.nodes.append(this.vertices.get(id));
     if (focused) this.vertices.get(selected)?.focus();
     this.put();
   }
@@ -155,9 +158,11 @@ export class Drawing {
       time?.setAttribute("x", ((a.x + b.x) / 2).toFixed(1));
       time?.setAttribute("y", ((a.y + b.y) / 2).toFixed(1));
     }
+    const size = this.vertices.size > MANY ? ` scale(${SMALL})` : "";
     for (const [id, mark] of this.vertices) {
-      const place = at.get(id);
-      mark.setAttribute("transform", `translate(${place.x.toFixed(1)} ${place.y.toFixed(1)})`);
+      const { x, y } = at.get(id);
+      const own = id === this.current ? "" : size;
+      mark.setAttribute("transform", `translate(${x.toFixed(1)} ${y.toFixed(1)})${own}`);
     }
   }
 

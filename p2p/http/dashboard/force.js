@@ -4,6 +4,8 @@ const START = 0.25; // how far a node may go in a step when all is new, in sprin
 const AGAIN = 0.06; // and when only a little has changed
 const COOLING = 0.975;
 const COLD = 0.002;
+const STRETCH = 1.7; // of one direction over the other, at most, to fill a box
+const LONGEST = 200; // pixels of a spring: few nodes do not go into the corners
 const GRAVITY = 0.06; // keeps parts that nothing joins in view
 
 /** For each node the ids of those it has an edge to. */
@@ -139,7 +141,8 @@ export class Layout {
     const [top, bottom] = ends(all.map((one) => one.y));
     const across = (width - 2 * margin) / Math.max(right - left, 0.5);
     const down = (height - 2 * margin) / Math.max(bottom - top, 0.5);
-    const [x, y] = [Math.min(across, 1.7 * down), Math.min(down, 1.7 * across)];
+    const x = Math.min(across, STRETCH * down, LONGEST);
+    const y = Math.min(down, STRETCH * across, LONGEST);
     const middle = [(left + right) / 2, (top + bottom) / 2];
     const put = ([id, place]) => [
       id,

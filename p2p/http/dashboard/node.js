@@ -1,6 +1,6 @@
 // This node: how it is, in a line above the page and in figures; and what it has earned.
 
-import { get, offers, status } from "./api.js";
+import { get, status } from "./api.js";
 import { el, facts, peer, show, state, table } from "./dom.js";
 import { amount, bytes, counted, duration, integer, percent, tokens } from "./format.js";
 import { Panel } from "./panel.js";
@@ -42,13 +42,12 @@ function condition(said) {
   if (chain?.stopped) return state("bad", `The ledger has stopped: ${chain.stopped}`);
   if (chain?.syncing) return state("busy", `Catching up: ${behind(said)}`);
   if (said.alone) return state("warn", "Alone: no peer is connected");
-  if (said.ready === false) return state("warn", `Not ready: ${said.why.join(", ")}`);
+  if (!said.ready) return state("warn", `Not ready: ${said.why.join(", ")}`);
   return state("good", chain ? `In step, ${counted(said.peers, "peer")}` : counted(said.peers, "peer"));
 }
 
 function behind(said) {
-  const blocks = said.behind ?? Math.max(0, said.chain.best - said.chain.height);
-  return blocks ? `${counted(blocks, "block")} behind` : "none behind";
+  return said.behind ? `${counted(said.behind, "block")} behind` : "none behind";
 }
 
 function figures(said) {
@@ -62,7 +61,7 @@ function figures(said) {
     ["Reachable", reachable(said.reach, said.inbound)],
     ["Up for", duration(said.uptime_s)],
     ["Memory", bytes(said.memory_bytes), "of the daemon, its models' workers aside"],
-    said.disk_free_bytes !== undefined && ["Disk free", bytes(said.disk_free_bytes)],
+    ["Disk free", bytes(said.disk_free_bytes)],
     ["Serves", serves(said.models)],
     ["Answered", answered(said), "for others, since it is up"],
     ["Asked", integer(said.asked), "of others, since it is up"],
@@ -71,9 +70,9 @@ function figures(said) {
 
 /** What peers have found who tried to reach this node; or that some simply came. */
 function reachable(reach, inbound) {
-  const tried = reach?.tried ? `, ${reach.reached} of ${reach.tried} peers` : "";
-  if (reach?.reachable === true) return `yes${tried}`;
-  if (reach?.reachable === false) return state("warn", `no${tried}`);
+  const tried = reach.tried ? `, ${reach.reached} of ${reach.tried} peers` : "";
+  if (reach.reachable === true) return `yes${tried}`;
+  if (reach.reachable === false) return state("warn", `no${tried}`);
   return inbound ? "yes, peers came to it" : "not known";
 }
 
@@ -99,10 +98,9 @@ function bootstraps(said) {
 
 async function earned() {
   const { chain } = await status();
-  return {
-    neurons: chain ? await get("/v0/neurons") : null,
-    payments: (await offers("/v0/earnings")) ? await get("/v0/earnings") : null,
-  };
+  if (!chain) return { neurons: null };
+  const [neurons, payments] = await Promise.all([get("/v0/neurons"), get("/v0/earnings")]);
+  return { neurons, payments };
 }
 
 function drawEarned({ neurons, payments }, body) {
@@ -145,7 +143,7 @@ function places(said) {
 
 /** What paid queries have brought. */
 function queries(said) {
-  if (!said?.requests) {
+  if (!said.requests) {
     return el("p", { class: "quiet small" }, "No query that was paid for has been answered here.");
   }
   const rows = said.rows.map((row) => ({

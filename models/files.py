@@ -1,0 +1,86 @@
+"""Which files a model may have: safetensors and JSON, and nothing that is, or asks for, a program.
+
+What is given to peers, and taken from them, has these names and no others.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from ledger.errors import Invalid, Reason
+
+CONFIG: Final = "config.json"
+WEIGHTS: Final = "model.safetensors"
+TOKENIZER: Final = "tokenizer.json"
+PROGRAM: Final = "model.pt2"
+"""An exported program: of the operator's own, never of a peer."""
+PLAIN: Final = frozenset({
+    CONFIG,
+    TOKENIZER,
+    "1_Pooling/config.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "model.safetensors.index.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+})  # fmt: skip
+_WEIGHTS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,80}\.safetensors", re.ASCII)
+PICKLES: Final = frozenset({
+    ".bin", ".ckpt", ".dill", ".joblib", ".pickle", ".pkl", ".pt", ".pth",
+})  # fmt: skip
+"""What torch and scikit-learn write by default: loading one runs whatever it says."""
+ASKS_FOR_CODE: Final = ("auto_map", "custom_pipelines", "trust_remote_code")
+"""Keys with which JSON files of a model name Python code of its author's to be run."""
+
+
+def belongs(name: str) -> bool:
+    """Whether a model's file may have this name."""
+    return name in PLAIN or _WEIGHTS.fullmatch(name) is not None
+
+
+def refuse_pickles(directory: Path) -> None:
+    """Return if there is no pickle in a directory. Raises Invalid BAD_MODEL, OSError."""
+    for path in sorted(directory.iterdir()):
+        if path.suffix.lower() in PICKLES:
+            detail = f"{path.name} may be a pickle, which runs code when it is loaded: take it out"
+            raise Invalid(Reason.BAD_MODEL, f"{detail}; yuma reads safetensors and JSON only")
+
+
+def refuse_code(name: str, fields: Mapping[str, Any]) -> None:
+    """Return if a JSON file of a model asks for no code to be run. Raises Invalid BAD_MODEL."""
+    for key in ASKS_FOR_CODE:
+        if fields.get(key):
+            detail = f"{name} asks for its author's code to be run ({key}), which yuma never does"
+            raise Invalid(Reason.BAD_MODEL, detail)
+
+
+def refuse_code_in(directory: Path, names: tuple[str, ...], limit: int) -> None:
+    """Return if none of a directory's JSON files asks for code to be run; `limit`: bytes of each.
+
+    Raises Invalid BAD_MODEL, OSError.
+    """
+    for name in names:
+        if name.endswith(".json") and name != TOKENIZER and (directory / name).exists():
+            refuse_code(name, _object_in(directory / name, limit))
+
+
+def _object_in(path: Path, limit: int) -> dict[str, Any]:
+    data = read_small(path, limit)
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError):
+        raise Invalid(Reason.BAD_MODEL, f"{path.name}: it is not JSON") from None
+    return fields if isinstance(fields, dict) else {}
+
+
+def read_small(path: Path, limit: int) -> bytes:
+    """A file of at most `limit` bytes. Raises Invalid BAD_MODEL, OSError."""
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise Invalid(Reason.BAD_MODEL, f"{path.name} is over {limit} bytes")
+    return data
