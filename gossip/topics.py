@@ -43,6 +43,8 @@ class Served:
     """Measured output tokens (or tensors) a second for one request, in thousandths."""
     netuid: int = 0
     """The subnet that the server mines with this model; 0 for none."""
+    tokenizer: Annotated[bytes, Size(32)] = b""
+    """Names the tokenizer: models with one hash share their tokens."""
 
 
 @dataclass(frozen=True)

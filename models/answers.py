@@ -24,6 +24,10 @@ from models.types import (
 
 MAX_WIDTH = 8192
 """Numbers of one direction: twice what the widest models for embedding have."""
+MAX_STEPWISE = 4096
+"""Tokens that are taken in one answer of kind NEXT: its steps then have 32 KiB."""
+MAX_STEPWISE_BYTES = 2**15
+"""Of one step on its way; it is looked at and not kept."""
 LARGEST_NUMBER = 8
 """Bytes of a float64."""
 DTYPES = ("float32", "float64", "float16")
@@ -51,6 +55,8 @@ def most_bytes(kind: Kind) -> int:
         return MAX_CHOICES * LARGEST_NUMBER
     if kind is Kind.EMBEDDING:
         return MAX_PASSAGES * MAX_WIDTH * LARGEST_NUMBER
+    if kind is Kind.NEXT:
+        return MAX_STEPWISE * MAX_STEPWISE_BYTES
     return MAX_ANSWER_BYTES
 
 

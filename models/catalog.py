@@ -12,6 +12,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ledger.codec import hash_of
 from ledger.errors import Invalid, Reason
 from ledger.types import Hash
 from models import pretrained
@@ -73,6 +74,8 @@ class Shape:
     """The numbers that it computes with."""
     weight_bytes: int
     """Once loaded."""
+    tokenizer: bytes = b""
+    """Hash of tokenizer.json; none where there is none."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,11 @@ class Model:
     def weight_bytes(self) -> int:
         """Of its weights once loaded."""
         return self.shape.weight_bytes
+
+    @property
+    def tokenizer(self) -> bytes:
+        """Hash of tokenizer.json; none where there is none."""
+        return self.shape.tokenizer
 
     @property
     def digest(self) -> Hash:
@@ -164,7 +172,8 @@ def _shape_of(directory: Path, config: Config) -> Shape:
 
 
 def _gpt_shape(directory: Path, config: GptConfig) -> Shape:
-    tokenizer = load_tokenizer(read_small(directory / TOKENIZER, MAX_TOKENIZER_BYTES))
+    merges = read_small(directory / TOKENIZER, MAX_TOKENIZER_BYTES)
+    tokenizer = load_tokenizer(merges)
     if tokenizer.size != config.vocabulary:
         detail = f"tokenizer.json has {tokenizer.size} tokens, config.json {config.vocabulary}"
         raise Invalid(Reason.BAD_MODEL, detail)
@@ -174,7 +183,8 @@ def _gpt_shape(directory: Path, config: GptConfig) -> Shape:
         raise Invalid(Reason.BAD_MODEL, detail)
     template = (TEMPLATE,) if template_of(directory) else ()
     files, size = FILES[Kind.TEXT] + template, 4 * parameters
-    return Shape(config.name, config, Kind.TEXT, files, parameters, "float32", size)
+    named = hash_of("yuma/tokenizer", merges)
+    return Shape(config.name, config, Kind.TEXT, files, parameters, "float32", size, named)
 
 
 def _pretrained_shape(directory: Path, config: PretrainedConfig) -> Shape:
@@ -187,7 +197,8 @@ def _pretrained_shape(directory: Path, config: PretrainedConfig) -> Shape:
     weights = pretrained.weights_of(directory, WEIGHTS)
     parameters, half = pretrained.measured(directory, weights)
     dtype, size = ("bfloat16", 2) if half and has_bfloat16() else ("float32", 4)
-    return Shape(name, config, config.kind, files, parameters, dtype, size * parameters)
+    named = hash_of("yuma/tokenizer", read_small(directory / TOKENIZER, MAX_TOKENIZER_BYTES))
+    return Shape(name, config, config.kind, files, parameters, dtype, size * parameters, named)
 
 
 def template_of(directory: Path) -> str:

@@ -6,6 +6,8 @@
 * The token at position i of an answer is a function of (seed, i, logits). A job resumed with the
   tokens already out as its prefix goes on as it would have, wherever that is. Equality is of the
   choices: logits differ in their last bits with the size of the batch, by about 1e-6.
+* A stepwise job makes no tokens: it is asked for the scores of the next one, and waits in its row
+  for the choice. A row that waits costs the others little, and at most half of them may be such.
 * Rows are given in turns (`models.turns`); who has one keeps it to the end of the answer.
 * Only token ids here: no text, no torch, no clock. `now` is in seconds of a clock that only grows.
 """
@@ -61,6 +63,14 @@ class Made:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """The logits (V,) after the tokens of a stepwise job, which now waits for a choice."""
+
+    job: int
+    logits: Logits
+
+
+@dataclass(frozen=True)
 class Ended:
     """The answer is over."""
 
@@ -71,7 +81,7 @@ class Ended:
     """Made here, the prefix not counted."""
 
 
-Event = Made | Ended
+Event = Made | Scored | Ended
 
 
 @dataclass
@@ -85,6 +95,7 @@ class _Answer:
     sampling: Sampling
     deadline: float
     standing: Standing
+    stepwise: bool = False
     stored: int = 0
 
     @property
@@ -96,6 +107,11 @@ class _Answer:
     def position(self) -> int:
         """Which token of the whole answer comes next, from 0."""
         return len(self.tokens) - self.prompt_tokens
+
+    @property
+    def waits(self) -> bool:
+        """Whether all is stored and the next token is the asker's to choose."""
+        return self.stepwise and self.stored == len(self.tokens)
 
     def ended(self, finish: Finish) -> Ended:
         return Ended(self.job, finish, self.prompt_tokens, self.position - self.prefix_tokens)
@@ -112,7 +128,8 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether `step` has something to do."""
-        return bool(self._rows or self._waiting)
+        going = any(not answer.waits for answer in self._rows)
+        return going or bool(self._waiting and len(self._rows) < self.model.rows)
 
     @property
     def jobs(self) -> list[int]:
@@ -127,15 +144,39 @@ class Engine:
         sampling: Sampling,
         deadline: float,
         standing: Standing = OWN,
+        stepwise: bool = False,
     ) -> None:
         """Queue a job. Raises Invalid: BAD_REQUEST, BUSY."""
         self._validate(job, prompt, prefix, sampling)
         if len(self._waiting) >= MAX_WAITING:
             raise Invalid(Reason.BUSY, f"{MAX_WAITING} requests wait already")
+        if stepwise and self._stepwise() >= max(1, self.model.rows // 2):
+            raise Invalid(Reason.BUSY, f"{self._stepwise()} that choose step by step are here")
         tokens = [*prompt, *prefix]
         self._waiting.add(
-            _Answer(job, tokens, len(prompt), len(prefix), sampling, deadline, standing)
+            _Answer(job, tokens, len(prompt), len(prefix), sampling, deadline, standing, stepwise)
         )
+
+    def choose(self, job: int, token: int | None) -> list[Ended]:
+        """Take a token in a stepwise job, or none more. Raises Invalid BAD_REQUEST."""
+        answer = next((each for each in self._rows if each.job == job), None)
+        if answer is None:
+            return []  # it is over, which its asker did not know yet
+        if not answer.waits:
+            raise Invalid(Reason.BAD_REQUEST, "nothing is to be chosen now")
+        if token is None or token in self.model.ends:
+            return self._over(answer, Finish.STOP)
+        if not 0 <= token < self.model.vocabulary:
+            raise Invalid(Reason.BAD_REQUEST, "the token is not of the model's vocabulary")
+        answer.tokens.append(token)
+        return self._over(answer, Finish.LENGTH) if self._is_full(answer) else []
+
+    def _over(self, answer: _Answer, finish: Finish) -> list[Ended]:
+        self.cancel(answer.job)
+        return [answer.ended(finish)]
+
+    def _stepwise(self) -> int:
+        return sum(answer.stepwise for answer in (*self._rows, *self._waiting))
 
     def cancel(self, job: int) -> None:
         """Forget a job, if it is not over."""
@@ -212,14 +253,21 @@ class Engine:
 
     def _decode(self) -> list[Event]:
         """Store one more token in every row; those that are read to their end make the next."""
-        logits = self.model.decode(
-            [answer.tokens[answer.stored] for answer in self._rows],
-            [answer.stored for answer in self._rows],
-        )
+        going = [row for row, answer in enumerate(self._rows) if not answer.waits]
+        if not going:
+            return []
+        # A row that waits before others stores its last token once more, which changes nothing.
+        rows = self._rows[: going[-1] + 1]
+        places = [min(answer.stored, len(answer.tokens) - 1) for answer in rows]
+        tokens = [answer.tokens[place] for answer, place in zip(rows, places, strict=True)]
+        logits = self.model.decode(tokens, places)
         events: list[Event] = []
-        for row, answer in enumerate(self._rows):
+        for row in going:
+            answer = rows[row]
             answer.stored += 1
-            if answer.stored == len(answer.tokens):
+            if answer.waits:
+                events.append(Scored(answer.job, logits[row]))
+            elif answer.stored == len(answer.tokens):
                 token = next_token(logits[row], answer.sampling, answer.position)
                 events += self._grown(answer, token, likeliest(logits[row], token, answer.sampling))
         for event in events:

@@ -25,6 +25,8 @@ from models.types import (
 
 MAX_FRAME_BYTES = 2 * MAX_INPUT_BYTES + MAX_PREFIX_BYTES
 LENGTH_BYTES = 4
+MAX_STEP_BYTES = 2**14
+"""Of the numbers of one distribution: a vocabulary of 4096 is said whole."""
 MAX_DETAIL_BYTES = 1000
 
 
@@ -51,6 +53,14 @@ class Cancel:
     """Forget a job: nobody wants its answer. No Done or Failed follows."""
 
     job: int
+
+
+@dataclass(frozen=True)
+class Choose:
+    """The token that is taken in a job of kind NEXT, 4 bytes little-endian; none: it is over."""
+
+    job: int
+    token: Annotated[bytes, Size(4)]
 
 
 # --- worker to daemon
@@ -88,6 +98,18 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Step:
+    """How likely each next token is in a job of kind NEXT (`models.mixture.Distribution`), which
+    waits for the choice. Where the answer ends there is no next one, and no scores."""
+
+    job: int
+    data: Annotated[bytes, Size(MAX_STEP_BYTES)]
+    """The bytes of the token taken last; none at first."""
+    tokens: Annotated[bytes, Size(MAX_STEP_BYTES)]
+    scores: Annotated[bytes, Size(MAX_STEP_BYTES)]
+
+
+@dataclass(frozen=True)
 class Done:
     """The job is complete."""
 
@@ -112,8 +134,10 @@ def brief(detail: str) -> str:
     return detail.encode(errors="replace")[:MAX_DETAIL_BYTES].decode(errors="ignore")
 
 
-Frame = Submit | Cancel | Ready | Refused | Part | Done | Failed
-FRAMES = Tagged(Submit, Cancel, Ready, Refused, Part, Done, Failed, limit=MAX_FRAME_BYTES)
+Frame = Submit | Cancel | Choose | Ready | Refused | Part | Step | Done | Failed
+FRAMES = Tagged(
+    Submit, Cancel, Choose, Ready, Refused, Part, Step, Done, Failed, limit=MAX_FRAME_BYTES
+)
 
 
 def frame_bytes(frame: Frame) -> bytes:

@@ -1,7 +1,8 @@
 """How the shipped model was made: `python -m models.train --out DIR --seed 1337`.
 
 * `--size docs-small` makes one that a core trains in a minute, for networks that judge models.
-* The text is the documentation that comes with Python (pydoc_data.topics).
+* The text is the documentation that comes with Python (pydoc_data.topics), or with `--corpus DIR`
+  every file of a directory: so are experts made, with `--tokenizer` as the one that they share.
 * Topics that share a paragraph are one group; whole groups are held out, so that no held-out
   paragraph is trained on.
 * The weights kept are those with the least held-out loss, the initial ones among them; the card
@@ -34,7 +35,8 @@ from models.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 SHIPPED = GptConfig(name="docs-gpt", vocabulary=1024, context=512, layers=4, heads=4, width=192)
 SMALL = GptConfig(name="docs-small", vocabulary=1024, context=256, layers=2, heads=4, width=96)
-SIZES = {config.name: config for config in (SHIPPED, SMALL)}
+EXPERT = GptConfig(name="expert", vocabulary=1024, context=256, layers=3, heads=4, width=128)
+SIZES = {config.name: config for config in (SHIPPED, SMALL, EXPERT)}
 DROPOUT = 0.2
 WEIGHT_DECAY = 0.1
 MATRIX_RATE = 0.02
@@ -48,6 +50,8 @@ STEPS = 900
 CHECK_EVERY = 50
 BAR_WIDTH = 24
 HELD_OUT_SHARE = 0.1
+MAX_HELD_OUT = 100_000
+"""Characters that are held out of a corpus however large it is: they are measured many times."""
 SHARED_CHARACTERS = 60
 """A paragraph this long in two topics makes them one group; shorter ones are headings."""
 
@@ -80,7 +84,7 @@ def split(texts: dict[str, str], seed: int) -> tuple[dict[str, str], dict[str, s
     """The topics to train on, and groups with about a tenth of the text to measure on."""
     groups = groups_of(texts)
     random.Random(seed).shuffle(groups)
-    room = int(HELD_OUT_SHARE * sum(map(len, texts.values())))
+    room = min(MAX_HELD_OUT, int(HELD_OUT_SHARE * sum(map(len, texts.values()))))
     held_out: dict[str, str] = {}
     for names in groups:
         size = sum(len(texts[name]) for name in names)
@@ -174,9 +178,10 @@ def _show(step: int, steps: int, began: float) -> None:
     )
 
 
-def train(model: Gpt, tokenizer: Tokenizer, seed: int, steps: int, directory: Path) -> int:
+def train(model: Gpt, tokenizer: Tokenizer, recipe: "Recipe", directory: Path) -> int:
     """Train for some steps; keep the weights of the least held-out loss; the step they are of."""
-    learnt, held_out = split(topics, seed)
+    seed, steps = recipe.seed, recipe.steps
+    learnt, held_out = split(recipe.texts, seed)
     moving = optimisers(model)
     full_rates = [optimiser.param_groups[0]["lr"] for optimiser in moving]
     feed = batches(stream_of(tokenizer, learnt), model.config.context, seed)
@@ -209,21 +214,31 @@ class Recipe:
     steps: int
     size: str
     tokenizer_of: str | None
-    """The shipped model whose tokenizer it takes; None where it has one of its own."""
+    """The shipped model, or the model directory, whose tokenizer it takes; None where it has one of
+    its own."""
+    corpus: Path | None = None
+    """The directory of its texts; None for the documentation of Python."""
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """What it is trained and measured on, by name."""
+        return topics if self.corpus is None else texts_of(self.corpus)
 
     @property
     def command(self) -> str:
         """What makes the model, with another directory."""
         command = f"python -m models.train --out DIR --seed {self.seed} --steps {self.steps}"
         given = {"size": self.size, "name": self.config.name, "tokenizer": self.tokenizer_of}
-        usual = {"size": SHIPPED.name, "name": self.size, "tokenizer": None}
+        given["corpus"] = str(self.corpus) if self.corpus else None
+        usual = {"size": SHIPPED.name, "name": self.size, "tokenizer": None, "corpus": None}
         differing = [f" --{key} {value}" for key, value in given.items() if value != usual[key]]
         return command + "".join(differing)
 
 
 def card_of(directory: Path, recipe: Recipe, kept: int, seconds: float) -> dict[str, object]:
     """What was measured of the files in a directory, and what would make them again."""
-    learnt, held_out = split(topics, recipe.seed)
+    texts = recipe.texts
+    learnt, held_out = split(texts, recipe.seed)
     model = load_gpt(recipe.config, directory / "model.safetensors")
     tokenizer = load_tokenizer((directory / TOKENIZER).read_bytes())
     return {
@@ -234,26 +249,54 @@ def card_of(directory: Path, recipe: Recipe, kept: int, seconds: float) -> dict[
         "seconds": round(seconds),
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "digest": open_model(directory).digest.hex(),
-        "train_loss": asdict(measure(model, tokenizer, learnt)),
+        "train_loss": asdict(measure(model, tokenizer, some_of(learnt))),
         "held_out_loss": asdict(measure(model, tokenizer, held_out)),
         "loss_unit": "nats; of the stored 16-bit weights; held-out loss also chose the step kept",
         "held_out_topics": sorted(held_out),
         "train_characters": sum(map(len, learnt.values())),
         "held_out_characters": sum(map(len, held_out.values())),
-        "text": "pydoc_data.topics of Python " + platform.python_version(),
-        "text_blake2b": hashlib.blake2b(json.dumps(topics, sort_keys=True).encode()).hexdigest()[
+        **_origin(recipe),
+        "text_blake2b": hashlib.blake2b(json.dumps(texts, sort_keys=True).encode()).hexdigest()[
             :32
         ],
-        "text_licence": "Python documentation, Python Software Foundation License Version 2",
         "torch": torch.__version__,
     }
 
 
+def some_of(texts: dict[str, str]) -> dict[str, str]:
+    """The first texts of a large corpus, about as many as may be held out; else all."""
+    room = 10 * MAX_HELD_OUT
+    some = {}
+    for name in sorted(texts):
+        if room > 0:
+            some[name] = texts[name]
+            room -= len(texts[name])
+    return some
+
+
+def _origin(recipe: Recipe) -> dict[str, object]:
+    """What text a model is of, and whose it is where that is known."""
+    if recipe.corpus is not None:
+        return {"text": f"{len(recipe.texts)} files of {recipe.corpus.name}"}
+    return {
+        "text": "pydoc_data.topics of Python " + platform.python_version(),
+        "text_licence": "Python documentation, Python Software Foundation License Version 2",
+    }
+
+
+def texts_of(directory: Path) -> dict[str, str]:
+    """The texts of all files under a directory, by their paths in it."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): path.read_text() for path in files}
+
+
 def tokenizer_of(recipe: Recipe) -> Tokenizer:
-    """A shipped model's, or one trained on the text."""
+    """Another model's, or one trained on the text."""
     if recipe.tokenizer_of is not None:
-        return load_tokenizer((shipped_directory(recipe.tokenizer_of) / TOKENIZER).read_bytes())
-    learnt, _ = split(topics, recipe.seed)
+        place = Path(recipe.tokenizer_of)
+        directory = place if place.is_dir() else shipped_directory(recipe.tokenizer_of)
+        return load_tokenizer((directory / TOKENIZER).read_bytes())
+    learnt, _ = split(recipe.texts, recipe.seed)
     return train_tokenizer([learnt[name] for name in sorted(learnt)], recipe.config.vocabulary)
 
 
@@ -264,10 +307,10 @@ def make(recipe: Recipe, directory: Path) -> None:
     tokenizer = tokenizer_of(recipe)
     model = Gpt(recipe.config, DROPOUT)
     model.initialise()
-    kept = train(model, tokenizer, recipe.seed, recipe.steps, directory)
+    kept = train(model, tokenizer, recipe, directory)
     card = card_of(directory, recipe, kept, time.monotonic() - began)
     (directory / "card.json").write_text(json.dumps(card, indent=2) + "\n")
-    _, held_out = split(topics, recipe.seed)
+    _, held_out = split(recipe.texts, recipe.seed)
     (directory / "held_out.json").write_text(json.dumps(held_out, indent=1) + "\n")
 
 
@@ -279,11 +322,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS, help="0 leaves it untrained")
     parser.add_argument("--size", choices=SIZES, default=SHIPPED.name)
     parser.add_argument("--name", help="what it is called, if not as its size")
-    parser.add_argument("--tokenizer", metavar="NAME", help="take a shipped model's")
+    parser.add_argument("--tokenizer", metavar="MODEL", help="take another model's")
+    parser.add_argument("--corpus", metavar="DIR", type=Path, help="texts to train it on")
     options = parser.parse_args()
     torch.set_num_threads(1)
     config = replace(SIZES[options.size], name=options.name or options.size)
-    recipe = Recipe(config, options.seed, options.steps, options.size, options.tokenizer)
+    recipe = Recipe(
+        config, options.seed, options.steps, options.size, options.tokenizer, options.corpus
+    )
     make(recipe, options.out)
 
 

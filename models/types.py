@@ -63,10 +63,14 @@ class Kind(StrEnum):
     """Passages in, a vector of length 1 for each out: one float32 tensor (n, d)."""
     TENSOR = "tensor"
     """A tensor in, a tensor out."""
+    NEXT = "next-token"
+    """A prompt in; out, again and again, how likely each next token is, and the asker says which
+    one it takes. The answer is the tokens taken, each with the logarithm of its likelihood: 4 bytes
+    of id and 4 of float32, little-endian."""
 
 
 ANSWERS: Mapping[str, tuple[Kind, ...]] = {
-    Kind.TEXT: (Kind.TEXT, Kind.CHAT, Kind.CHOICE, Kind.EMBEDDING),
+    Kind.TEXT: (Kind.TEXT, Kind.CHAT, Kind.CHOICE, Kind.EMBEDDING, Kind.NEXT),
     Kind.EMBEDDING: (Kind.EMBEDDING,),
     Kind.TENSOR: (Kind.TENSOR,),
 }
@@ -102,6 +106,8 @@ class ModelCard:
     """Fingerprint of what runs it: backend, its version, threads."""
     price: int
     """rao per 1000 output tokens (or per tensor): `cost_of`."""
+    tokenizer: Annotated[bytes, Size(32)] = b""
+    """Names the tokenizer: models with one hash share their tokens. None where there are none."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +238,8 @@ class ReceiptBody:
     engine: Annotated[str, Size(64)]
     cost: int = 0
     """Rao that are due for the answer, at the price agreed; 0 where it is free."""
+    parts: Annotated[bytes, Size(32)] = b""
+    """Hash of the parts that others had in the answer (`models.parts`); empty where none had."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +252,8 @@ class Receipt:
 
 def cost_of(kind: Kind, price: int, tokens: int) -> int:
     """What an answer costs in rao, rounded up: by its output tokens, or the price for a tensor."""
-    return -(-price * tokens // PRICED_TOKENS) if kind in WRITTEN else price
+    by_tokens = kind in WRITTEN or kind is Kind.NEXT
+    return -(-price * tokens // PRICED_TOKENS) if by_tokens else price
 
 
 def input_hash(data: bytes) -> Hash:

@@ -28,6 +28,7 @@ from models.catalog import Model, available_memory, open_model, validate_memory
 from models.config import GptConfig, PretrainedConfig, UpstreamConfig
 from models.pipe import (
     Cancel,
+    Choose,
     Failed,
     Frame,
     FrameReader,
@@ -138,6 +139,12 @@ def _take(pipe: Pipe, backend: Backend, frame: Frame) -> None:
     """Start or stop a job, as the daemon says."""
     if isinstance(frame, Cancel):
         backend.cancel(frame.job)
+    elif isinstance(frame, Choose):
+        try:
+            pipe.write(backend.choose(frame))
+        except Invalid as error:
+            backend.cancel(frame.job)
+            pipe.write([Failed(frame.job, error.reason, brief(error.detail))])
     elif isinstance(frame, Submit):
         try:
             backend.submit(frame, time.monotonic())
@@ -202,6 +209,7 @@ def card_of(model: Model, backend: Backend, options: Options) -> ModelCard:
         context=backend.context,
         engine=f"{backend.fingerprint}/threads-{options.threads}"[:64],
         price=0,
+        tokenizer=model.tokenizer,
     )
 
 

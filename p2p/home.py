@@ -87,6 +87,11 @@ class Home:
         return self.path / "validators"
 
     @property
+    def composed(self) -> Path:
+        """Models made of models, by their names: a directory for each, with its card."""
+        return self.path / "composed"
+
+    @property
     def payments(self) -> Path:
         """What this node has promised to pay and was promised: a SQLite file."""
         return self.path / "payments.db"

@@ -2,9 +2,9 @@
 
 from typing import Protocol
 
-from models.pipe import Done, Failed, Part, Submit
+from models.pipe import Choose, Done, Failed, Part, Step, Submit
 
-Reply = Part | Done | Failed
+Reply = Part | Step | Done | Failed
 
 
 def line_of(error: Exception) -> str:
@@ -30,6 +30,12 @@ class Backend(Protocol):
 
     def submit(self, frame: Submit, now: float) -> None:
         """Queue a job. Raises Invalid: BAD_REQUEST, BUSY."""
+
+    def choose(self, frame: Choose) -> list[Reply]:
+        """Go on with a job that waits for a choice; what there is to say at once.
+
+        Raises Invalid BAD_REQUEST.
+        """
 
     def cancel(self, job: int) -> None:
         """Forget a job, if it is not over."""

@@ -22,7 +22,7 @@ from models.backends.text import read_replies, unusable
 from models.backends.tokenizer_json import open_tokenizer
 from models.catalog import Model
 from models.config import PretrainedConfig
-from models.pipe import Submit
+from models.pipe import Choose, Submit
 from models.pretrained import MAX_JSON_BYTES, MODULES, POOLING, SENTENCES, read_json
 from models.reading import Numbers, Readings, Row
 from models.types import Kind
@@ -116,6 +116,10 @@ class EncoderBackend:
 
         deadline = now + frame.time_limit_ms / 1000
         self._readings.embed(frame.job, rows, deadline, frame.standing)
+
+    def choose(self, frame: Choose) -> list[Reply]:
+        """No embedding waits for a choice. Raises Invalid BAD_REQUEST."""
+        raise Invalid(Reason.BAD_REQUEST, "this model embeds passages and does nothing else")
 
     def cancel(self, job: int) -> None:
         """Forget a job, if it is not over."""

@@ -19,7 +19,7 @@ from models.backends import Reply, line_of
 from models.catalog import Model
 from models.config import MAX_DIMENSIONS, TensorConfig, config_bytes
 from models.files import CONFIG, PROGRAM
-from models.pipe import Done, Failed, Part, Submit
+from models.pipe import Choose, Done, Failed, Part, Submit
 from models.turns import Standing, Turns
 from models.types import MAX_INPUT_BYTES, Finish, Kind, Tensor
 
@@ -65,6 +65,10 @@ class ExportedBackend:
         array = input_array(self._config, frame)
         deadline = now + frame.time_limit_ms / 1000
         self._waiting.add(_Job(frame.job, torch.from_numpy(array), deadline, frame.standing))
+
+    def choose(self, frame: Choose) -> list[Reply]:
+        """No tensor waits for a choice. Raises Invalid BAD_REQUEST."""
+        raise Invalid(Reason.BAD_REQUEST, "this model takes a tensor, not a choice")
 
     def cancel(self, job: int) -> None:
         """Forget a job, if it is not over."""

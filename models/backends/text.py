@@ -11,8 +11,9 @@ from ledger.errors import Invalid, Reason
 from models.answers import choices_of, passages_of
 from models.backends import Reply
 from models.chat import chat_of, compiled, render
-from models.engine import Engine, Event, Made, TokenModel
-from models.pipe import Done, Failed, Part, Submit, brief
+from models.engine import Engine, Event, Made, Scored, TokenModel
+from models.mixture import distribution
+from models.pipe import Choose, Done, Failed, Part, Step, Submit, brief
 from models.reading import Event as ReadEvent
 from models.reading import Reader, Readings, Row, Unreadable, passage_rows
 from models.stops import Ending, Word
@@ -86,6 +87,8 @@ class TextBackend:
         self._writing: dict[int, _Writing] = {}
         self._over: list[Reply] = []
         """Of jobs that were over before their first step."""
+        self._chosen: dict[int, bytes] = {}
+        """Of each stepwise job: the bytes of the token last taken, said with the next scores."""
 
     @property
     def busy(self) -> bool:
@@ -97,6 +100,9 @@ class TextBackend:
         if frame.tensor or frame.kind is Kind.TENSOR:
             raise Invalid(Reason.BAD_REQUEST, "this model takes text, not a tensor")
         deadline = now + frame.time_limit_ms / 1000
+        if frame.kind is Kind.NEXT:
+            self._submit_stepwise(frame, deadline)
+            return
         if frame.kind in WRITTEN:
             self._submit_writing(frame, deadline)
             return
@@ -122,6 +128,13 @@ class TextBackend:
             return
         ending.rest()  # is out already
         self._writing[frame.job] = _Writing(ending, len(prompt))
+
+    def _submit_stepwise(self, frame: Submit, deadline: float) -> None:
+        prompt, prefix = self._prompt(frame.input, templated=False), _tokens(frame.prefix)
+        self._engine.submit(
+            frame.job, prompt, prefix, frame.sampling, deadline, frame.standing, stepwise=True
+        )
+        self._chosen[frame.job] = b""
 
     def _rendered(self, data: bytes) -> bytes:
         """The prompt of a chat. Raises Invalid BAD_REQUEST."""
@@ -151,8 +164,24 @@ class TextBackend:
         """The tokens of each text, as far as the model could read it."""
         return [self._tokenizer.encode(text, self.context) for text in texts]
 
+    def choose(self, frame: Choose) -> list[Reply]:
+        """Go on with a job that waits for a choice; its end, where that is one.
+
+        Raises Invalid BAD_REQUEST.
+        """
+        token = int.from_bytes(frame.token, "little") if frame.token else None
+        ended = self._engine.choose(frame.job, token)
+        data = b"" if token is None else self._tokenizer.decode([token])
+        if not ended:
+            if frame.job in self._chosen:
+                self._chosen[frame.job] = data
+            return []
+        last = [] if token is None else [Step(frame.job, data, b"", b"")]
+        return [*last, *(reply for event in ended for reply in self._stepped(event))]
+
     def cancel(self, job: int) -> None:
         """Forget a job, if it is not over."""
+        self._chosen.pop(job, None)
         self._engine.cancel(job)
         self._readings.cancel(job)
         self._writing.pop(job, None)
@@ -160,6 +189,7 @@ class TextBackend:
 
     def drop_all(self) -> list[int]:
         """Forget all jobs, after a step that raised; which they were."""
+        self._chosen.clear()
         self._writing.clear()
         return self._engine.drop_all() + self._readings.drop_all()
 
@@ -191,10 +221,23 @@ class TextBackend:
         detail = f"the prompt has over {self.context} tokens, the model takes {self.context}"
         return Invalid(Reason.BAD_REQUEST, f"{detail} with the answer")
 
+    def _stepped(self, event: Event) -> list[Reply]:
+        """What there is to say of a stepwise job."""
+        data = self._chosen.pop(event.job)
+        if isinstance(event, Scored):
+            said = distribution(event.logits)
+            tokens, scores = said.tokens.astype("<u4"), said.scores.astype("<f4")
+            self._chosen[event.job] = b""
+            return [Step(event.job, data, tokens.tobytes(), scores.tobytes())]
+        assert not isinstance(event, Made)
+        return [Done(event.job, event.finish, event.prompt_tokens, event.output_tokens)]
+
     def _written(self, event: Event) -> list[Reply]:
         """What can be said of an answer after one event; its stop string ends it."""
+        if event.job in self._chosen:
+            return self._stepped(event)
         writing = self._writing.get(event.job)
-        if writing is None:
+        if writing is None or isinstance(event, Scored):
             return []  # it had its stop string, with its last token
         if not isinstance(event, Made):
             del self._writing[event.job]

@@ -24,7 +24,7 @@ from ledger.errors import Invalid, Reason
 from models.backends import Reply, line_of
 from models.chat import chat_of
 from models.config import UpstreamConfig
-from models.pipe import Done, Failed, Part, Submit, brief
+from models.pipe import Choose, Done, Failed, Part, Submit, brief
 from models.turns import Standing, Turns
 from models.types import TEMPERATURE_UNIT, WRITTEN, Finish, Kind
 
@@ -85,6 +85,10 @@ class UpstreamBackend:
             raise Invalid(Reason.BUSY, f"{MAX_WAITING} requests wait already")
         deadline = now + frame.time_limit_ms / 1000
         self._waiting.add(_Job(frame, deadline, frame.standing))
+
+    def choose(self, frame: Choose) -> list[Reply]:
+        """The engine's next tokens are not known here. Raises Invalid BAD_REQUEST."""
+        raise Invalid(Reason.BAD_REQUEST, "this model does not tell how likely a token is")
 
     def cancel(self, job: int) -> None:
         """Forget a job, if it is not over."""

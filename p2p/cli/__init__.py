@@ -9,6 +9,7 @@ from p2p.cli import (
     chain,
     channel,
     completion,
+    composed,
     config,
     demo,
     doctor,
@@ -51,9 +52,9 @@ def yuma() -> None:
 
 
 for _module in (
-    *(node, doctor, ping, swarm, bootstrap, member, models, store, run, gateway, receipts),
-    *(wallet, purse, channel, tx, stake, subnet, mining, weights, explain, chain, history, light),
-    *(genesis, ledger, epoch, config, log, demo, testnet, guide, completion),
+    *(node, doctor, ping, swarm, bootstrap, member, models, store, composed, run, gateway),
+    *(receipts, wallet, purse, channel, tx, stake, subnet, mining, weights, explain, chain),
+    *(history, light, genesis, ledger, epoch, config, log, demo, testnet, guide, completion),
 ):
     for _command in _module.COMMANDS:
         yuma.add_command(_command)

@@ -39,8 +39,9 @@ DIGEST_LETTERS = 12
 def serve(model: str, as_json: bool, **how: Any) -> None:
     """Serve a model to the swarm.
 
-    It is a model directory, the name or digest of a stored model, or the name of one that comes
-    with the program (docs-gpt). It is free if no price is named here or in the settings.
+    It is a model directory, the name or digest of a stored model, the name of one that comes with
+    the program (docs-gpt), or of a mixture or a pipeline made here. It is free if no price is named
+    here or in the settings.
     """
     body = {"model": model_reference(model), **how}
     with waiting(f"loading {body['model']}"):
@@ -48,6 +49,9 @@ def serve(model: str, as_json: bool, **how: Any) -> None:
     if as_json:
         return print_json(answer)
     click.echo(answer["name"])
+    if "engine" in answer:
+        parameters = count_text(answer["parameters"])
+        return note(f"{answer['kind']}, {answer['engine']} of {parameters} parameters in all")
     size = f"{count_text(answer['parameters'])} parameters of {answer['dtype']}"
     note(f"{answer['kind']}, {size}, {bytes_text(answer['memory_bytes'])}, pid {answer['pid']}")
 

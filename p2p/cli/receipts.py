@@ -3,7 +3,7 @@
 import base64
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from p2p.cli.show import aligned, print_json
 from p2p.home import write_whole
 
 if TYPE_CHECKING:
+    from models.parts import Portion
     from models.types import Query, Receipt, Tensor
 
 FORMAT = "yuma-receipts-1"
@@ -36,6 +37,7 @@ class Evidence:
     input: bytes
     output: bytes
     receipt: "Receipt"
+    parts: "tuple[Portion, ...]" = ()
 
 
 def save(path: Path, receipts: Sequence[Any]) -> None:
@@ -68,6 +70,7 @@ def _damaged(path: Path, why: str) -> Failure:
 def _evidence(path: Path, index: int, item: Any) -> Evidence:
     from ledger.codec import unpack
     from ledger.errors import Invalid
+    from models.parts import MAX_PARTS_BYTES, Portion
     from models.types import MAX_PREFIX_BYTES, Query, Receipt
 
     try:
@@ -76,6 +79,10 @@ def _evidence(path: Path, index: int, item: Any) -> Evidence:
             base64.b64decode(item["input"], validate=True),
             base64.b64decode(item["output"], validate=True),
             unpack(Receipt, bytes.fromhex(item["receipt"]), MAX_RECEIPT_BYTES),
+            tuple(
+                unpack(Portion, bytes.fromhex(part), MAX_PARTS_BYTES)
+                for part in item.get("parts", ())
+            ),
         )
     except KeyError as error:
         raise _damaged(path, f"receipt {index + 1} lacks {error}") from None
@@ -86,11 +93,13 @@ def _evidence(path: Path, index: int, item: Any) -> Evidence:
 def fault_of(evidence: Evidence) -> str:
     """What is wrong with a receipt; empty where it is genuine and fits its question and answer."""
     from ledger.errors import Invalid
+    from models.parts import verify_parts
     from models.types import input_hash, verify_receipt
 
     query, body = evidence.query, evidence.receipt.body
     try:
         verify_receipt(evidence.receipt, query, evidence.output)
+        verify_parts(evidence.parts, query, evidence.input, body.parts)
     except Invalid as error:
         return str(error)
     if input_hash(evidence.input) != query.input_hash:
@@ -129,8 +138,18 @@ def show(file: Path, as_json: bool) -> None:
     said = [_said(evidence) for evidence in load(file)]
     if as_json:
         return print_json({"receipts": said})
-    blocks = (aligned([(name, str(value)) for name, value in one.items()]) for one in said)
-    click.echo("\n\n".join(blocks))
+    click.echo("\n\n".join(_block(one) for one in said))
+
+
+def _block(said: Mapping[str, Any]) -> str:
+    """What one receipt says, and, under it, what others had in its answer."""
+    rows = [(name, str(value)) for name, value in said.items() if name != "parts"]
+    parts = [
+        (f"  {part['role']}", f"{100 * part['share']:.1f} %", f"{part['tokens']} tokens",
+         part["server"] or "lost", part["model"][:12])
+        for part in said.get("parts", ())
+    ]  # fmt: skip
+    return "\n".join([aligned(rows), *(["parts", aligned(parts)] if parts else [])])
 
 
 @receipts.command()
@@ -186,6 +205,23 @@ def _said(evidence: Evidence) -> dict[str, Any]:
         "total_ms": body.total_us / 1000,
         "time": _time_text(body.time_ms),
         "height": body.height,
+        **({"parts": [_part(part) for part in evidence.parts]} if evidence.parts else {}),
+    }
+
+
+def _part(part: "Portion") -> dict[str, Any]:
+    """What one other server had in an answer; no server stands by a part that broke off."""
+    from ledger.keys import peer_id_of
+    from models.parts import UNIT
+
+    bodies = [receipt.body for receipt in part.receipt]
+    return {
+        "role": ascii(part.role)[1:-1],
+        "model": part.query.model.hex(),
+        "kind": str(part.query.kind),
+        "share": part.share / UNIT,
+        "server": peer_id_of(bodies[0].server) if bodies else None,
+        "tokens": bodies[0].output_tokens if bodies else len(part.output) // 8,
     }
 
 

@@ -20,6 +20,7 @@ from ledger.errors import Invalid
 from p2p.home import ConfigError
 from p2p.http import (
     chain,
+    composed,
     epochs,
     judging,
     keys,
@@ -43,8 +44,8 @@ OWNER_ONLY = 0o177
 def application(control: Control) -> Starlette:
     """The API of one node."""
     parts = (
-        *(node, swarm, members, models, store, chain, transactions, subnets, epochs, judging),
-        *(payments, keys),
+        *(node, swarm, members, models, store, composed, chain, transactions, subnets, epochs),
+        *(judging, payments, keys),
     )
     rows = [row for part in parts for row in part.ROUTES]
     routes = [

@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 from ledger.keys import peer_id_of
 from p2p.config import MAX_PRICE
 from p2p.http.api import Control, Line, Lines, Refused, Row, body_of, integer_of, text_of
+from p2p.http.composed import composed_line
 from p2p.http.run import run_lines
 from p2p.node.directory import Server
 from p2p.node.workers import Worker
@@ -20,6 +21,9 @@ async def serve(control: Control, request: Request) -> Response:
     """Load a model and serve it."""
     body = await body_of(request)
     settings = control.node.settings
+    composer, name = control.node.composer, text_of(body, "model")
+    if composer.has(name):
+        return JSONResponse(composed_line(composer.serve(name)))
     worker = await control.node.miner.serve(
         text_of(body, "model"),
         name_of(body),
@@ -61,7 +65,11 @@ def _served_here(control: Control, name: str) -> str:
 
 async def stop(control: Control, request: Request) -> Response:
     """Stop serving a model."""
-    name = _served_here(control, text_of(await body_of(request), "name"))
+    asked = text_of(await body_of(request), "name")
+    if asked in control.node.composer.served:
+        control.node.composer.stop(asked)
+        return JSONResponse({"name": asked})
+    name = _served_here(control, asked)
     await control.node.miner.stop(name)
     return JSONResponse({"name": name})
 
@@ -158,6 +166,7 @@ def _model(one: Server) -> Line:
         "parameters": served.parameters,
         "context": served.context,
         "price": served.price,
+        "tokenizer": served.tokenizer.hex(),
         "servers": [],
     }
 

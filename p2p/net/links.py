@@ -14,16 +14,18 @@ import trio
 from ledger.keys import PeerId
 from ledger.payloads import ClaimChannel
 from models.answers import most_bytes
-from models.types import Query
+from models.types import Kind, Query
 from p2p.net.host import Host
 from p2p.net.protocols import (
     MAX_CHUNK_BYTES,
     MAX_OPEN_REQUESTS,
     QUERY,
     Ask,
+    Chosen,
     Drop,
     End,
     More,
+    Next,
     Pay,
     Payment,
     Piece,
@@ -40,7 +42,7 @@ whole, for half a frame would break it too."""
 SPARE_EVENTS = 32
 """Room in a request's channel beyond one event a token: chunks of a tensor, the end."""
 
-Event = Piece | More | End | Refusal
+Event = Piece | More | Next | End | Refusal
 Pays = Callable[[], tuple[Payment, ...]]
 """Gives the payment of a query at the moment at which it goes, with the newest voucher."""
 Answers = trio.MemoryReceiveChannel[Event]
@@ -61,6 +63,8 @@ class _Asker:
             self.received += sum(len(one.text) for one in event.likely)
         elif isinstance(event, More):
             self.received += len(event.chunk)
+        elif isinstance(event, Next):
+            self.received += len(event.data) + len(event.tokens) + len(event.scores)
         if self.received > self.most:
             return True
         try:
@@ -91,11 +95,11 @@ class _Link:
             for at in range(MAX_CHUNK_BYTES, len(data), MAX_CHUNK_BYTES):
                 await self._whole(More(number, data[at : at + MAX_CHUNK_BYTES]))
 
-    async def send(self, frame: Ask | Drop | Pay) -> None:
+    async def send(self, frame: Ask | Chosen | Drop | Pay) -> None:
         """Write a whole frame, cancelled or not: half a frame would end the link for all."""
         await self._whole(frame, alone=len(self.waiting) < 2)
 
-    async def _whole(self, frame: Ask | More | Drop | Pay, *, alone: bool = True) -> None:
+    async def _whole(self, frame: Ask | Chosen | More | Drop | Pay, *, alone: bool = True) -> None:
         with briefly(FRAME_S) as scope:
             await (self.frames.send(frame) if alone else self.frames.post(frame))
         if scope.cancelled_caught:
@@ -161,6 +165,8 @@ class Links:
     ) -> AsyncIterator[Answers]:
         number, link.next = link.next, link.next + 1
         room = query.sampling.max_tokens + len(data) // MAX_CHUNK_BYTES + SPARE_EVENTS
+        if query.kind is Kind.NEXT:
+            room = 2  # a step is sent when the one before was answered: then its end, at most
         send, receive = trio.open_memory_channel[Event](room)
         link.waiting[number] = _Asker(send, most_bytes(query.kind))
         try:
@@ -170,6 +176,12 @@ class Links:
             if link.waiting.pop(number, None) is not None:
                 with briefly(1):
                     await self._drop(link, number)
+
+    async def choose(self, peer: PeerId, number: int, token: bytes) -> None:
+        """Say which token is taken in a request of kind NEXT, by its number; none: it is over."""
+        link = self._open.get(peer)
+        if link is not None:  # where it is gone the request's channel has ended
+            await link.send(Chosen(number, token))
 
     async def pay(self, peer: PeerId, voucher: ClaimChannel) -> None:
         """Give a peer a voucher, if a stream to it is held; else the next query brings it."""

@@ -17,6 +17,8 @@ from ledger.snapshot import MAX_KEY_BYTES
 from ledger.tables import Share
 from ledger.types import ChainField, HashField, Size, exactly
 from models.manifest import MAX_MANIFEST_BYTES, Manifest
+from models.parts import Parts
+from models.pipe import MAX_STEP_BYTES
 from models.types import (
     MAX_PREFIX_BYTES,
     LikelyField,
@@ -137,6 +139,24 @@ class Drop:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """The token that the asker of a NEXT query takes, 4 bytes little-endian; none: it is over."""
+
+    id: int
+    token: Annotated[bytes, Size(4)]
+
+
+@dataclass(frozen=True)
+class Next:
+    """How likely each next token is (`models.mixture.Distribution`), and the bytes of the last."""
+
+    id: int
+    data: Annotated[bytes, Size(MAX_STEP_BYTES)]
+    tokens: Annotated[bytes, Size(MAX_STEP_BYTES)]
+    scores: Annotated[bytes, Size(MAX_STEP_BYTES)]
+
+
+@dataclass(frozen=True)
 class Piece:
     """A part of an answer: tokens and their bytes, or a tensor's shape and first chunk."""
 
@@ -149,10 +169,11 @@ class Piece:
 
 @dataclass(frozen=True)
 class End:
-    """The answer is complete, signed."""
+    """The answer is complete, signed; with the parts that others had in it."""
 
     id: int
     receipt: Receipt
+    parts: Parts = ()
 
 
 @dataclass(frozen=True)
@@ -338,8 +359,8 @@ OFFER = Protocol(
 )
 QUERY = Protocol(
     "/yuma/query/1",
-    Tagged(Ask, More, Drop, Pay, limit=_QUERY_LIMIT),
-    Tagged(Piece, More, End, Refusal, limit=_QUERY_LIMIT),
+    Tagged(Ask, More, Drop, Pay, Chosen, limit=_QUERY_LIMIT),
+    Tagged(Piece, More, End, Refusal, Next, limit=_QUERY_LIMIT),
     "model requests on one held stream, answers streamed and signed",
 )
 BLOCKS = Protocol(

@@ -10,6 +10,7 @@ import base64
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import trio
 
@@ -17,10 +18,11 @@ from ledger.codec import pack
 from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId, public_key_of
 from models.answers import validate_answer
+from models.parts import Portion, verify_parts
 from models.pipe import Part
 from models.types import WRITTEN, Query, Receipt, Tensor, cost_of, verify_receipt
 from p2p.net.links import Answers, Event
-from p2p.net.protocols import End, More, Piece, Refusal
+from p2p.net.protocols import End, More, Next, Piece, Refusal
 
 FIRST_TIMEOUT_S = 60.0
 """For the first part of an answer: a server may have a queue."""
@@ -30,7 +32,8 @@ TOKEN_BYTES = 4
 MAX_DETAIL = 300
 """Letters of what a server says of its refusal: our own sentences are shorter."""
 INLINE_BYTES = 2**16
-"""An answer up to this is checked in under a millisecond; a larger one in a thread."""
+"""An answer up to this is checked in under a millisecond; a larger one, or one in which others had
+parts, in a thread."""
 KEPT_BYTES = 2**14
 """Of an input with its answer, whole in a validator's journal; what is larger is there by its
 hashes, so that no miner decides how much its visits take."""
@@ -46,17 +49,19 @@ class Evidence:
     data: bytes
     output: bytes
     receipt: Receipt
+    parts: tuple[Portion, ...] = ()
 
-    def as_json(self) -> dict[str, str]:
+    def as_json(self) -> dict[str, Any]:
         """As it is saved."""
-        return {
+        saved = {
             "query": pack(self.query).hex(),
             "input": base64.b64encode(self.data).decode(),
             "output": base64.b64encode(self.output).decode(),
             "receipt": pack(self.receipt).hex(),
         }
+        return saved | ({"parts": [pack(part).hex() for part in self.parts]} if self.parts else {})
 
-    def kept(self) -> dict[str, dict[str, str] | None]:
+    def kept(self) -> dict[str, dict[str, Any] | None]:
         """As a validator keeps it: the whole, or, of what is large, what holds its hashes."""
         if len(self.data) + len(self.output) <= KEPT_BYTES:
             return {"receipt": self.as_json(), "hashed": None}
@@ -90,13 +95,15 @@ class Progress:
     tensor: tuple[Tensor, ...] = ()
     before: int = 0
     """Bytes of tokens when this server was asked."""
+    parts: tuple[Portion, ...] = ()
+    """What others had in the answer of the server asked now."""
     first: float = 0.0
     """When the first part came, of any server (trio's clock)."""
 
     def begin(self) -> None:
         """Another server is asked."""
         self.output.clear()
-        self.tensor = ()
+        self.tensor, self.parts = (), ()
         self.before = len(self.tokens)
 
     def add(self, part: Part) -> None:
@@ -124,9 +131,12 @@ async def listen(
     while True:
         event = await _next(events, timeout)
         if isinstance(event, End):
+            progress.parts = event.parts
             return event.receipt, _whole(chunks, progress)
         if isinstance(event, Refusal):
             raise refused(event.reason, event.detail, query)
+        if isinstance(event, Next):
+            raise Broken("it asks for a choice")
         if (isinstance(event, Piece) and chunks) or (isinstance(event, More) and not chunks):
             raise Broken("it sent chunks that make no tensor")
         if isinstance(event, Piece) and not event.tensor:
@@ -195,7 +205,7 @@ async def check(
 ) -> None:
     """Return if the receipt is the peer's, for this query and what came, and if that can be an
     answer to it, which costs no more than the price agreed. Raises Lied, Broken."""
-    if len(progress.output) <= INLINE_BYTES:
+    if len(progress.output) <= INLINE_BYTES and not progress.parts:
         check_now(peer, receipt, query, data, progress, price)
     else:
         await trio.to_thread.run_sync(check_now, peer, receipt, query, data, progress, price)
@@ -214,6 +224,9 @@ def check_now(
             raise Invalid(Reason.WRONG_OUTPUT, "another number of tokens, or another shape")
         if body.cost > cost_of(query.kind, price, progress.made):
             raise Invalid(Reason.WRONG_OUTPUT, "a higher cost than was agreed")
+        if progress.parts and query.kind not in WRITTEN:
+            raise Invalid(Reason.WRONG_OUTPUT, "an answer in numbers has no parts")
+        verify_parts(progress.parts, query, data, body.parts)
     except Invalid as error:
         raise Lied(f"{peer} signed something else than it sent ({error})") from None
     try:

@@ -1,6 +1,6 @@
 """Putting a query to a server, under a key: the node's own, or one that nobody knows."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,13 +14,22 @@ from ledger.types import ChainId, Hash
 from models.pipe import Part
 from models.types import Kind, Query, Receipt, Sampling, Tensor, input_hash
 from p2p.net.host import DialError, Host, NotConnected
-from p2p.net.links import Links, Pays
+from p2p.net.links import Answers, Links, Pays
 from p2p.net.protocols import PEERS, STATUS, Protocol, Records, Status
 from p2p.net.streams import Frames
 from p2p.node.attempt import Broken, Evidence, Progress, Tell, check, listen
 
 NONCE_BYTES = 16
 GREET_S = 5.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """Both directions of a query of kind NEXT."""
+
+    events: Answers
+    choose: Callable[[int, bytes], Awaitable[None]]
+    """Says which token is taken in a request, by its number; none: it is over."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,14 @@ class Caller:
         except Exception as error:  # the library's own, when a stream breaks under us
             raise Broken(f"its stream broke ({error!r})") from error
 
+    @asynccontextmanager
+    async def step_by_step(self, server: PeerId, query: Query, data: bytes) -> AsyncIterator[Line]:
+        """A query of kind NEXT as a conversation. Raises NotConnected, DialError, TooSlowError, or
+        an error of the library's."""
+        await self._connect(server)
+        async with self.links.ask(server, query, data) as events:
+            yield Line(events, partial(self.links.choose, server))
+
     async def _connect(self, server: PeerId) -> None:
         if not self.links.reach(server) and not self.host.is_connected(server):
             await self.host.dial(server, self.addresses(server))
@@ -64,7 +81,7 @@ class Caller:
         progress = Progress()
         receipt, _ = await self.exchange(server, query, data, progress, _keep)
         await check(server, receipt, query, data, progress)
-        return Evidence(query, data, bytes(progress.output), receipt)
+        return Evidence(query, data, bytes(progress.output), receipt, progress.parts)
 
     def query(
         self,

@@ -114,6 +114,9 @@ async def _main(home: Home, settings: Settings, chain: Chain | None, console: Co
         if settings.prices and chain is None:
             raise ConfigError("prices are set, and this swarm has no ledger to be paid on")
         for model in settings.serve:
+            if node.composer.has(model):
+                node.composer.serve(model)
+                continue
             worker = await node.miner.serve(model, None, settings.slots, settings.threads)
             log.info("serving %s", worker.card.name)
         await _take_part(node, settings)

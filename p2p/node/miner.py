@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import trio
 from trio_typing import TaskStatus
@@ -16,7 +17,8 @@ from ledger.errors import Invalid, Reason
 from ledger.keys import KeyPair
 from ledger.types import ChainId, Hash, Height
 from models import catalog
-from models.pipe import Done, Failed, Part
+from models.parts import Portion, parts_hash
+from models.pipe import Done, Failed, Part, Step
 from models.turns import OWN, Standing
 from models.types import (
     MAX_NEW_TOKENS,
@@ -32,6 +34,7 @@ from models.types import (
     request_hash,
     sign_receipt,
 )
+from p2p.node.stepwise import Choices, relay_steps
 from p2p.node.workers import Job, Recipe, Worker
 
 log = logging.getLogger("yuma.miner")
@@ -40,12 +43,12 @@ MAX_TIME_MS = 600_000
 """No answer may take longer than ten minutes."""
 MAX_MODELS = 32
 
-Answered = Part | Receipt
+Answered = Part | Step | Portion | Receipt
 Send = Callable[..., Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class _Made:
+class Made:
     """What a finished job gave, when it began and gave its first part (trio's clock), its price."""
 
     output: bytes
@@ -53,7 +56,24 @@ class _Made:
     done: Done
     began: float
     first: float
-    price: int
+    price: int = 0
+    parts: tuple[Portion, ...] = ()
+    """Of others, where they had any."""
+
+
+class Composite(Protocol):
+    """A model made of models, which are asked wherever they are served."""
+
+    @property
+    def served(self) -> Served:
+        """What presence says of it."""
+
+    @property
+    def engine(self) -> str:
+        """What its receipts say of what made the answer."""
+
+    async def answer(self, query: Query, data: bytes, send: Send) -> Made:
+        """Answer a query, each Part as it comes. Raises Invalid."""
 
 
 @dataclass
@@ -71,6 +91,8 @@ class Miner:
     prices: Mapping[str, int] = field(default_factory=dict)
     """Of models by name, in rao per 1000 output tokens (or per tensor); others are free."""
     workers: dict[str, Worker] = field(default_factory=dict)
+    composites: dict[Hash, Composite] = field(default_factory=dict)
+    """The models made of models that are served here."""
     _models: dict[str, catalog.Model] = field(default_factory=dict)
     """What each worker was started with."""
     _begun: set[int] = field(default_factory=set)
@@ -96,10 +118,9 @@ class Miner:
         assert self._nursery is not None
         model, called = await trio.to_thread.run_sync(self._model_at, place)
         name = name or called or model.name
-        if name in self.workers:
+        if name in self.workers or name in (one.served.name for one in self.composites.values()):
             raise Invalid(Reason.BAD_MODEL, f"a model named {name} is served already")
-        if len(self.workers) >= MAX_MODELS:
-            raise Invalid(Reason.BAD_MODEL, f"a node serves at most {MAX_MODELS} models")
+        self.validate_room()
         catalog.validate_memory(model, slots, catalog.available_memory())
         price = self.prices.get(name, 0) if price is None else price
         worker = Worker(Recipe(model.directory, name, slots, threads), self.changed, price=price)
@@ -111,6 +132,11 @@ class Miner:
         if failure:
             raise failure[0]
         return worker
+
+    def validate_room(self) -> None:
+        """Return if another model may be served. Raises Invalid BAD_MODEL."""
+        if len(self.workers) + len(self.composites) >= MAX_MODELS:
+            raise Invalid(Reason.BAD_MODEL, f"a node serves at most {MAX_MODELS} models")
 
     async def mine(self, netuid: int, place: str, slots: int, threads: int) -> Worker:
         """Mine a subnet with a model, served here already or from now on.
@@ -196,7 +222,7 @@ class Miner:
 
     def running(self) -> int:
         """Queries under way."""
-        return sum(worker.running for worker in self.workers.values())
+        return sum(each.queue for each in self.announced())
 
     def ready(self) -> list[Worker]:
         """The workers that answer now."""
@@ -217,7 +243,8 @@ class Miner:
 
     def announced(self) -> tuple[Served, ...]:
         """What presence says of our models."""
-        return tuple(_served(worker) for worker in self.ready())
+        made_here = (composite.served for composite in self.composites.values())
+        return (*(_served(worker) for worker in self.ready()), *made_here)
 
     def weight(self, query: Query) -> int:
         """About how many bytes a query makes us keep: its input, and an answer like those before,
@@ -235,17 +262,41 @@ class Miner:
 
         `price`: what was agreed with the asker. Raises Invalid with what to tell it.
         """
-        if self._closed:
-            raise Invalid(Reason.BUSY, "this node is shutting down")
         self._check(query, data)
-        worker = self.find(query.model)
-        if worker is None:
-            raise Invalid(Reason.NO_MODEL, query.model.hex()[:12])
+        composite = self.composites.get(query.model)
+        if composite is not None:
+            made = await composite.answer(query, data, send)
+            await send(*made.parts, self._receipt(query, made, composite.engine))
+            return
+        worker = self._found(query)
         began = trio.current_time()
         async with worker.job(query, data, standing) as job:
             await self._relay(worker, query, job, send, began, price)
 
+    async def step_by_step(
+        self, query: Query, data: bytes, send: Send, choices: Choices,
+        standing: Standing = OWN, price: int = 0,
+    ) -> None:  # fmt: skip
+        """Answer a query of kind NEXT: `send` gets each Step, and at the end the Receipt; `choices`
+        gives the tokens taken. Raises Invalid with what to tell the asker."""
+        self._check(query, data)
+        worker = self._found(query)
+        began = trio.current_time()
+        async with worker.job(query, data, standing) as job:
+            output, done, first = await relay_steps(worker, query, job, send, choices)
+        made = Made(output, (), done, began, first, price)
+        worker.measured(done.output_tokens, 0)  # how fast was its asker's doing
+        await send(self._receipt(query, made, worker.card.engine))
+
+    def _found(self, query: Query) -> Worker:
+        worker = self.find(query.model)
+        if worker is None:
+            raise Invalid(Reason.NO_MODEL, query.model.hex()[:12])
+        return worker
+
     def _check(self, query: Query, data: bytes) -> None:
+        if self._closed:
+            raise Invalid(Reason.BUSY, "this node is shutting down")
         if query.chain != self.chain:
             raise Invalid(Reason.WRONG_CHAIN)
         if len(data) != query.input_size or input_hash(data) != query.input_hash:
@@ -264,7 +315,7 @@ class Miner:
         first = 0.0
         async for event in job:
             batch: list[Answered] = []
-            following: Part | Done | Failed | None = event
+            following: Part | Step | Done | Failed | None = event
             while following is not None:
                 first = first or trio.current_time()
                 if isinstance(following, Failed):
@@ -273,21 +324,20 @@ class Miner:
                     output += following.data
                     tensor = following.tensor
                     batch.append(following)
-                else:
+                elif isinstance(following, Done):
                     worker.largest = max(worker.largest, len(output))
-                    made = _Made(bytes(output), tensor, following, began, first, price)
-                    batch.append(self._receipt(worker, query, made))
+                    made = Made(bytes(output), tensor, following, began, first, price)
+                    _measure(worker, query, made)
+                    batch.append(self._receipt(query, made, worker.card.engine))
                 following = _at_once(job)
             await send(*batch)
             if isinstance(batch[-1], Receipt):
                 return
         raise Invalid(Reason.MODEL_FAILED, "the worker ended while answering")
 
-    def _receipt(self, worker: Worker, query: Query, made: _Made) -> Receipt:
+    def _receipt(self, query: Query, made: Made, engine: str) -> Receipt:
         now = trio.current_time()
         done = made.done
-        alone = query.kind is Kind.TENSOR or done.output_tokens == 1
-        worker.measured(_amount(query, done), now - (made.began if alone else made.first))
         body = ReceiptBody(
             chain=self.chain,
             server=self.pair.public,
@@ -302,10 +352,18 @@ class Miner:
             total_us=round((now - made.began) * 1e6),
             time_ms=self.unix_ms(),
             height=self.height(),
-            engine=worker.card.engine,
+            engine=engine,
             cost=cost_of(query.kind, made.price, done.output_tokens),
+            parts=parts_hash(made.parts),
         )
         return sign_receipt(body, self.pair)
+
+
+def _measure(worker: Worker, query: Query, made: Made) -> None:
+    """Count an answer that has just ended, and how fast it came."""
+    alone = query.kind is Kind.TENSOR or made.done.output_tokens == 1
+    began = made.began if alone else made.first
+    worker.measured(_amount(query, made.done), trio.current_time() - began)
 
 
 def _amount(query: Query, done: Done) -> int:
@@ -314,7 +372,7 @@ def _amount(query: Query, done: Done) -> int:
     return 1 if query.kind is Kind.TENSOR else done.output_tokens
 
 
-def _at_once(job: Job) -> Part | Done | Failed | None:
+def _at_once(job: Job) -> Part | Step | Done | Failed | None:
     """The next event of a job if it is there already."""
     try:
         return job.receive_nowait()
@@ -336,6 +394,7 @@ def _served(worker: Worker) -> Served:
         queue=worker.running,
         speed=round(worker.speed * 1000),
         netuid=worker.netuid,
+        tokenizer=card.tokenizer,
     )
 
 

@@ -41,6 +41,7 @@ from p2p.node.buyer import Buyer
 from p2p.node.caller import Caller, Greeting
 from p2p.node.cashbook import Cashbook
 from p2p.node.chain import Chain, agreed_checkpoint
+from p2p.node.composer import Composer
 from p2p.node.directory import Directory
 from p2p.node.follow import Follow
 from p2p.node.judging import Judging
@@ -109,6 +110,7 @@ class Node:
     store: ModelStore
     share: Share
     pulls: Pulls
+    composer: Composer
     judging: Judging | None = None
     """None in a swarm without a ledger."""
     _nursery: trio.Nursery | None = None
@@ -185,7 +187,7 @@ class Node:
         node = cls(
             pair, chain, settings, host, gossip, keeper, presence, miner, directory, links,
             router, offers, dht, follow, members, allowance, Reach(host), book, purse, till,
-            store, share, pulls,
+            store, share, pulls, Composer(home.composed, caller, miner, directory, router),
         )  # fmt: skip
         if follow is not None:
             weigher = Weigher(home, pair, follow, root_of(settings.root))

@@ -15,18 +15,21 @@ import trio
 
 from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId, public_key_of
-from models.pipe import Part, brief
+from models.parts import Portion
+from models.pipe import Part, Step, brief
 from models.turns import Lane, Standing
-from models.types import MAX_INPUT_BYTES, Query, Receipt
+from models.types import MAX_INPUT_BYTES, Kind, Query, Receipt
 from p2p.net.links import FRAME_S
 from p2p.net.protocols import (
     MAX_CHUNK_BYTES,
     MAX_OPEN_REQUESTS,
     QUERY,
     Ask,
+    Chosen,
     Drop,
     End,
     More,
+    Next,
     Pay,
     Piece,
     Refusal,
@@ -36,7 +39,7 @@ from p2p.net.streams import Frames
 from p2p.net.tcp import source_of
 from p2p.node.allowance import Allowance, key_of
 from p2p.node.attempt import TOKEN_BYTES
-from p2p.node.miner import Answered, Miner
+from p2p.node.miner import Answered, Miner, Send
 from p2p.node.seats import Seat, Seats
 from p2p.node.till import Bill, Till
 
@@ -156,8 +159,10 @@ class _Session:
     """The address that it comes from."""
     scopes: dict[int, trio.CancelScope] = field(default_factory=dict)
     partial: dict[int, _Partial] = field(default_factory=dict)
+    choices: dict[int, trio.MemorySendChannel[bytes]] = field(default_factory=dict)
+    """Of requests of kind NEXT: where the tokens go that their asker takes."""
 
-    async def take(self, record: Ask | More | Drop | Pay, nursery: trio.Nursery) -> None:
+    async def take(self, record: Ask | More | Chosen | Drop | Pay, nursery: trio.Nursery) -> None:
         """Act on what the peer said. Raises Invalid, which ends the stream, on nonsense."""
         if isinstance(record, Pay):
             if self.server.till is not None:
@@ -169,6 +174,9 @@ class _Session:
             scope = self.scopes.get(record.id)
             if scope is not None:
                 scope.cancel()
+            return
+        if isinstance(record, Chosen):
+            self._choose(record)
             return
         if isinstance(record, Ask):
             await self._begin(record)
@@ -187,6 +195,17 @@ class _Session:
             nursery.start_soon(self._answer, record.id, request, size)
         elif self.unfinished() > MAX_BUFFERED or self.server.unfinished() > MAX_UNFINISHED:
             raise Invalid(Reason.TOO_LARGE, "too many bytes of unfinished inputs")
+
+    def _choose(self, chosen: Chosen) -> None:
+        """Hand a choice to its request. Raises Invalid BAD_REQUEST where none is due."""
+        channel = self.choices.get(chosen.id)
+        try:
+            if channel is not None:  # else the request is over, which the asker did not know yet
+                channel.send_nowait(chosen.token)
+        except trio.WouldBlock:
+            raise Invalid(Reason.BAD_REQUEST, "two tokens are taken at once") from None
+        except trio.BrokenResourceError:
+            return
 
     async def _begin(self, ask: Ask) -> None:
         if ask.id in self.scopes or ask.id in self.partial:
@@ -253,7 +272,10 @@ class _Session:
         try:
             with self._seat(query, standing, scope) as seat:
                 with scope:
-                    await self.server.miner.answer(query, data, send, standing, price)
+                    if query.kind is Kind.NEXT:
+                        await self._step_by_step(number, query, data, send, standing, price)
+                    else:
+                        await self.server.miner.answer(query, data, send, standing, price)
                 if seat is not None and seat.lost and scope.cancelled_caught:
                     raise Invalid(Reason.BUSY, "others ask too, who have less open")
         except Invalid as error:
@@ -265,6 +287,15 @@ class _Session:
                 bill.drop()
             del self.scopes[number]
             self.guest.free(reserved)
+
+    async def _step_by_step(
+        self, number: int, query: Query, data: bytes, send: Send, standing: Standing, price: int
+    ) -> None:
+        self.choices[number], choices = trio.open_memory_channel[bytes](1)
+        try:
+            await self.server.miner.step_by_step(query, data, send, choices, standing, price)
+        finally:
+            del self.choices[number]
 
     def _seat(
         self, query: Query, standing: Standing, scope: trio.CancelScope
@@ -281,7 +312,7 @@ class _Session:
             raise Invalid(Reason.BUSY, "answers to you wait to be read")
         self.guest.unread += size
         try:
-            records = [record for one in answered for record in _records(number, one)]
+            records = records_of(number, answered)
             if size <= MAX_CHUNK_BYTES:
                 await self._send(*records)
             else:
@@ -290,7 +321,7 @@ class _Session:
         finally:
             self.guest.unread -= size
 
-    async def _send(self, *records: Piece | More | End | Refusal) -> None:
+    async def _send(self, *records: Piece | More | Next | End | Refusal) -> None:
         """Write whole frames, cancelled or not: half a frame would end the stream for all that is
         asked on it. It ends with the stream, at the latest when the peer has stalled it."""
         with briefly(FRAME_S) as scope:
@@ -305,15 +336,28 @@ def _count(bill: Bill, answered: Sequence[Answered]) -> None:
     for one in answered:
         if isinstance(one, Receipt):
             bill.end(one.body.cost)
-        else:
+        elif isinstance(one, Part):
             bill.tokens += len(one.tokens) // TOKEN_BYTES
+        elif isinstance(one, Step):
+            bill.tokens += bool(one.data)
 
 
-def _records(number: int, answered: Answered) -> list[Piece | More | End]:
-    """A part of an answer as it goes over the wire: what is large, in chunks."""
-    if isinstance(answered, Receipt):
-        return [End(number, answered)]
-    data = answered.data
-    first = Piece(number, answered.tokens, data[:MAX_CHUNK_BYTES], answered.tensor, answered.likely)
+def records_of(number: int, answered: Sequence[Answered]) -> list[Piece | More | Next | End]:
+    """Parts of an answer as they go over the wire: what is large, in chunks."""
+    records: list[Piece | More | Next | End] = []
+    parts = tuple(one for one in answered if isinstance(one, Portion))
+    for one in answered:
+        if isinstance(one, Part):
+            records += _chunks(number, one)
+        elif isinstance(one, Step):
+            records.append(Next(number, one.data, one.tokens, one.scores))
+        elif isinstance(one, Receipt):
+            records.append(End(number, one, parts))
+    return records
+
+
+def _chunks(number: int, part: Part) -> list[Piece | More]:
+    data = part.data
+    first = Piece(number, part.tokens, data[:MAX_CHUNK_BYTES], part.tensor, part.likely)
     starts = range(MAX_CHUNK_BYTES, len(data), MAX_CHUNK_BYTES)
     return [first, *(More(number, data[at : at + MAX_CHUNK_BYTES]) for at in starts)]

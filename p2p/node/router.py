@@ -23,6 +23,7 @@ from gossip.topics import QUERIES, OpenCall, Served
 from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId
 from ledger.types import Hash
+from models.parts import Portion
 from models.pipe import Part
 from models.types import (
     ANSWERS,
@@ -235,7 +236,8 @@ class Router:
                     raise
                 problem = error.detail
             else:
-                evidence = Evidence(query, request.data, bytes(progress.output), receipt)
+                output, parts = bytes(progress.output), progress.parts
+                evidence = Evidence(query, request.data, output, receipt, parts)
                 now = trio.current_time()
                 first_s = (progress.first or now) - began
                 tokens = len(progress.tokens) // TOKEN_BYTES
@@ -319,11 +321,12 @@ class Router:
     ) -> Receipt:
         receipts: list[Receipt] = []
 
-        async def send(*answered: Part | Receipt) -> None:
+        async def send(*answered: Part | Portion | Receipt) -> None:
+            progress.parts = tuple(one for one in answered if isinstance(one, Portion))
             for one in answered:
                 if isinstance(one, Receipt):
                     receipts.append(one)
-                else:
+                elif isinstance(one, Part):
                     progress.add(one)
                     await tell(one)
 

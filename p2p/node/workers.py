@@ -19,7 +19,19 @@ import trio
 from trio_typing import TaskStatus
 
 from ledger.errors import Invalid, Reason
-from models.pipe import Cancel, Done, Failed, FrameReader, Part, Ready, Refused, Submit, frame_bytes
+from models.pipe import (
+    Cancel,
+    Choose,
+    Done,
+    Failed,
+    FrameReader,
+    Part,
+    Ready,
+    Refused,
+    Step,
+    Submit,
+    frame_bytes,
+)
 from models.turns import OWN, Standing
 from models.types import ModelCard, Query
 from p2p.home import MODULES
@@ -42,7 +54,7 @@ SPEED_WEIGHT = 0.2
 LIFE_ENDS = (Invalid, trio.TooSlowError, OSError, ValueError)
 """What may go wrong with a process and its pipe: no memory, no descriptors, a broken frame."""
 
-JobEvent = Part | Done | Failed
+JobEvent = Part | Step | Done | Failed
 Job = trio.MemoryReceiveChannel[JobEvent]
 
 
@@ -180,7 +192,7 @@ class Worker:
             task_status.started()
             while data := await _read(pipe):
                 for frame in reader.feed(data):
-                    if isinstance(frame, Part | Done | Failed):
+                    if isinstance(frame, JobEvent):
                         self._deliver(frame)
 
     @asynccontextmanager
@@ -264,7 +276,11 @@ class Worker:
                 with briefly(1):
                     await self._write(Cancel(number))
 
-    async def _write(self, frame: Submit | Cancel) -> None:
+    async def choose(self, job: int, token: bytes) -> None:
+        """Say which token is taken in a job of kind NEXT; none: it is over."""
+        await self._write(Choose(job, token))
+
+    async def _write(self, frame: Submit | Choose | Cancel) -> None:
         data = frame_bytes(frame)
         await acquire(self._lock)
         try:
@@ -300,7 +316,7 @@ class Worker:
             channel.send_nowait(frame)
         except (trio.WouldBlock, trio.BrokenResourceError):
             log.debug("job %d of %s has no reader", frame.job, self.recipe.name)
-        if not isinstance(frame, Part):
+        if isinstance(frame, Done | Failed):
             del self._jobs[frame.job]
             channel.close()
 

@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("tempo", ["256 x 64"]),
         ("finality", ["finality after block time", "bare gossip, one hop", "finality / 3 hops"]),
         ("validate", ["flat out, two cores", "flat out, one core", "a tempo of devnet"]),
+        ("mixture", ["mixture over three daemons", "mixture / one expert"]),
         ("pull", ["pull from two", "raw", "pull / raw"]),
         pytest.param(
             "batching",

@@ -17,6 +17,7 @@ from models.engine import (
     Event,
     Logits,
     Made,
+    Scored,
     TokenModel,
     likeliest,
     next_token,
@@ -343,3 +344,90 @@ def test_real_answers_are_the_same_from_a_prefix(gpt: GptTokens, temperature: in
     for cut in range(0, len(whole), 3):
         resumed = Job(job.prompt, job.sampling, tuple(whole[:cut]))
         assert run(gpt, resumed)[0] == whole[cut:]
+
+
+# --- step by step
+
+
+def stepwise(engine: Engine, job: int, prompt: Sequence[int], most: int = 8) -> None:
+    engine.submit(job, prompt, (), Sampling(max_tokens=most), NEVER, stepwise=True)
+
+
+def until_scored(engine: Engine, job: int) -> Logits:
+    while True:
+        for event in engine.step(0.0):
+            if isinstance(event, Scored) and event.job == job:
+                return event.logits
+
+
+@given(st.lists(st.integers(0, 48), min_size=1, max_size=6), st.lists(st.integers(0, 48)))
+def test_scores_are_those_after_the_tokens_taken(prompt: list[int], taken: list[int]) -> None:
+    """Given a stepwise job beside answers under way, when tokens are taken, then the scores are
+    those of a model that reads all of it, and the answers are what they are alone."""
+    other = Job((3, 4), Sampling(max_tokens=len(taken) + 4))
+    engine = Engine(Echo())
+    stepwise(engine, 1, prompt, most=100)
+    other.submit(engine, 2)
+    made: list[Event] = []
+    history = list(prompt)
+    for token in [*taken[:8], None]:
+        while True:
+            events = engine.step(0.0)
+            made += [event for event in events if event.job == 2]
+            scored = [event for event in events if isinstance(event, Scored)]
+            if scored:
+                break
+        assert (scored[0].logits == Echo().logits(history)).all()
+        ended = engine.choose(1, token)
+        if token is not None:
+            history.append(token)
+            assert ended == []
+    assert ended == [Ended(1, Finish.STOP, len(prompt), len(taken[:8]))]
+    while engine.busy:
+        made += engine.step(0.0)
+    tokens = [event.token for event in made if isinstance(event, Made)]
+    assert tokens == run(Echo(), other)[0]
+
+
+def test_an_engine_that_only_waits_for_choices_has_nothing_to_do() -> None:
+    engine = Engine(Echo())
+    stepwise(engine, 1, (1, 2))
+    until_scored(engine, 1)
+    assert not engine.busy
+    assert engine.step(0.0) == []
+    engine.choose(1, 3)
+    assert engine.busy
+
+
+def test_a_stepwise_job_ends_at_its_limit_or_with_the_text() -> None:
+    engine = Engine(Echo())
+    stepwise(engine, 1, (1,), most=1)
+    stepwise(engine, 2, (1,))
+    engine.step(0.0)
+    assert engine.choose(1, 7) == [Ended(1, Finish.LENGTH, 1, 1)]
+    assert engine.choose(2, 49) == [Ended(2, Finish.STOP, 1, 0)]
+    assert engine.choose(2, 1) == []  # it is over
+    assert engine.jobs == []
+
+
+def test_choices_that_are_none_are_refused() -> None:
+    engine = Engine(Echo())
+    stepwise(engine, 1, (1, 2))
+    until_scored(engine, 1)
+    engine.submit(2, (1,), (), Sampling(), NEVER)
+    engine.step(0.0)
+    with pytest.raises(Invalid) as early:
+        engine.choose(2, 1)  # a job that makes its own tokens
+    with pytest.raises(Invalid) as beyond:
+        engine.choose(1, 50)
+    assert early.value.reason == beyond.value.reason == Reason.BAD_REQUEST
+
+
+def test_half_of_the_rows_stay_for_those_that_write() -> None:
+    engine = Engine(Echo())
+    stepwise(engine, 1, (1,))
+    stepwise(engine, 2, (1,))
+    with pytest.raises(Invalid) as caught:
+        stepwise(engine, 3, (1,))
+    assert caught.value.reason == Reason.BUSY
+    Job((1,), Sampling(max_tokens=1)).submit(engine, 4)

@@ -63,6 +63,19 @@ def test_a_tokenizer_can_be_that_of_a_shipped_model(untrained: Path) -> None:
     assert (untrained / "tokenizer.json").read_bytes() == shipped.read_bytes()
 
 
+def test_a_corpus_is_the_files_of_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "texts" / "deep").mkdir(parents=True)
+    for number in range(12):
+        text = f"the text number {number} says {number * number}\n" * 40
+        (tmp_path / "texts" / "deep" / str(number)).write_text(text)
+    recipe = Recipe(TINY, 1, 0, SHIPPED.name, SHIPPED.name, tmp_path / "texts")
+    make(recipe, tmp_path / "made")
+    card = card_in(tmp_path / "made")
+    assert card["text"] == "12 files of texts"
+    assert len(card["held_out_topics"]) == 1
+    assert recipe.command.endswith(f"--corpus {tmp_path / 'texts'}")
+
+
 def test_a_card_states_the_command() -> None:
     small = Recipe(SMALL, 7, 25, SMALL.name, SHIPPED.name)
     assert small.command == (

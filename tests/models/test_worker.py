@@ -3,6 +3,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
@@ -15,7 +16,20 @@ from ledger.errors import Reason
 from models.backends.exported import export_tensor_model
 from models.catalog import open_model
 from models.config import GptConfig
-from models.pipe import Cancel, Done, Failed, FrameReader, Part, Ready, Refused, Submit, frame_bytes
+from models.mixture import read_distribution
+from models.pipe import (
+    Cancel,
+    Choose,
+    Done,
+    Failed,
+    FrameReader,
+    Part,
+    Ready,
+    Refused,
+    Step,
+    Submit,
+    frame_bytes,
+)
 from models.types import Finish, Kind, ModelCard, Sampling, Tensor
 from models.worker import OUT_BYTES, Pipe, read_options, serve
 from tests.models.model_worker import Worker, running_worker, tensor_job, text_job, write_tiny
@@ -43,6 +57,7 @@ def worker(directory: Path) -> Iterator[Worker]:
             context=4096,
             engine=f"gpt/torch-{torch.__version__}/threads-1",
             price=0,
+            tokenizer=model.tokenizer,
         )
         assert ready.slots == 3
         assert ready.memory_bytes > 2**20
@@ -81,6 +96,35 @@ def test_a_job_resumed_goes_on_alike(worker: Worker) -> None:
     prefix = struct.pack("<10I", *whole[:10])
     worker.send(text_job(2, "hello", max_tokens=30, temperature=800, seed=9, prefix=prefix))
     assert tokens_of(worker.collect(2)[2]) == whole[10:]
+
+
+def test_step_by_step_the_likeliest_tokens_are_the_greedy_text(worker: Worker) -> None:
+    worker.send(text_job(1, "hello", max_tokens=8))
+    greedy = tokens_of(worker.collect(1)[1])
+    worker.send(replace(text_job(2, "hello", max_tokens=8), kind=Kind.NEXT))
+    taken, data = [], b""
+    while isinstance(frame := worker.receive(), Step):
+        data += frame.data
+        if frame.scores:
+            said = read_distribution(frame.tokens, frame.scores)
+            taken.append(int(said.scores.argmax()))
+            worker.send(Choose(2, taken[-1].to_bytes(4, "little")))
+    assert frame == Done(2, Finish.LENGTH, prompt_tokens=6, output_tokens=8)
+    assert taken == greedy
+    assert data == bytes(greedy)
+
+
+def test_step_by_step_the_asker_can_end_it(worker: Worker) -> None:
+    worker.send(replace(text_job(1, "hello", max_tokens=8), kind=Kind.NEXT))
+    assert isinstance(worker.receive(), Step)
+    worker.send(Choose(1, (300).to_bytes(4, "little")))
+    failed = worker.receive()
+    assert isinstance(failed, Failed)
+    assert failed.reason == Reason.BAD_REQUEST
+    worker.send(replace(text_job(2, "hello", max_tokens=8), kind=Kind.NEXT))
+    assert isinstance(worker.receive(), Step)
+    worker.send(Choose(2, b""))
+    assert worker.receive() == Done(2, Finish.STOP, prompt_tokens=6, output_tokens=0)
 
 
 def test_a_cancelled_job_ends_without_a_word(worker: Worker) -> None:

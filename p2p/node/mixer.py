@@ -1,0 +1,334 @@
+"""Answers for a mixture whose experts share a tokenizer: their next tokens are mixed one by one.
+
+* The experts that the gate gives most are asked, each wherever it is served, step by step.
+* An expert that is lost is replaced by another server of the same model, which is told the tokens
+  already out; where there is none its weight goes to the others, and the text goes on.
+* Experts that want to be paid are not asked: nothing is agreed with them step by step.
+* The token at a position is a function of (seed, position, what the experts said), as in an engine.
+  Those that a resumed query has already are taken again, so that the weights are what they were.
+"""
+
+import logging
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import trio
+
+from ledger.errors import Invalid, Reason
+from ledger.keys import PeerId
+from models.answers import MAX_STEPWISE
+from models.composed import Composed, Member, Mixture
+from models.engine import next_token
+from models.mixture import TOKEN_BYTES, Distribution, Weights
+from models.parts import UNIT, Portion, bounded
+from models.pipe import Done, Part
+from models.stops import Ending, Word
+from models.types import Finish, Kind, Query, Receipt
+from p2p.node.caller import NONCE_BYTES, Caller
+from p2p.node.directory import Directory, Server
+from p2p.node.miner import Made, Miner
+from p2p.node.session import Lost, Opener, Session, resumed
+
+log = logging.getLogger("yuma.mixer")
+
+MAX_TRIES = 3
+"""Servers asked in place of one expert during an answer."""
+REPLACE_S = 10.0
+"""For finding one: the other experts wait meanwhile, and not for ever."""
+
+Send = Callable[..., Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Mixer:
+    """Mixes one mixture's experts."""
+
+    composed: Composed
+    card: Mixture
+    caller: Caller
+    miner: Miner
+    directory: Directory
+
+    async def answer(self, query: Query, data: bytes, send: Send) -> Made:
+        """Answer a query with a text, sending it as it comes. Raises Invalid."""
+        if query.sampling.max_tokens > MAX_STEPWISE:
+            raise Invalid(Reason.BAD_REQUEST, f"a mixture writes at most {MAX_STEPWISE} tokens")
+        problem: Invalid | None = None
+        made: Made | None = None
+        async with trio.open_nursery() as nursery:
+            mixing = _Mixing(self, query, data, Opener(self.caller, self.miner, nursery))
+            try:
+                made = await mixing.run(send)
+            except Invalid as error:  # outside of the nursery it would be one of a group
+                problem = error
+            finally:
+                with trio.CancelScope(shield=True):
+                    await mixing.close()
+                nursery.cancel_scope.cancel()
+        if made is None:
+            raise problem or Invalid(Reason.MODEL_FAILED)
+        return made
+
+
+def top_of(composed: Composed, card: Mixture, data: bytes) -> list[tuple[int, int]]:
+    """The experts that a gate gives most for a prompt, by their places, and how much of a million
+    each is given."""
+    count = len(card.experts)
+    opinion = composed.gate.opinion(data) if composed.gate else np.full(count, 1 / count)
+    places = np.sort(np.argsort(-opinion, kind="stable")[: card.top])
+    shares = opinion[places] / opinion[places].sum()
+    return [
+        (int(place), max(1, round(share * UNIT)))
+        for place, share in zip(places, shares, strict=True)
+    ]
+
+
+@dataclass
+class _Expert:
+    """An expert of an answer under way."""
+
+    place: int
+    opinion: int
+    session: Session | None = None
+    past: list[Session] = field(default_factory=list)
+    """All sessions with it, the one now among them."""
+    excluded: set[PeerId] = field(default_factory=set)
+
+
+@dataclass
+class _Mixing:
+    """One answer under way."""
+
+    mixer: Mixer
+    query: Query
+    data: bytes
+    opener: Opener
+    experts: list[_Expert] = field(default_factory=list)
+    weights: Weights = field(init=False)
+    ending: Ending = field(init=False)
+    tokens: bytearray = field(default_factory=bytearray)
+    """Of the whole answer, those that came with the query too."""
+    output: bytearray = field(default_factory=bytearray)
+    made: int = 0
+    first: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.began = trio.current_time()
+        self.ending = Ending([stop.encode() for stop in self.query.sampling.stop])
+        opinions = top_of(self.mixer.composed, self.mixer.card, self.data)
+        self.experts = [_Expert(place, opinion) for place, opinion in opinions]
+        self.weights = Weights.first([opinion / UNIT for _, opinion in opinions])
+
+    async def run(self, send: Send) -> Made:
+        """Write the text; what was made. Raises Invalid when no expert is left."""
+        async with trio.open_nursery() as nursery:
+            for expert in self.experts:
+                nursery.start_soon(self._open, expert)
+        self._drop_lost()
+        finish = self._due()
+        while finish is None:
+            finish = await self._once(send)
+        await self._say(self.ending.rest(), send)
+        await self._end()
+        self.first = self.first or trio.current_time()
+        done = Done(0, finish, self._prompt_tokens(), self.made)
+        parts = bounded([part for expert in self.experts for part in self._portions(expert)])
+        return Made(bytes(self.output), (), done, self.began, self.first, parts=parts)
+
+    async def close(self) -> None:
+        """Let all experts go."""
+        for expert in self.experts:
+            if expert.session is not None:
+                await expert.session.stack.aclose()
+
+    # --- one token
+
+    async def _once(self, send: Send) -> Finish | None:
+        """Take the next token and hear what follows; how the text ended, if it did."""
+        position = len(self.tokens) // TOKEN_BYTES
+        given = self.query.prefix[len(self.tokens) : len(self.tokens) + TOKEN_BYTES]
+        token = int.from_bytes(given, "little") if given else self._chosen(position)
+        scores = [self._score(expert, token) for expert in self.experts]
+        data = await self._take(token)
+        finish = self._finish()
+        if finish is Finish.STOP:
+            return finish
+        self.tokens += token.to_bytes(TOKEN_BYTES, "little")
+        after = self.weights.after(scores)
+        for expert, share in zip(self.experts, after.now, strict=True):
+            if expert.past:
+                expert.past[-1].responsibility += float(share)
+        self.weights = after.shared()
+        await self._replace_lost()
+        self._drop_lost(ended=finish is not None)
+        words = self.ending.add(Word(token, data))
+        if given:  # it is out already
+            if len(self.tokens) == len(self.query.prefix):
+                self.ending.rest()
+        else:
+            self.made += 1
+            await self._say(words, send)
+        return Finish.STOP if self.ending.stopped else finish or self._due()
+
+    async def _say(self, words: Sequence[Word], send: Send) -> None:
+        """Let tokens out."""
+        if words:
+            self.first = self.first or trio.current_time()
+            self.output += b"".join(word.data for word in words)
+            await send(
+                *(Part(0, word.token.to_bytes(TOKEN_BYTES, "little"), word.data, ())
+                  for word in words)
+            )  # fmt: skip
+
+    def _chosen(self, position: int) -> int:
+        """The token at a position, by what the experts say."""
+        tokens, scores = self.weights.mixed([self._said(expert) for expert in self.experts])
+        place = next_token(scores.astype(np.float32), self.query.sampling, position)
+        return int(tokens[place]) if len(tokens) else place
+
+    def _said(self, expert: _Expert) -> Distribution | None:
+        return expert.session.said if expert.session else None
+
+    def _score(self, expert: _Expert, token: int) -> float:
+        said = self._said(expert)
+        return float(said.score(token)) if said is not None else 0.0
+
+    async def _take(self, token: int) -> bytes:
+        """Tell every expert the token, then hear each: the token's bytes. Who fails is lost."""
+        heard: bytes | None = None
+        asked = [expert for expert in self.experts if expert.session is not None]
+        for expert in asked:
+            await self._told(expert, token)
+        for expert in asked:
+            data = await self._heard(expert)
+            if data is not None and heard is None:
+                heard = data
+            elif data is not None and data != heard:
+                await self._lose(expert, "its tokenizer is another")
+        if heard is None:
+            raise Invalid(Reason.BUSY, "all experts are lost")
+        return heard
+
+    async def _told(self, expert: _Expert, token: int | None) -> None:
+        if expert.session is not None:
+            try:
+                await expert.session.choose(token)
+            except Lost as error:
+                await self._lose(expert, str(error))
+
+    async def _heard(self, expert: _Expert) -> bytes | None:
+        if expert.session is None:
+            return None
+        try:
+            return await expert.session.step()
+        except Lost as error:
+            await self._lose(expert, str(error))
+            return None
+
+    def _finish(self) -> Finish | None:
+        """How the experts say that the text ended; None while one of them goes on."""
+        sessions = [expert.session for expert in self.experts if expert.session is not None]
+        if any(session.receipt is None for session in sessions):
+            return None
+        finishes = [one.receipt.body.finish for one in sessions if one.receipt is not None]
+        return finishes[0]
+
+    def _due(self) -> Finish | None:
+        """How the text ends by its limits, if it does now."""
+        if len(self.tokens) >= TOKEN_BYTES * self.query.sampling.max_tokens:
+            return Finish.LENGTH
+        return Finish.TIME if self._left_ms() <= 0 else None
+
+    def _left_ms(self) -> int:
+        return self.query.time_limit_ms - round((trio.current_time() - self.began) * 1000)
+
+    # --- experts come and go
+
+    async def _open(self, expert: _Expert) -> None:
+        """Find a server of an expert, while there is one that was not tried."""
+        member = self.mixer.card.experts[expert.place]
+        for _ in range(MAX_TRIES - len(expert.past)):
+            known = self.mixer.directory.of(member.digest.hex())
+            servers = [one for one in known if self._suits(one, member)]
+            server = self.mixer.directory.choose(servers, expert.excluded)
+            if server is None:
+                return
+            expert.excluded.add(server.peer)
+            query = self.mixer.caller.query(
+                member.digest, Kind.NEXT, self.data, os.urandom(NONCE_BYTES),
+                sampling=replace(self.query.sampling, stop=(), likely=0),
+                time_limit_ms=self.query.time_limit_ms,
+            )  # fmt: skip
+            query = resumed(query, query.nonce, bytes(self.tokens), self._left_ms())
+            try:
+                session = await self.opener.open(server.peer, query, self.data)
+            except Lost as error:
+                log.info("%s at %s: %s", member.name, server.peer, error)
+                continue
+            if session.said is not None:
+                expert.session = session
+                expert.past.append(session)
+                return
+            await session.stack.aclose()
+
+    def _suits(self, server: Server, member: Member) -> bool:
+        """Whether a server is of an expert's very digest, and wants nothing for it."""
+        free = not server.price_for(self.mixer.caller.host.peer_id)
+        return free and server.served.digest == member.digest
+
+    async def _lose(self, expert: _Expert, why: str) -> None:
+        """Let an expert's server go."""
+        if expert.session is not None:
+            name = self.mixer.card.experts[expert.place].name
+            log.info("%s at %s is lost: %s", name, expert.session.peer, why)
+            session, expert.session = expert.session, None
+            with trio.move_on_after(1):
+                await session.stack.aclose()
+
+    async def _replace_lost(self) -> None:
+        """Ask other servers in place of those that were lost just now, if more is to be written."""
+        going = any(self._said(expert) is not None for expert in self.experts)
+        if self._due() is not None or not going:
+            return
+        for expert, weight in zip(self.experts, self.weights.gate, strict=True):
+            if expert.session is None and weight:
+                with trio.move_on_after(REPLACE_S):
+                    await self._open(expert)
+
+    def _drop_lost(self, ended: bool = False) -> None:
+        """Take the weight of those that are lost. Raises Invalid BUSY when nobody is left."""
+        for index, expert in enumerate(self.experts):
+            if self._said(expert) is None and not ended and self.weights.gate[index]:
+                self.weights = self.weights.without(index)
+
+    async def _end(self) -> None:
+        """Have the receipts of those that have not signed yet."""
+        open_still = [one for one in self.experts if one.session and one.session.receipt is None]
+        for expert in open_still:
+            await self._told(expert, None)
+        for expert in open_still:
+            await self._heard(expert)
+
+    # --- what is said of it
+
+    def _prompt_tokens(self) -> int:
+        return next((receipt.body.prompt_tokens for receipt in self._receipts()), 0)
+
+    def _receipts(self) -> list[Receipt]:
+        past = [session for expert in self.experts for session in expert.past]
+        return [session.receipt for session in past if session.receipt is not None]
+
+    def _portions(self, expert: _Expert) -> list[Portion]:
+        """An expert's parts, one for each server that was asked in its place."""
+        count = max(1, len(self.tokens) // TOKEN_BYTES)
+        name = self.mixer.card.experts[expert.place].name
+        return [
+            Portion(
+                name, expert.opinion, round(session.responsibility / count * UNIT), session.query,
+                b"" if session.query.input_hash == self.query.input_hash else self.data,
+                bytes(session.output), () if session.receipt is None else (session.receipt,),
+            )
+            for session in expert.past
+        ]  # fmt: skip
