@@ -184,8 +184,6 @@ def _upstream_config(fields: dict[str, Any]) -> UpstreamConfig:
 
 
 def _pretrained_config(fields: dict[str, Any]) -> PretrainedConfig:
-    if "auto_map" in fields:
-        raise _refuse("it asks for code that comes with the model, which is never run")
     if "quantization_config" in fields:
         raise _refuse("its weights are quantized in a way that is not read here")
     kinds = fields.get("layer_types") or ATTENTION
