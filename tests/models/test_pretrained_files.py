@@ -59,7 +59,7 @@ def test_opens_an_encoder_whose_buffers_are_no_parameters(bert: Path) -> None:
         ("generation_config.json", True),
         ("1_Pooling/config.json", True),
         ("README.md", False),
-        ("pytorch_model.bin", False),
+        ("pytorch_model.bin.index.json", False),
     ],
 )
 def test_the_digest_is_of_what_decides_the_answers(llama: Path, name: str, counts: bool) -> None:
@@ -95,7 +95,7 @@ def test_shards_lie_in_the_directory(llama: Path, place: object) -> None:
     [
         (
             {"auto_map": {"AutoModel": "modeling.Mine"}},
-            "it asks for code that comes with the model",
+            "config.json asks for its author's code to be run (auto_map)",
         ),
         ({"quantization_config": {}}, "its weights are quantized in a way that is not read here"),
         ({"layer_types": ["mamba"]}, "it has layers that are not attention"),
