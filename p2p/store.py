@@ -9,7 +9,8 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -183,9 +184,7 @@ class ModelStore:
             raise Invalid(Reason.BAD_MODEL, detail)
         whole, done = sum((source / file).stat().st_size for file in shape.files), 0
         self.check_room(whole)
-        stage = self.path / PARTIAL / f"{IMPORT}{os.urandom(8).hex()}"
-        stage.mkdir(parents=True)
-        try:
+        with self.stage() as stage:
             with Writer(stage) as writer:
 
                 def take(file: str, offset: int, data: bytes) -> None:
@@ -196,8 +195,16 @@ class ModelStore:
 
                 manifest = describe(source, shape.files, take).manifest
             return self._appear(stage, manifest, name or shape.name)
+
+    @contextmanager
+    def stage(self) -> Iterator[Path]:
+        """A directory for a model in the making, which is gone after the block."""
+        path = self.path / PARTIAL / f"{IMPORT}{os.urandom(8).hex()}"
+        path.mkdir(parents=True)
+        try:
+            yield path
         finally:
-            shutil.rmtree(stage, ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True)
 
     def begin(self, manifest: Manifest) -> Partial:
         """Begin a model that comes in chunks, or go on with it.

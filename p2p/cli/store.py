@@ -18,16 +18,17 @@ SILENCE_S = 120.0
 
 
 @click.command("import", cls=Command)
-@click.argument("directory", metavar="DIR")
+@click.argument("source", metavar="DIR|FILE.gguf|PACKAGE")
 @click.option("--name", help="What it shall be called instead of what its config.json says.")
 @json_option
-def import_model(directory: str, name: str | None, as_json: bool) -> None:
-    """Copy a model directory into this node's store.
+def import_model(source: str, name: str | None, as_json: bool) -> None:
+    """Take a model into this node's store.
 
-    Only safetensors and JSON are taken. From there the model can be served by its name, and other
-    nodes can pull it.
+    It is a directory, a GGUF file, which is converted, or an installed Python package that carries
+    either. Only safetensors and JSON come in. From there the model can be served by its name, and
+    other nodes can pull it.
     """
-    body = {"directory": os.path.abspath(os.path.expanduser(directory)), "name": name}
+    body = {"source": _reference(source), "name": name}
     began = time.monotonic()
     done = _followed(current_client().stream("/v0/import", body, SILENCE_S), "import")
     if as_json:
@@ -65,6 +66,12 @@ def rm(model: str) -> None:
     note(f"{printable(done['name'] or done['digest'])} is removed: {bytes_text(done['bytes'])}")
 
 
+def _reference(source: str) -> str:
+    """A file or directory as the daemon, which runs elsewhere, finds it; else a package's name."""
+    path = os.path.expanduser(source)
+    return os.path.abspath(path) if os.sep in path or os.path.exists(path) else source
+
+
 def _amount(size: int, began: float) -> str:
     seconds = max(time.monotonic() - began, 1e-3)
     return f"{bytes_text(size)} in {seconds:.1f} s, {bytes_text(round(size / seconds))}/s"
@@ -74,10 +81,14 @@ def _followed(lines: Iterator[Mapping[str, Any]], label: str) -> Mapping[str, An
     """The last line of what is said as something goes, with a bar for what is here by then."""
     with ExitStack() as stack:
         shown: Any = None
+        said = False
         for line in lines:
             if "done" in line:
                 done: Mapping[str, Any] = line["done"]
                 return done
+            if "preparing" in line and not said:
+                said = True
+                note("reading it; a GGUF file is converted, which takes a while")
             if "dropped" in line:
                 note(f"{line['dropped']} is asked no more: {printable(line['why'])}")
             if "bytes" in line and shown is None:

@@ -1,7 +1,7 @@
 """The local API about stored models: import, pull, rm."""
 
 import os
-from pathlib import Path
+from functools import partial
 
 import trio
 from starlette.requests import Request
@@ -11,6 +11,7 @@ from ledger.errors import Invalid, Reason
 from ledger.types import Hash
 from p2p.http.api import Control, Line, Lines, Refused, Row, Say, body_of, text_of
 from p2p.http.models import name_of, stored_line
+from p2p.node.importing import model_from
 from p2p.node.pull import Begun, Came, Told
 from p2p.store import Stored
 
@@ -22,14 +23,14 @@ HINTS = {
 
 
 async def take_in(control: Control, request: Request) -> Response:
-    """Copy a model directory into the store; how it goes comes as lines."""
+    """Take a model from outside into the store; how it goes comes as lines."""
     body = await body_of(request)
-    directory, name = Path(text_of(body, "directory")), name_of(body)
-    return Lines(lambda say: _import(control, directory, name, say))
+    source, name = text_of(body, "source"), name_of(body)
+    return Lines(lambda say: _import(control, source, name, say))
 
 
-async def _import(control: Control, directory: Path, name: str | None, say: Say) -> None:
-    at = [0, 0]
+async def _import(control: Control, source: str, name: str | None, say: Say) -> None:
+    store, at = control.node.store, [0, 0]
 
     def note(done: int, whole: int) -> None:  # called in the thread that copies
         trio.from_thread.check_cancelled()
@@ -38,15 +39,15 @@ async def _import(control: Control, directory: Path, name: str | None, say: Say)
     async def tell() -> None:
         while True:
             await trio.sleep(TELL_EVERY_S)
-            if at[1]:
-                await say({"here": at[0], "bytes": at[1]})
+            await say({"here": at[0], "bytes": at[1]} if at[1] else {"preparing": True})
 
     done: Line = {}
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tell)
         try:
-            model = await trio.to_thread.run_sync(control.node.store.add, directory, name, note)
-            done = {"done": stored_line(model)}
+            async with model_from(source, store) as (directory, called):
+                add = partial(store.add, directory, name or called, note)
+                done = {"done": stored_line(await trio.to_thread.run_sync(add))}
         except (Invalid, OSError) as error:
             done = _failed(error)
         nursery.cancel_scope.cancel()

@@ -39,7 +39,7 @@ def swarm() -> Iterator[Swarm]:
 def holding(source: Path, *daemons: Daemon) -> str:
     """Have daemons import a model; its digest."""
     for daemon in daemons:
-        body = {"directory": str(source)}
+        body = {"source": str(source)}
         *_, last = daemon.client.stream("/v0/import", body, PATIENCE_S)
     return str(last["done"]["digest"])
 

@@ -1,0 +1,62 @@
+"""Models from outside: a directory, a GGUF file, or what an installed Python package carries.
+
+A GGUF file is converted in a process of its own: it takes seconds, and all of the model's memory.
+"""
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from ledger.errors import Invalid, Reason
+from models.packages import GGUF, package_model
+from p2p.home import MODULES
+from p2p.store import ModelStore
+
+CONVERT_S: Final = 1800.0
+"""A model of 135 M parameters takes half a minute."""
+MAX_SAID: Final = 300
+
+
+@asynccontextmanager
+async def model_from(source: str, store: ModelStore) -> AsyncIterator[tuple[Path, str]]:
+    """The model directory that a path or a package's name stands for, while the block lasts; and
+    what it is called, if not as its files say. Raises Invalid: BAD_MODEL, NO_ROOM; OSError."""
+    place, called, size = await trio.to_thread.run_sync(_found, source)
+    if not size:
+        yield place, called
+        return
+    store.check_room(size)
+    with store.stage() as stage:
+        directory = stage / "converted"
+        await _convert(place, directory)
+        yield directory, called or place.stem
+
+
+def _found(source: str) -> tuple[Path, str, int]:
+    """Where the model is, what it is called, and how many bytes are to be converted, if any."""
+    place, called = Path(source), ""
+    if "/" not in source:
+        place, called = package_model(source), source
+    is_directory = place.is_dir() or place.suffix.lower() != GGUF
+    return place, called, 0 if is_directory else place.stat().st_size
+
+
+async def _convert(file: Path, directory: Path) -> None:
+    command = [sys.executable, "-m", "models.gguf", str(file), str(directory)]
+    try:
+        with trio.fail_after(CONVERT_S):
+            done = await trio.run_process(
+                command, cwd=MODULES, check=False, capture_stdout=True, capture_stderr=True,
+                stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+    except trio.TooSlowError:
+        detail = f"{file.name} was not converted within {CONVERT_S / 60:.0f} minutes"
+        raise Invalid(Reason.BAD_MODEL, detail) from None
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["it ended"]
+        raise Invalid(Reason.BAD_MODEL, f"{file.name} was not converted: {said[-1][:MAX_SAID]}")
