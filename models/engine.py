@@ -1,8 +1,8 @@
 """Continuous batching over tokens: jobs join and leave a running batch one by one.
 
 * `step` reads at most the model's `prefill_tokens` of new prompts, so that running answers do not
-  stall, then makes one token for every answer under way. Prompts share a step evenly: a short one
-  is not kept waiting by a long one. Rows of the cache are kept dense: 0..n-1 are in use.
+  stall, then makes one token for every answer under way. A prompt that fits into a step has it for
+  itself, and a longer one the next. Rows of the cache are kept dense: 0..n-1 are in use.
 * The token at position i of an answer is a function of (seed, i, logits). A job resumed with the
   tokens already out as its prefix goes on as it would have, wherever that is. Equality is of the
   choices: logits differ in their last bits with the size of the batch, by about 1e-6.
@@ -123,6 +123,8 @@ class Engine:
     def __init__(self, model: TokenModel) -> None:
         self.model = model
         self._rows: list[_Answer] = []
+        self._yielded = False
+        """Whether the last step let a long prompt wait for a short one."""
         self._waiting: Turns[_Answer] = Turns()
 
     @property
@@ -199,7 +201,9 @@ class Engine:
         while self._waiting and len(self._rows) < self.model.rows:
             self._rows.append(self._waiting.take())
         self._read_prompts()
-        return events + self._decode() if self._rows else events
+        # A step in which no prompt is read to its end has nothing to decode.
+        ready = any(not answer.behind for answer in self._rows)
+        return events + self._decode() if ready else events
 
     def _validate(
         self, job: int, prompt: Sequence[int], prefix: Sequence[int], sampling: Sampling
@@ -240,16 +244,23 @@ class Engine:
 
     def _read_prompts(self) -> None:
         """Store what the batch was not given yet, but the last token of each: `_decode` does it."""
-        behind = [(answer.behind, row) for row, answer in enumerate(self._rows) if answer.behind]
         room = self.model.prefill_tokens
-        for left, (due, row) in zip(range(len(behind), 0, -1), sorted(behind), strict=True):
+        behind = [(answer.behind, row) for row, answer in enumerate(self._rows) if answer.behind]
+        done = False
+        # What fits whole comes first, the shortest before; the others as they stand.
+        for due, row in sorted(behind, key=lambda one: (min(one[0], room + 1), one[1])):
+            if done and due > room and not self._yielded:
+                self._yielded = True
+                return
             answer = self._rows[row]
-            count = min(due, room // left)
+            count = min(due, room)
             if count:
                 part = answer.tokens[answer.stored : answer.stored + count]
                 self.model.prefill(row, answer.stored, part)
                 answer.stored += count
                 room -= count
+            done = done or not answer.behind
+        self._yielded = False
 
     def _decode(self) -> list[Event]:
         """Store one more token in every row; those that are read to their end make the next."""

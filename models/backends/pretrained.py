@@ -28,9 +28,9 @@ from models.config import PretrainedConfig
 from models.engine import Logits
 from models.reading import Numbers, Row
 
-PREFILL_TOKENS = 64
-"""About as long as three steps of decoding for eight (SmolLM2 on one core: 220 and 85 ms); twice as
-many are read hardly faster a token."""
+PREFILL_TOKENS = 32
+"""Not much longer than a step of decoding for eight (SmolLM2 on one core: 130 and 85 ms), which a
+short prompt may have to wait for; four times as many are read a fifth faster a token."""
 READ_TOKENS = 128
 LIKENESS = 0.98
 """The least cosine of two rows of logits that say the same: 16-bit sums in another order come to

@@ -215,7 +215,11 @@ def test_a_short_prompt_is_not_kept_waiting_by_long_ones() -> None:
     before = model.prefilled
     (made, ended) = engine.step(0.0)
     assert made.job == ended.job == 2
-    assert model.prefilled - before == model.prefill_tokens
+    assert model.prefilled - before == 79
+    Job((3,) * 80, Sampling(max_tokens=1)).submit(engine, 3)
+    before = model.prefilled
+    assert {event.job for event in engine.step(0.0)} == {3}
+    assert model.prefilled - before == model.prefill_tokens  # and they are not forgotten over it
 
 
 def test_the_queue_is_bounded() -> None:
