@@ -24,6 +24,10 @@ log = logging.getLogger("yuma.gateway")
 
 BUSY_PER_SLOT: Final = 2
 """Requests at a server for each that it answers at once: the next is there when one ends."""
+TIME_LIMIT_MS: Final = 300_000
+"""Of an answer, its turn in the gateway not counted."""
+MAX_CHOICES: Final = 16
+"""Answers to one request."""
 MINUTE_S: Final = 60.0
 MAX_RECEIPTS: Final = 1024
 MAX_RECEIPT_BYTES: Final = 32 * 2**20

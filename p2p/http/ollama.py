@@ -16,18 +16,13 @@ from gossip.topics import Served
 from models.types import MAX_NEW_TOKENS, Chat, Kind, LikelyField, Message, Role
 from p2p.http import fields
 from p2p.http.answering import Answering, Choice
+from p2p.http.chunks import finish_of
+from p2p.http.embedding import embed
 from p2p.http.endpoint import Call
 from p2p.http.faults import Fault
 from p2p.http.fields import Body
-from p2p.http.openai import (
-    MAX_TEXTS,
-    TIME_LIMIT_MS,
-    UNBOUNDED_TOKENS,
-    Row,
-    embed,
-    finish_of,
-    served_models,
-)
+from p2p.http.gateway import TIME_LIMIT_MS
+from p2p.http.openai import MAX_TEXTS, UNBOUNDED_TOKENS, Row, served_models
 from p2p.node.router import Request
 
 TEMPERATURE: Final = 0.8

@@ -6,61 +6,39 @@ answer would be another than was asked for.
 """
 
 import base64
-import json
-import os
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
-import numpy as np
-import trio
-from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from gossip.topics import Served
-from ledger.codec import pack
-from ledger.errors import Invalid
-from models.answers import directions_of, one_of
 from models.types import (
     MAX_LIKELY,
     MAX_NEW_TOKENS,
-    MAX_PASSAGE_BYTES,
-    MAX_PASSAGES,
-    SURPRISE_UNIT,
-    Finish,
     Kind,
-    Likely,
-    LikelyField,
-    Passages,
 )
 from p2p.cli.receipts import FORMAT
 from p2p.http import fields
-from p2p.http.answering import Answering, Choice
-from p2p.http.api import until_gone
+from p2p.http.answering import Answering
+from p2p.http.chunks import Chunks
+from p2p.http.embedding import embed
 from p2p.http.endpoint import Call, Handler
 from p2p.http.faults import Fault
 from p2p.http.fields import Body
-from p2p.http.gateway import Answered
-from p2p.node.router import Request, Told
+from p2p.http.gateway import MAX_CHOICES, TIME_LIMIT_MS
+from p2p.node.router import Request
 
 Row = tuple[str, str, Handler]
 
-TIME_LIMIT_MS: Final = 300_000
-"""Of an answer, its turn in the gateway not counted."""
 TEMPERATURE: Final = 1.0
 """OpenAI's default."""
 COMPLETION_TOKENS: Final = 16
 """OpenAI's default of the older interface; that of a chat is the model's context."""
 UNBOUNDED_TOKENS: Final = 4096
 """Of a chat with a model whose context is not known."""
-MAX_CHOICES: Final = 16
 MAX_TEXTS: Final = 2048
 """OpenAI's limit for one request of embeddings."""
-BATCH_BYTES: Final = 6144
-"""Of texts in one query: a server reads 8192 tokens for one, and a token may be a byte."""
-AT_ONCE: Final = 4
-"""Queries of one request of embeddings under way."""
 REFUSED: Final = {
     "frequency_penalty": "the choice of a token depends on the seed and the model alone",
     "presence_penalty": "the choice of a token depends on the seed and the model alone",
@@ -71,7 +49,6 @@ REFUSED: Final = {
     "suffix": "models here go on after the prompt",
     "echo": "the prompt is not part of the answer",
 }
-FINISHES: Final = {Finish.STOP: "stop", Finish.LENGTH: "length", Finish.TIME: "length"}
 
 
 # --- models
@@ -210,123 +187,6 @@ def _answering(call: Call, body: Body, asked: Sequence[Request], dialect: "Chunk
     return Answering(call, requests, dialect, fields.boolean(body, "stream"))
 
 
-class Chunks:
-    """Answers as OpenAI puts them: server-sent events, or one object."""
-
-    media = "text/event-stream; charset=utf-8"
-
-    def __init__(
-        self, model: str, served: Served, what: str, likely: int, include_usage: bool
-    ) -> None:
-        self._chat = what == "chat.completion"
-        self._what = what
-        self._likely = likely
-        self._include_usage = include_usage
-        self._opened: set[int] = set()
-        prefix = "chatcmpl-" if self._chat else "cmpl-"
-        self._head = {
-            "id": prefix + base64.b32encode(os.urandom(15)).decode().lower(),
-            "object": what,
-            "created": int(time.time()),
-            "model": model,
-            "system_fingerprint": f"fp_{served.digest.hex()[:12]}",
-        }
-
-    def piece(self, choice: Choice, text: str, likely: LikelyField) -> bytes:
-        """The next words of a choice; the first of a chat say whose they are."""
-        said: dict[str, Any] = {"text": text}
-        if self._chat:
-            first = choice.index not in self._opened
-            said = {"delta": {"role": "assistant", "content": text} if first else {"content": text}}
-            self._opened.add(choice.index)
-        told = self._logprobs([likely] if likely else [])
-        return self._chunk([self._choice(choice, said, None, told)])
-
-    def finish(self, choice: Choice) -> bytes:
-        """The end of a choice."""
-        said: dict[str, Any] = {"delta": {}} if self._chat else {"text": ""}
-        row = self._choice(choice, said, finish_of(choice), None)
-        return self._chunk([row], {"yuma": choice.facts()})
-
-    def ending(self, choices: Sequence[Choice]) -> bytes:
-        """What was used, where that was asked for, and the end."""
-        usage = self._chunk([], {"usage": usage_of(choices)}) if self._include_usage else b""
-        return usage + b"data: [DONE]\n\n"
-
-    def failure(self, fault: Fault) -> bytes:
-        """Why the stream ends here."""
-        return _event({"error": fault.error()})
-
-    def whole(self, choices: Sequence[Choice]) -> Mapping[str, Any]:
-        """All of it."""
-        rows = []
-        for choice in choices:
-            said: dict[str, Any] = {"text": choice.text}
-            if self._chat:
-                message = {"role": "assistant", "content": choice.text, "refusal": None}
-                said = {"message": message}
-            told = self._logprobs(choice.places)
-            rows.append(self._choice(choice, said, finish_of(choice), told))
-        return {**self._head, "choices": rows, "usage": usage_of(choices)}
-
-    def _choice(
-        self, choice: Choice, said: dict[str, Any], finish: str | None, told: Any
-    ) -> dict[str, Any]:
-        return {"index": choice.index, **said, "logprobs": told, "finish_reason": finish}
-
-    def _chunk(self, rows: list[dict[str, Any]], more: Mapping[str, Any] | None = None) -> bytes:
-        head = {**self._head, "object": "chat.completion.chunk"} if self._chat else self._head
-        return _event({**head, "choices": rows, **(more or {})})
-
-    def _logprobs(self, places: Sequence[LikelyField]) -> dict[str, Any] | None:
-        if not self._likely or not places:
-            return None
-        if self._chat:
-            return {"content": [_place(place) for place in places], "refusal": None}
-        words = [_word(place[0]) for place in places]
-        starts = [sum(map(len, words[:at])) for at in range(len(words))]
-        tops = [{_word(one): _logarithm(one) for one in place[1:]} for place in places]
-        return {
-            "tokens": words,
-            "token_logprobs": [_logarithm(place[0]) for place in places],
-            "top_logprobs": tops if self._likely > 1 else None,
-            "text_offset": starts,
-        }
-
-
-def finish_of(choice: Choice) -> str:
-    """Why a choice ended, in OpenAI's words."""
-    assert choice.answered is not None
-    return FINISHES[choice.answered.answer.evidence.receipt.body.finish]
-
-
-def usage_of(choices: Sequence[Choice]) -> dict[str, int]:
-    """The tokens of all choices: the prompt of each was read."""
-    done = [choice.answered.answer for choice in choices if choice.answered is not None]
-    prompt = sum(one.evidence.receipt.body.prompt_tokens for one in done)
-    made = sum(one.tokens for one in done)
-    return {"prompt_tokens": prompt, "completion_tokens": made, "total_tokens": prompt + made}
-
-
-def _event(value: Mapping[str, Any]) -> bytes:
-    return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
-
-
-def _place(place: LikelyField) -> dict[str, Any]:
-    chosen, *others = (
-        {"token": _word(one), "logprob": _logarithm(one), "bytes": list(one.text)} for one in place
-    )
-    return {**chosen, "top_logprobs": others}
-
-
-def _word(one: Likely) -> str:
-    return one.text.decode(errors="replace")
-
-
-def _logarithm(one: Likely) -> float:
-    return -one.surprise / SURPRISE_UNIT
-
-
 # --- embeddings
 
 
@@ -348,96 +208,11 @@ async def embeddings(call: Call, body: Body) -> Response:
     return JSONResponse(answer, headers=found.headers())
 
 
-@dataclass
-class Embedded:
-    """Vectors (n, d) of float32, and who gave them."""
-
-    vectors: Any
-    tokens: int
-    answers: Sequence[Answered]
-
-    def headers(self) -> dict[str, str]:
-        """What we say of them."""
-        servers = sorted({one.answer.server for one in self.answers})
-        return {
-            "x-yuma-server": ", ".join(servers),
-            "x-yuma-receipt": ", ".join(one.receipt for one in self.answers[:MAX_CHOICES]),
-            "x-yuma-verified": "signature",
-            "x-yuma-cost": str(sum(one.answer.cost for one in self.answers)),
-        }
-
-
-async def embed(call: Call, served: Served, words: Sequence[str]) -> Embedded:
-    """The vectors of texts, asked for in as many queries as it takes. Raises Fault, NoServer."""
-    batches = batches_of(words)
-    done: dict[int, Answered] = {}
-    problems: list[Exception] = []
-    places = trio.Semaphore(AT_ONCE)
-
-    async def ask(at: int, batch: tuple[str, ...], scope: trio.CancelScope) -> None:
-        data = pack(Passages(batch))
-        asked = Request(served.digest.hex(), data, Kind.EMBEDDING, time_limit_ms=TIME_LIMIT_MS)
-        async with places:
-            try:
-                done[at] = await call.gateway.ask(call.key, asked, _no_news)
-            except Exception as error:
-                problems.append(error)
-                scope.cancel()
-
-    async with trio.open_nursery() as watch:
-        watch.start_soon(until_gone, call.request.receive, watch.cancel_scope)
-        async with trio.open_nursery() as nursery:
-            for at, batch in enumerate(batches):
-                nursery.start_soon(ask, at, batch, nursery.cancel_scope)
-        watch.cancel_scope.cancel()
-    if problems:
-        raise problems[0]
-    if len(done) < len(batches):
-        raise ClientDisconnect
-    answers = [done[at] for at in range(len(batches))]
-    vectors = [_vectors(one, len(batch)) for one, batch in zip(answers, batches, strict=True)]
-    if len({each.shape[1] for each in vectors}) > 1:
-        raise Fault(503, "Servers of this model gave vectors of different lengths", "no_server")
-    tokens = sum(one.answer.evidence.receipt.body.prompt_tokens for one in answers)
-    return Embedded(np.concatenate(vectors), tokens, answers)
-
-
-def batches_of(words: Sequence[str]) -> list[tuple[str, ...]]:
-    """Texts in their order, cut into what one query takes. Raises Fault."""
-    batches: list[list[str]] = []
-    room = 0
-    for at, word in enumerate(words):
-        word = fields.clean(word)
-        size = len(word.encode())
-        if not 1 <= size <= MAX_PASSAGE_BYTES:
-            message = f"input[{at}] has {size} bytes; a text has 1 to {MAX_PASSAGE_BYTES}"
-            raise Fault(400, message, "invalid_value", "input")
-        if not batches or size > room or len(batches[-1]) == MAX_PASSAGES:
-            batches.append([])
-            room = BATCH_BYTES
-        batches[-1].append(word)
-        room -= size
-    return [tuple(batch) for batch in batches]
-
-
-def _vectors(answered: Answered, count: int) -> Any:
-    evidence = answered.answer.evidence
-    try:
-        tensor = one_of(evidence.receipt.body.output_tensor)
-        return directions_of(tensor, evidence.output, count).astype("<f4")
-    except Invalid as error:
-        raise Fault(503, f"A server's answer cannot be used: {error.detail}", "no_server") from None
-
-
 def _coded(vector: Any, form: str) -> Any:
     """OpenAI's client asks for base64, which is a fifth of the bytes."""
     if form == "base64":
         return base64.b64encode(vector.tobytes()).decode()
     return [round(float(one), 8) for one in vector]
-
-
-async def _no_news(_told: Told) -> None:
-    """The whole counts."""
 
 
 # --- receipts

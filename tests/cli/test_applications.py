@@ -1,4 +1,4 @@
-"""OpenAI's own client, unmodified, against a gateway whose model another daemon serves."""
+"""OpenAI's client and Ollama's, unmodified, against a gateway whose model another daemon serves."""
 
 import json
 import socket
@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import ollama
 import openai
 import pytest
 
-from tests.cli.applications import MODEL, Door, door
+from tests.cli.applications import MODEL, TOKENS, Door, Stream, door, run_all
 from tests.cli.command_line import run_within, wait_until
 
 __all__ = ["door"]
 
 PROMPT = "The for statement"
+GREEDY = {"temperature": 0, "num_predict": 10}
 
 
 def test_models_are_those_of_the_swarm(door: Door) -> None:
@@ -233,3 +235,74 @@ def test_who_goes_away_takes_the_question_along(door: Door) -> None:
         next(answer.iter_lines())
     wait_until(lambda: door.server.json("ps")["models"][0]["running"] == 0)
     assert door.server.json("ps")["models"][0]["answered"] < before + 16
+
+
+def test_no_stream_of_many_is_lost(door: Door) -> None:
+    streams = [Stream(door.url, number) for number in range(40)]
+    run_all(streams)
+    assert [stream.tokens() for stream in streams] == [TOKENS] * 40
+
+
+def test_a_client_that_reads_nothing_holds_no_turn(door: Door) -> None:
+    before = door.server.json("ps")["models"][0]["answered"]
+    idle = [Stream(door.url, number, tokens=60).connect() for number in range(20)]
+    try:
+        wait_until(lambda: door.server.json("ps")["models"][0]["answered"] == before + 20)
+        stream = Stream(door.url, 0)
+        run_all([stream])
+        assert stream.tokens() == TOKENS
+    finally:
+        for connection in idle:
+            connection.close()
+
+
+# --- Ollama
+
+
+@pytest.fixture
+def ollama_client(door: Door) -> ollama.Client:
+    return ollama.Client(host=door.url)
+
+
+def test_ollama_sees_what_there_is(ollama_client: ollama.Client, door: Door) -> None:
+    listed = ollama_client.list().models
+    assert [model.model for model in listed] == [MODEL]
+    assert ollama_client.ps().models == []  # it runs elsewhere
+    shown = ollama_client.show(MODEL)
+    assert shown.details is not None
+    assert shown.details.parameter_size == "2.0M"
+    assert httpx.get(f"{door.url}/api/version").json()["version"]
+
+
+def test_ollama_chats(ollama_client: ollama.Client) -> None:
+    messages = [{"role": "system", "content": "Python"}, {"role": "user", "content": PROMPT}]
+    whole = ollama_client.chat(f"{MODEL}:latest", messages, options=GREEDY)
+    parts = list(ollama_client.chat(MODEL, messages, options=GREEDY, stream=True))
+    assert "".join(part.message.content or "" for part in parts) == whole.message.content
+    assert (whole.done_reason, whole.eval_count) == ("length", 10)
+    assert parts[-1].done
+    assert len(parts) > 4
+
+
+def test_ollama_generates_and_embeds(ollama_client: ollama.Client) -> None:
+    whole = ollama_client.generate(MODEL, PROMPT, options=GREEDY, raw=True)
+    again = ollama_client.generate(MODEL, PROMPT, options=GREEDY)
+    assert whole.response == again.response  # the model has no template
+    stop = whole.response[5:9]
+    cut = ollama_client.generate(MODEL, PROMPT, options={**GREEDY, "stop": [stop]})
+    assert cut.response == whole.response[: whole.response.index(stop)]
+    found = ollama_client.embed(MODEL, ["one", "two"])
+    assert len(found.embeddings) == 2
+
+
+def test_ollamas_faults_are_a_sentence(ollama_client: ollama.Client, door: Door) -> None:
+    with pytest.raises(ollama.ResponseError) as caught:
+        ollama_client.generate("gpt-9", PROMPT)
+    assert caught.value.status_code == 404
+    assert "nobody in the swarm serves it" in caught.value.error
+    with pytest.raises(ollama.ResponseError):
+        ollama_client.chat(MODEL, [{"role": "user", "content": PROMPT}], options={"temperature": 9})
+    answer = httpx.post(f"{door.url}/api/chat", content=b"{")
+    assert (answer.status_code, answer.json()) == (400, {"error": "The request is not JSON"})
+    answer = httpx.post(f"{door.url}/api/pull", json={"model": MODEL})
+    assert answer.status_code == 404
