@@ -101,7 +101,7 @@ class _Answer:
     @property
     def behind(self) -> int:
         """How many tokens before its last are not stored yet."""
-        return len(self.tokens) - 1 - self.stored
+        return max(0, len(self.tokens) - 1 - self.stored)
 
     @property
     def position(self) -> int:

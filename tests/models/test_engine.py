@@ -43,6 +43,7 @@ class Echo:
     prefilled: int = 0
 
     def prefill(self, row: int, start: int, tokens: Sequence[int]) -> None:
+        assert tokens
         self.prefilled += len(tokens)
         self.cache[row] = [*self.cache[row][:start], *tokens]
         assert len(self.cache[row]) == start + len(tokens)
@@ -435,3 +436,14 @@ def test_half_of_the_rows_stay_for_those_that_write() -> None:
         stepwise(engine, 3, (1,))
     assert caught.value.reason == Reason.BUSY
     Job((1,), Sampling(max_tokens=1)).submit(engine, 4)
+
+
+def test_rows_that_wait_have_nothing_to_read() -> None:
+    """Given a stepwise job that waits, when another reads its prompt, then only that is read."""
+    engine = Engine(Echo())
+    stepwise(engine, 1, (1, 2))
+    until_scored(engine, 1)
+    stepwise(engine, 2, (3, 4, 5))
+    assert (until_scored(engine, 2) == Echo().logits([3, 4, 5])).all()
+    assert engine.choose(1, 6) == []
+    assert (until_scored(engine, 1) == Echo().logits([1, 2, 6])).all()
