@@ -139,7 +139,7 @@ def test_the_head_and_the_log(network: Daemon) -> None:
     assert shown["voters"] == "1"
     assert shown["state"].endswith(", voting")
     (chain,) = [line for line in network("status").out.splitlines() if line.startswith("chain")]
-    assert chain.endswith(", voting")
+    assert ", voting" in chain
     assert network.json("status")["chain"]["height"] >= head["height"]
 
 
