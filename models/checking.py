@@ -49,7 +49,7 @@ class Tolerance:
 
 
 TOLERANCES: Mapping[str, Tolerance] = {
-    "float32": Tolerance(2_000, 200),
+    "float32": Tolerance(1_000, 100),
     "float16": Tolerance(200_000, 20_000),
     "bfloat16": Tolerance(1_000_000, 100_000),
 }

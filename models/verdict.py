@@ -139,7 +139,7 @@ class _Finding:
 
 def receipt_hash(receipt: Receipt) -> Hash:
     """The hash by which a verdict names a receipt."""
-    return hash_of("yuma/whole receipt", pack(receipt))
+    return hash_of("yuma/signed", pack(receipt))
 
 
 def judge(subject: Subject, opinions: Sequence[Opinion]) -> VerdictBody:
