@@ -128,7 +128,9 @@ def opened(directory: Path, slots: int = 4) -> Backend:
 # --- impostors
 
 
-def impostor(source: Path, target: Path, change: Callable[[Weights], Mapping[str, torch.Tensor]]) -> Path:
+def impostor(
+    source: Path, target: Path, change: Callable[[Weights], Mapping[str, torch.Tensor]]
+) -> Path:
     """A copy of a model's directory with other weights, of the same shapes and dtypes."""
     shutil.copytree(source, target)
     with safe_open(source / WEIGHTS, "pt") as file:
