@@ -3,7 +3,7 @@ impostors, which are models whose weights are not those that they say."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,7 +18,6 @@ from models.checking import LIKELY
 from models.pipe import Done, Failed, Part, Submit
 from models.trace import row_of, trace_hash
 from models.types import (
-    Finish,
     Kind,
     Query,
     Receipt,
@@ -52,7 +51,6 @@ class Party:
     pair: KeyPair
     dtype: str = ""
     """What it says that it computes with; its backend's by default."""
-    jobs: int = field(default=0)
 
     def serve(self, prompts: Sequence[str], sampling: Sampling = GREEDY) -> list[Subject]:
         """Answers to prompts, all at once."""
@@ -114,10 +112,6 @@ def signed_again(subject: Subject, **changes: object) -> Subject:
     assert isinstance(trace, bytes)
     body = replace(subject.receipt.body, trace=trace_hash(trace), **changes)  # type: ignore[arg-type]
     return replace(subject, receipt=sign_receipt(body, SERVER), trace=trace)
-
-
-def finished(subject: Subject) -> Finish:
-    return subject.receipt.body.finish
 
 
 def opened(directory: Path, slots: int = 4) -> Backend:
