@@ -202,7 +202,8 @@ def _answering(call: Call, body: Body, asked: Sequence[Request], dialect: "Chunk
         raise Fault(400, f"prompts times n come to over {MAX_CHOICES} answers", None, "n")
     requests = [
         replace(
-            one, sampling=replace(one.sampling, seed=(one.sampling.seed + at) % fields.MAX_SEED)
+            one,
+            sampling=replace(one.sampling, seed=(one.sampling.seed + at) % fields.MAX_SEED),
         )
         for one in asked
         for at in range(count)
@@ -281,6 +282,7 @@ class Chunks:
     def _logprobs(self, places: Sequence[LikelyField]) -> dict[str, Any] | None:
         if not self._likely or not places:
             return None
+        places = [place[: self._likely] for place in places]  # more is told for who checks it
         if self._chat:
             return {"content": [_place(place) for place in places], "refusal": None}
         words = [_word(place[0]) for place in places]

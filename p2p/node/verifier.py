@@ -75,18 +75,16 @@ class _Checking:
         return judge(self.subject, self.opinions) if self.opinions else None
 
 
-async def ask(
-    router: Router, request: Request, tell: Tell, avoid: set[PeerId] | None = None
-) -> Answer:
+async def ask(router: Router, request: Request, tell: Tell) -> Answer:
     """An answer, checked by as many others as the request says, or as there are.
 
     Raises NoServer; Invalid when servers refuse the request for its content.
     """
     if not request.verify or request.kind not in WRITTEN:
-        return await router.ask(request, tell, avoid)
+        return await router.ask(request, tell)
     likely = min(MAX_LIKELY, max(LIKELY, request.sampling.likely))
     told = replace(request, sampling=replace(request.sampling, likely=likely))
-    answer = await router.ask(told, tell, avoid)
+    answer = await router.ask(told, tell)
     return await _checked(router, request, answer)
 
 
