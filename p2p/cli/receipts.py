@@ -40,7 +40,7 @@ class Evidence:
     receipt: "Receipt"
     parts: "tuple[Portion, ...]" = ()
     trace: bytes = b""
-    """What was told of the tokens, where the answer was checked."""
+    """What was told of the tokens, where it was asked for."""
     opinions: "tuple[Opinion, ...]" = ()
     verdict: "Verdict | None" = None
 
@@ -108,6 +108,7 @@ def fault_of(evidence: Evidence) -> str:
     """What is wrong with a receipt; empty where it is genuine and fits its question and answer."""
     from ledger.errors import Invalid
     from models.parts import verify_parts
+    from models.trace import trace_hash
     from models.types import input_hash, verify_receipt
     from models.verdict import Subject, verify_verdict
 
@@ -115,6 +116,8 @@ def fault_of(evidence: Evidence) -> str:
     try:
         verify_receipt(evidence.receipt, query, evidence.output)
         verify_parts(evidence.parts, query, evidence.input, body.parts)
+        if evidence.trace and trace_hash(evidence.trace) != body.trace:
+            return "the likelihoods are not those that the receipt names"
         if evidence.verdict is not None:
             subject = Subject(query, evidence.input, evidence.receipt, evidence.trace)
             verify_verdict(evidence.verdict, subject, evidence.opinions)

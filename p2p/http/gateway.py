@@ -219,7 +219,7 @@ class Receipts:
     def keep(self, who: bytes, answer: Answer) -> str:
         """Keep an answer's receipt; its name, by which only the same key can have it."""
         name = "rcpt_" + os.urandom(12).hex()
-        size = len(answer.evidence.data) + len(answer.evidence.output)
+        size = answer.evidence.size
         self._kept[name] = (who, size, answer)
         self._bytes += size
         while len(self._kept) > MAX_RECEIPTS or (

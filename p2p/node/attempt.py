@@ -68,15 +68,22 @@ class Evidence:
         }
         if self.parts:
             saved["parts"] = [pack(part).hex() for part in self.parts]
-        if self.verdict is not None:
+        if self.trace:
             saved["trace"] = base64.b64encode(self.trace).decode()
+        if self.verdict is not None:
             saved["opinions"] = [base64.b64encode(pack(one)).decode() for one in self.opinions]
             saved["verdict"] = pack(self.verdict).hex()
         return saved
 
+    @property
+    def size(self) -> int:
+        """How many bytes of it have no small bound."""
+        found = sum(len(one.output) for one in self.opinions)
+        return len(self.data) + len(self.output) + len(self.trace) + found
+
     def kept(self) -> dict[str, dict[str, Any] | None]:
         """As a validator keeps it: the whole, or, of what is large, what holds its hashes."""
-        if len(self.data) + len(self.output) <= KEPT_BYTES:
+        if self.size <= KEPT_BYTES:
             return {"receipt": self.as_json(), "hashed": None}
         hashed = {"query": pack(self.query).hex(), "receipt": pack(self.receipt).hex()}
         if len(self.data) <= KEPT_BYTES:

@@ -136,6 +136,14 @@ def impostor(
     return target
 
 
+def in_float32(source: Path, target: Path) -> Path:
+    """A copy of a model's directory whose weights have 32 bits, and which computes with them."""
+    shutil.copytree(source, target)
+    weights = {name: weight.float() for name, weight in load_file(source / WEIGHTS).items()}
+    save_file(weights, target / WEIGHTS, {"format": "pt"})
+    return target
+
+
 def quantised(weights: Weights) -> Weights:
     """Each matrix rounded to 8 bits a number, with a scale for each row, and back."""
 
