@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ledger.codec import unpack
 from ledger.errors import Invalid, Reason
+from models.checking import check_of, finding_shape
 from models.types import (
     MAX_ANSWER_BYTES,
     MAX_CHOICES,
@@ -47,6 +48,8 @@ def validate_answer(query: Query, data: bytes, tensor: tuple[Tensor, ...], outpu
         probabilities_of(one_of(tensor), output, len(choices_of(data).continuations))
     elif query.kind is Kind.EMBEDDING:
         directions_of(one_of(tensor), output, len(passages_of(data).texts))
+    elif query.kind is Kind.CHECK:
+        numbers_of(one_of(tensor), output, finding_shape(check_of(data)))
 
 
 def most_bytes(kind: Kind) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ledger.errors import Invalid, Reason
+from models.engine import Logits
 from models.turns import OWN, Standing, Turns
 
 MAX_JOB_TOKENS = 8192
@@ -59,6 +60,10 @@ class Reader(Embedder, Protocol):
 
     def likelihoods(self, rows: Sequence[Row]) -> NDArray[np.float64]:
         """The logarithm of each row's likelihood from its start on: (n,)."""
+
+    def scan(self, row: Row, take: Callable[[Logits], None]) -> None:
+        """Give the logits (t, V) before each token of a row from its start on, some at a time. Its
+        last token is not read: a row may be by one longer than the context."""
 
 
 M = TypeVar("M", bound=Embedder)
@@ -151,6 +156,26 @@ class Readings(Generic[M]):
         """
         read = self.model.mean_states
         self._add(_Reading(job, prepare, read, directions, deadline, standing))
+
+    def find(
+        self: "Readings[R]",
+        job: int,
+        prepare: Callable[[], Row],
+        find: Callable[[Row], Numbers],
+        deadline: float,
+        standing: Standing = OWN,
+    ) -> None:
+        """Queue a row of which `find` finds something, in one step. Raises Invalid BUSY."""
+        self._add(
+            _Reading(
+                job,
+                lambda: [prepare()],
+                lambda rows: find(rows[0])[None],
+                lambda numbers: numbers[0].astype(np.float32),
+                deadline,
+                standing,
+            )
+        )
 
     def cancel(self, job: int) -> None:
         """Forget a job, if it is not over."""

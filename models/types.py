@@ -45,6 +45,8 @@ MAX_LIKELY = 21
 """A token and the 20 likeliest in its place."""
 SURPRISE_UNIT = 1_000_000
 """Logarithms travel as integers, their sign left out: 1,500,000 is ln p = -1.5."""
+MAX_SURPRISE = 1000 * SURPRISE_UNIT
+"""Of what cannot be."""
 
 PRICED_TOKENS = 1000
 """What a price is for: one token may cost less than a rao."""
@@ -67,10 +69,12 @@ class Kind(StrEnum):
     """A prompt in; out, again and again, how likely each next token is, and the asker says which
     one it takes. The answer is the tokens taken, each with the logarithm of its likelihood: 4 bytes
     of id and 4 of float32, little-endian."""
+    CHECK = "check"
+    """A Check in, what is found of each token out (`models.checking`): a float32 tensor."""
 
 
 ANSWERS: Mapping[str, tuple[Kind, ...]] = {
-    Kind.TEXT: (Kind.TEXT, Kind.CHAT, Kind.CHOICE, Kind.EMBEDDING, Kind.NEXT),
+    Kind.TEXT: (Kind.TEXT, Kind.CHAT, Kind.CHOICE, Kind.EMBEDDING, Kind.NEXT, Kind.CHECK),
     Kind.EMBEDDING: (Kind.EMBEDDING,),
     Kind.TENSOR: (Kind.TENSOR,),
 }
@@ -183,11 +187,11 @@ class Chat:
 
 @dataclass(frozen=True)
 class Likely:
-    """A token that may stand in a place. It is told and not signed: no receipt covers it."""
+    """A token that may stand in a place. The receipt covers the number (`models.trace`)."""
 
     text: Annotated[bytes, Size(1024)]
     surprise: int
-    """-ln p in millionths, before temperature, top_k and top_p."""
+    """-ln p in millionths, before temperature, top_k and top_p; at most MAX_SURPRISE."""
 
 
 LikelyField = Annotated[tuple[Likely, ...], Size(MAX_LIKELY)]
@@ -240,6 +244,8 @@ class ReceiptBody:
     """Rao that are due for the answer, at the price agreed; 0 where it is free."""
     parts: Annotated[bytes, Size(32)] = b""
     """Hash of the parts that others had in the answer (`models.parts`); empty where none had."""
+    trace: Annotated[bytes, Size(32)] = b""
+    """Hash of the tokens with what was told of them (`models.trace`); empty where nothing was."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Our GPT as a token model: torch on one side, token ids and numpy logits on the other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -66,6 +66,13 @@ class GptTokens:
         return np.array(sums)
 
     @torch.inference_mode()
+    def scan(self, row: Row, take: Callable[[Logits], None]) -> None:
+        """Give the logits (t, V) before each token of a row from its start on, some at a time."""
+        states = self._gpt(torch.tensor([row.tokens[:-1]]))[0, row.start - 1 :]
+        for at in range(0, len(states), self.read_tokens):
+            take(self._gpt.logits(states[at : at + self.read_tokens]).numpy())
+
+    @torch.inference_mode()
     def mean_states(self, rows: Sequence[Row]) -> Numbers:
         """The mean final state of each row from its start on: (n, d)."""
         states = zip(rows, self._states(rows), strict=True)
@@ -89,5 +96,5 @@ def open_gpt(model: Model, config: GptConfig, slots: int) -> TextBackend:
     # Torch does part of its setting up at the first call: not at somebody's first request.
     tokens.prefill(0, 0, [0, 0])
     tokens.decode([0], [0])
-    fingerprint = f"gpt/torch-{torch.__version__}"
+    fingerprint = f"gpt/torch-{torch.__version__}/{tokens.dtype}"
     return TextBackend(tokens, tokenizer, fingerprint, template_of(model.directory))

@@ -169,29 +169,36 @@ class PretrainedTokens:
         means: Numbers = np.stack([self._mean_state(row) for row in rows])
         return means
 
-    def _likelihood(self, row: Row) -> float:
-        total = 0.0
+    @torch.inference_mode()
+    def scan(self, row: Row, take: Callable[[Logits], None]) -> None:
+        """Give the logits (t, V) before each token of a row from its start on, some at a time."""
+        self._scan(row, lambda logits: take(logits.float().cpu().numpy()))
 
-        def count(at: int, part: Sequence[int]) -> None:
-            nonlocal total
+    def _likelihood(self, row: Row) -> float:
+        total, done = 0.0, row.start
+
+        def add(logits: Tensor) -> None:
+            nonlocal total, done
+            due = torch.tensor(row.tokens[done : done + len(logits)], device=logits.device)
+            total -= functional.cross_entropy(logits.float(), due, reduction="sum").item()
+            done += len(logits)
+
+        self._scan(row, add)
+        return total
+
+    def _scan(self, row: Row, take: Callable[[Tensor], None]) -> None:
+        def read(at: int, part: Sequence[int]) -> None:
             wanted = at + len(part) - max(at, row.start - 1)  # of these, the last ones
             if wanted <= 0:
                 self._called(self._network.base_model, self.rows, [at], [part])
                 return
-            logits = self._called(
-                self._network, self.rows, [at], [part], logits_to_keep=wanted
-            ).logits[0]  # (t, V)
-            due = torch.tensor(row.tokens[at + len(part) - wanted + 1 :][:wanted])
-            chances = functional.cross_entropy(
-                logits.float(), due.to(logits.device), reduction="sum"
-            )
-            total -= chances.item()
+            called = self._called(self._network, self.rows, [at], [part], logits_to_keep=wanted)
+            take(called.logits[0])  # (t, V)
 
         # Rows of a choice begin alike: what is stored of the last one need not be read again.
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1],
                                         zip(self._read, row.tokens, strict=False)))  # fmt: skip
-        self._in_parts(row.tokens[:-1], min(same, row.start - 1), count)
-        return total
+        self._in_parts(row.tokens[:-1], min(same, row.start - 1), read)
 
     def _mean_state(self, row: Row) -> Numbers:
         total = np.zeros(self._network.config.hidden_size, np.float32)

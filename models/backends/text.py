@@ -11,16 +11,15 @@ from ledger.errors import Invalid, Reason
 from models.answers import choices_of, passages_of
 from models.backends import Reply
 from models.chat import chat_of, compiled, render
+from models.checking import Check, check_of, find, row_of
 from models.engine import Engine, Event, Made, Scored, TokenModel
 from models.mixture import distribution
 from models.pipe import Choose, Done, Failed, Part, Step, Submit, brief
 from models.reading import Event as ReadEvent
-from models.reading import Reader, Readings, Row, Unreadable, passage_rows
+from models.reading import Numbers, Reader, Readings, Row, Unreadable, passage_rows
 from models.stops import Ending, Word
-from models.types import SURPRISE_UNIT, WRITTEN, Finish, Kind, Likely, Tensor
+from models.types import MAX_SURPRISE, SURPRISE_UNIT, WRITTEN, Finish, Kind, Likely, Tensor
 
-MAX_SURPRISE = 1000.0
-"""-ln p of what cannot be."""
 MAX_LIKELY_BYTES = 1024
 """Of a token's text beside its likelihood."""
 
@@ -114,9 +113,7 @@ class TextBackend:
             raise error if error.reason is Reason.BUSY else unusable(error) from None
 
     def _submit_writing(self, frame: Submit, deadline: float) -> None:
-        chat = frame.kind is Kind.CHAT
-        data = self._rendered(frame.input) if chat else frame.input
-        prompt = self._prompt(data, templated=chat and bool(self.template))
+        prompt = self._asked(frame.kind, frame.input)
         prefix = _tokens(frame.prefix)
         ending = Ending([stop.encode() for stop in frame.sampling.stop])
         self._engine.submit(frame.job, prompt, prefix, frame.sampling, deadline, frame.standing)
@@ -136,6 +133,12 @@ class TextBackend:
         )
         self._chosen[frame.job] = b""
 
+    def _asked(self, kind: Kind, data: bytes) -> list[int]:
+        """The tokens after which an answer in text goes on. Raises Invalid BAD_REQUEST."""
+        chat = kind is Kind.CHAT
+        text = self._rendered(data) if chat else data
+        return self._prompt(text, templated=chat and bool(self.template))
+
     def _rendered(self, data: bytes) -> bytes:
         """The prompt of a chat. Raises Invalid BAD_REQUEST."""
         try:
@@ -152,6 +155,8 @@ class TextBackend:
                 return self._tokenizer.encode(asked.prefix), self._encoded(asked.continuations)
 
             self._readings.choose(frame.job, cut, deadline, frame.standing)
+        elif frame.kind is Kind.CHECK:
+            self._submit_check(frame, check_of(frame.input), deadline)
         else:
             texts = passages_of(frame.input).texts
 
@@ -159,6 +164,18 @@ class TextBackend:
                 return passage_rows(self._model, self._encoded(texts))
 
             self._readings.embed(frame.job, rows, deadline, frame.standing)
+
+    def _submit_check(self, frame: Submit, check: Check, deadline: float) -> None:
+        model = self._model
+
+        def prepare() -> Row:
+            prompt = self._asked(check.query.kind, check.input)
+            return row_of(prompt, check, model)
+
+        def found(row: Row) -> Numbers:
+            return find(model.scan, row, check, model.ends, model.dtype)
+
+        self._readings.find(frame.job, prepare, found, deadline, frame.standing)
 
     def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text, as far as the model could read it."""
@@ -256,7 +273,7 @@ class TextBackend:
 
     def _likely(self, token: int, logarithm: float) -> Likely:
         text = self._tokenizer.decode([token])[:MAX_LIKELY_BYTES]
-        return Likely(text, round(min(MAX_SURPRISE, -logarithm) * SURPRISE_UNIT))
+        return Likely(text, min(MAX_SURPRISE, round(-logarithm * SURPRISE_UNIT)))
 
 
 def _tokens(prefix: bytes) -> Sequence[int]:

@@ -15,6 +15,10 @@ from p2p.cli.submit import tokens
 
 GRACE_S = 60.0
 """Beyond the time limit, for finding a server, dialling it, and going on at another."""
+CHECK_S = 130.0
+"""The same for two rounds of checks."""
+UNVERIFIED = 3
+"""Exit code: there is an answer, and it was not verified as asked."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Question:
     peer: str | None = None
     ask: int | None = None
     """How many nodes have to answer; None: one, and its answer is not numbered."""
+    verify: int = 0
+    """How many others have to check the answer."""
     max_tokens: int = 128
     temperature: float = 0.0
     top_k: int = 0
@@ -69,7 +75,8 @@ class Answers:
 
 def ask(client: Client, question: Question, live: bool) -> Answers:
     """All answers to a question; with `live` the first is printed as it comes."""
-    stream = client.stream("/v0/run", asdict(question), question.time_limit_s + GRACE_S)
+    patience = question.time_limit_s + GRACE_S + (CHECK_S if question.verify else 0)
+    stream = client.stream("/v0/run", asdict(question), patience)
     answers = Answers()
     try:
         _collect(stream, answers, live, several=question.ask is not None)
@@ -141,3 +148,34 @@ def print_statistics(answers: Answers) -> None:
             f"{one['prompt_tokens']} + {one['output_tokens']} tokens, "
             f"first after {one['first_ms']:.0f} ms, all after {one['total_ms']:.0f} ms{speed}{cost}"
         )
+
+
+def print_verification(verified: Mapping[str, Any]) -> None:
+    """Say on stderr what the checkers found. Raises Failure unless all asked for agree."""
+    for one in verified["checks"]:
+        found = "agrees" if one["agrees"] else "does not agree"
+        note(
+            f"{one['checker']} {found}: {verified['tokens']} tokens, "
+            f"apart by {one['mean']:.1e} on average, {one['worst']:.1e} at most"
+            + (", and is wrong by the others" if one["wrong"] else "")
+        )
+    count = f"{verified['agreed']} of {verified['asked']}"
+    if verified["outcome"] == "wrong":
+        raise Failure(
+            f"the answer is not the model's: {count} checkers agree with its server",
+            "ask again: this server is asked last from now on",
+            UNVERIFIED,
+        )
+    if verified["outcome"] == "disputed":
+        raise Failure(
+            f"the answer is disputed: {count} checkers agree with its server",
+            "with more checkers it can be told who is wrong: --verify 2",
+            UNVERIFIED,
+        )
+    if verified["problem"]:
+        raise Failure(
+            f"the answer is not verified as asked: {count} checkers agree; {verified['problem']}",
+            "see who serves the model with: yuma list --swarm",
+            UNVERIFIED,
+        )
+    note(f"verified by {count}")

@@ -18,6 +18,7 @@ from p2p.home import write_whole
 if TYPE_CHECKING:
     from models.parts import Portion
     from models.types import Query, Receipt, Tensor
+    from models.verdict import Opinion, Verdict
 
 FORMAT = "yuma-receipts-1"
 MAX_FILE_BYTES = 2**30
@@ -38,6 +39,10 @@ class Evidence:
     output: bytes
     receipt: "Receipt"
     parts: "tuple[Portion, ...]" = ()
+    trace: bytes = b""
+    """What was told of the tokens, where it was asked for."""
+    opinions: "tuple[Opinion, ...]" = ()
+    verdict: "Verdict | None" = None
 
 
 def save(path: Path, receipts: Sequence[Any]) -> None:
@@ -72,6 +77,7 @@ def _evidence(path: Path, index: int, item: Any) -> Evidence:
     from ledger.errors import Invalid
     from models.parts import MAX_PARTS_BYTES, Portion
     from models.types import MAX_PREFIX_BYTES, Query, Receipt
+    from models.verdict import MAX_OPINION_BYTES, Opinion, Verdict
 
     try:
         return Evidence(
@@ -83,6 +89,14 @@ def _evidence(path: Path, index: int, item: Any) -> Evidence:
                 unpack(Portion, bytes.fromhex(part), MAX_PARTS_BYTES)
                 for part in item.get("parts", ())
             ),
+            base64.b64decode(item.get("trace", ""), validate=True),
+            tuple(
+                unpack(Opinion, base64.b64decode(one, validate=True), MAX_OPINION_BYTES)
+                for one in item.get("opinions", ())
+            ),
+            unpack(Verdict, bytes.fromhex(item["verdict"]), MAX_RECEIPT_BYTES)
+            if "verdict" in item
+            else None,
         )
     except KeyError as error:
         raise _damaged(path, f"receipt {index + 1} lacks {error}") from None
@@ -94,12 +108,19 @@ def fault_of(evidence: Evidence) -> str:
     """What is wrong with a receipt; empty where it is genuine and fits its question and answer."""
     from ledger.errors import Invalid
     from models.parts import verify_parts
+    from models.trace import trace_hash
     from models.types import input_hash, verify_receipt
+    from models.verdict import Subject, verify_verdict
 
     query, body = evidence.query, evidence.receipt.body
     try:
         verify_receipt(evidence.receipt, query, evidence.output)
         verify_parts(evidence.parts, query, evidence.input, body.parts)
+        if evidence.trace and trace_hash(evidence.trace) != body.trace:
+            return "the likelihoods are not those that the receipt names"
+        if evidence.verdict is not None:
+            subject = Subject(query, evidence.input, evidence.receipt, evidence.trace)
+            verify_verdict(evidence.verdict, subject, evidence.opinions)
     except Invalid as error:
         return str(error)
     if input_hash(evidence.input) != query.input_hash:
@@ -174,8 +195,12 @@ def _verdict_row(evidence: Evidence, fault: str) -> tuple[str, ...]:
 
     body = evidence.receipt.body
     tokens = f"{body.prompt_tokens} + {body.output_tokens} tokens"
-    verdict = f"bad: {fault}" if fault else "genuine"
-    return peer_id_of(body.server), body.model.hex()[:12], tokens, verdict
+    found = f"bad: {fault}" if fault else "genuine"
+    verdict = evidence.verdict
+    if verdict is not None and not fault:
+        agreed = f"{verdict.agreed} of {len(verdict.body.differences)} checkers agree"
+        found = f"{found}; {verdict.body.outcome}: {agreed}"
+    return peer_id_of(body.server), body.model.hex()[:12], tokens, found
 
 
 def _said(evidence: Evidence) -> dict[str, Any]:
@@ -206,7 +231,22 @@ def _said(evidence: Evidence) -> dict[str, Any]:
         "time": _time_text(body.time_ms),
         "height": body.height,
         **({"parts": [_part(part) for part in evidence.parts]} if evidence.parts else {}),
+        **(_verdict(evidence.verdict) if evidence.verdict is not None else {}),
     }
+
+
+def _verdict(verdict: "Verdict") -> dict[str, Any]:
+    """What checkers found, as the asker has signed it."""
+    from ledger.keys import peer_id_of
+    from models.types import SURPRISE_UNIT
+
+    body = verdict.body
+    checks = [
+        f"{peer_id_of(one.checker)} {'agrees' if one.agrees else 'does not agree'}, "
+        f"apart by {one.worst / SURPRISE_UNIT:.1e} at most"
+        for one in body.differences
+    ]
+    return {"verdict": str(body.outcome), "checkers": "; ".join(checks)}
 
 
 def _part(part: "Portion") -> dict[str, Any]:

@@ -8,7 +8,15 @@ from typing import Any
 import click
 
 from p2p.cli import receipts, tensors
-from p2p.cli.answers import Answers, Question, ask, heading, print_statistics, write_now
+from p2p.cli.answers import (
+    Answers,
+    Question,
+    ask,
+    heading,
+    print_statistics,
+    print_verification,
+    write_now,
+)
 from p2p.cli.command import Command, current_client, json_option, note
 from p2p.cli.failure import Failure
 from p2p.cli.show import print_json, printable
@@ -39,6 +47,9 @@ def _check_temperature(context: click.Context, parameter: click.Parameter, value
 @click.option("--chat", is_flag=True, help="The PROMPT is a message of a chat.")
 @click.option("--peer", metavar="ID", help="Ask this node and no other.")
 @click.option("--ask", metavar="K", type=click.IntRange(1, 16), help="Take answers of K nodes.")
+@click.option(
+    "--verify", metavar="K", type=click.IntRange(1, 8), help="Have K other servers check it."
+)
 @click.option(
     "--max-tokens", type=click.IntRange(1, 65_536), default=Question.max_tokens, show_default=True
 )
@@ -91,6 +102,7 @@ def run(
     choose: tuple[str, ...],
     near: tuple[str, ...],
     chat: bool,
+    verify: int | None,
     receipt: Path | None,
     input_file: Path | None,
     output_file: Path | None,
@@ -108,21 +120,32 @@ def run(
         raise click.UsageError("--choose is given at least twice, and with a prompt")
     if sum((bool(choose), bool(near), chat, input_file is not None)) > 1:
         raise click.UsageError("--choose, --near, --chat and --input do not go together")
+    if verify and (choose or near or input_file is not None or limits["ask"] is not None):
+        raise click.UsageError("--verify goes with one answer in text")
     text = _prompt(prompt) if input_file is None else None
     tensor = None if input_file is None else tensors.read_tensor(input_file)
     follow = _following(text or "", choose)
-    question = Question(model, text, tensor, follow, near, chat, **limits)
+    question = Question(model, text, tensor, follow, near, chat, verify=verify or 0, **limits)
     answers = ask(current_client(), question, live=not as_json)
     if receipt is not None:
         receipts.save(receipt, [item for one in answers.done for item in one["receipts"]])
     if output_file is not None:
         tensors.write_tensor(output_file, _only_tensor(answers))
     if as_json:
-        return print_json(_as_json(answers, choose))
+        print_json(_as_json(answers, choose))
+        return _check_verified(answers)
     _print_rest(answers, choose, near, tensors_too=output_file is None)
     print_statistics(answers)
     if question.ask is not None and len(answers.done) < question.ask:
         note(f"{len(answers.done)} of {question.ask} nodes answered")
+    _check_verified(answers)
+
+
+def _check_verified(answers: Answers) -> None:
+    """Say what checkers found, where they were asked. Raises Failure unless they agree."""
+    for one in answers.done:
+        if "verified" in one:
+            print_verification(one["verified"])
 
 
 def _check_files(receipt: Path | None, input_file: Path | None, output_file: Path | None) -> None:

@@ -11,7 +11,7 @@ import json
 import logging
 from codecs import IncrementalDecoder, getincrementaldecoder
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import trio
@@ -27,9 +27,11 @@ from p2p.http.endpoint import Call
 from p2p.http.faults import Fault
 from p2p.http.gateway import Answered, fault_of
 from p2p.node.router import NoServer, Request, Told
+from p2p.node.verifier import MAX_CHECKERS
 
 log = logging.getLogger("yuma.gateway")
 
+VERIFY: Final = "x-yuma-verify"
 BEHIND: Final = 512
 """Parts of an answer that a client may be behind, beyond what its socket holds."""
 STALL_S: Final = 30.0
@@ -42,6 +44,8 @@ class Choice:
     """One answer of those asked for."""
 
     index: int
+    verify: int = 0
+    """How many others were to check it."""
     server: PeerId | None = None
     answered: Answered | None = None
     text: str = ""
@@ -58,10 +62,12 @@ class Choice:
     def facts(self) -> dict[str, Any]:
         """What we say of it beyond the dialect."""
         assert self.answered is not None
+        verdict = self.answered.answer.evidence.verdict
+        agreed = verdict.agreed if verdict is not None else 0
         return {
             "server": self.answered.answer.server,
             "receipt": self.answered.receipt,
-            "verified": "signature",
+            "verified": f"{agreed} of {self.verify}" if self.verify else "signature",
             "cost": self.answered.answer.cost,
         }
 
@@ -101,10 +107,11 @@ class Answering(Response):
         super().__init__()
         del self.headers["content-length"]
         self._call = call
-        self._requests = requests
+        verify = verify_of(call)
+        self._requests = [replace(one, verify=verify) for one in requests]
         self._dialect = dialect
         self._streamed = stream
-        self._choices = [Choice(index) for index in range(len(requests))]
+        self._choices = [Choice(index, verify) for index in range(len(requests))]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises Fault before anything is sent."""
@@ -142,9 +149,8 @@ class Answering(Response):
                 choice.text += choice.decode(b"", final=True)
                 choice.answered = event
         facts = [choice.facts() for choice in self._choices]
-        for name in ("server", "receipt", "cost"):
+        for name in ("server", "receipt", "cost", "verified"):
             self.headers[f"x-yuma-{name}"] = ", ".join(str(one[name]) for one in facts)
-        self.headers["x-yuma-verified"] = "signature"
         self.headers["content-type"] = "application/json"
         return json.dumps(self._dialect.whole(self._choices)).encode()
 
@@ -229,6 +235,14 @@ class Answering(Response):
                 log.exception("an answer of %s", request.model)
                 answered = Fault(500, "The node failed at this; its log says how")
             await give.send((index, answered))
+
+
+def verify_of(call: Call) -> int:
+    """How many others are to check each answer, as a header says. Raises Fault."""
+    said = call.request.headers.get(VERIFY, "0")
+    if not said.isascii() or not said.isdigit() or len(said) > 2 or int(said) > MAX_CHECKERS:
+        raise Fault(400, f"{VERIFY} is a number from 0 to {MAX_CHECKERS}", "invalid_value")
+    return int(said)
 
 
 def _at_once(take: Take) -> list[Event]:

@@ -86,6 +86,7 @@ class Chunks:
     def _logprobs(self, places: Sequence[LikelyField]) -> dict[str, Any] | None:
         if not self._likely or not places:
             return None
+        places = [place[: self._likely] for place in places]  # more is told for who checks it
         if self._chat:
             return {"content": [_place(place) for place in places], "refusal": None}
         words = [_word(place[0]) for place in places]

@@ -12,11 +12,12 @@ import trio
 
 from gossip.topics import Served
 from gossip.validation import Bucket
-from models.types import cost_of
+from models.types import Kind, cost_of
 from p2p.apikeys import Key, Keys
 from p2p.http.faults import Fault
 from p2p.http.gate import Crowded, Gate
 from p2p.net.protocols import MAX_OPEN_REQUESTS
+from p2p.node import verifier
 from p2p.node.node import Node
 from p2p.node.router import Answer, NoServer, Request, Tell, Unpaid
 
@@ -175,23 +176,26 @@ class Gateway:
         """Ask, for no more than what the key has left that other requests of it may not cost."""
         left = key.left() if key is not None else None
         if key is None or left is None:
-            return await self.node.router.ask(request, tell)
+            return await verifier.ask(self.node.router, request, tell)
         reserved = self._reserved.get(key.hash, 0)
         most = min(self._dearest(request), left - reserved)
         if most < 0 or (most == 0 and self._dearest(request)):
             raise Fault(429, f"The budget of the key {key.name} is spent", "insufficient_quota")
         self._reserved[key.hash] = reserved + most
         try:
-            return await self.node.router.ask(replace(request, most=most), tell)
+            return await verifier.ask(self.node.router, replace(request, most=most), tell)
         finally:
             self._reserved[key.hash] -= most
             if not self._reserved[key.hash]:
                 del self._reserved[key.hash]
 
     def _dearest(self, request: Request) -> int:
-        """Rao that the answer costs at most, by the prices that servers announce."""
-        prices = [one.served.price for one in self.node.directory.of(request.model)]
-        return cost_of(request.kind, max(prices, default=0), request.sampling.max_tokens)
+        """Rao that the answer costs at most, by the prices that servers announce, with its checks:
+        in a dispute there is one more."""
+        price = max((one.served.price for one in self.node.directory.of(request.model)), default=0)
+        checks = request.verify + 1 if request.verify else 0
+        answer = cost_of(request.kind, price, request.sampling.max_tokens)
+        return answer + checks * cost_of(Kind.CHECK, price, 0)
 
 
 def _bucket(a_minute: int | None) -> Bucket | None:
@@ -219,7 +223,7 @@ class Receipts:
     def keep(self, who: bytes, answer: Answer) -> str:
         """Keep an answer's receipt; its name, by which only the same key can have it."""
         name = "rcpt_" + os.urandom(12).hex()
-        size = len(answer.evidence.data) + len(answer.evidence.output)
+        size = answer.evidence.size
         self._kept[name] = (who, size, answer)
         self._bytes += size
         while len(self._kept) > MAX_RECEIPTS or (

@@ -179,7 +179,8 @@ def _answering(call: Call, body: Body, asked: Sequence[Request], dialect: "Chunk
         raise Fault(400, f"prompts times n come to over {MAX_CHOICES} answers", None, "n")
     requests = [
         replace(
-            one, sampling=replace(one.sampling, seed=(one.sampling.seed + at) % fields.MAX_SEED)
+            one,
+            sampling=replace(one.sampling, seed=(one.sampling.seed + at) % fields.MAX_SEED),
         )
         for one in asked
         for at in range(count)

@@ -11,7 +11,7 @@ import trio
 
 from ledger.codec import pack, unpack
 from ledger.errors import Invalid, Reason
-from ledger.keys import PeerId
+from ledger.keys import PeerId, peer_id_of
 from models.answers import choices_of, passages_of
 from models.types import (
     MAX_CHOICES,
@@ -20,7 +20,9 @@ from models.types import (
     MAX_PASSAGE_BYTES,
     MAX_PASSAGES,
     MAX_READING_BYTES,
+    SURPRISE_UNIT,
     TEMPERATURE_UNIT,
+    WRITTEN,
     Chat,
     Choices,
     Kind,
@@ -32,6 +34,7 @@ from models.types import (
 )
 from p2p.config import is_peer_id
 from p2p.http.api import Line, Refused, Say, integer_of, text_of
+from p2p.node import verifier
 from p2p.node.router import (
     Answer,
     Asked,
@@ -42,6 +45,7 @@ from p2p.node.router import (
     Router,
     Told,
 )
+from p2p.node.verifier import MAX_CHECKERS
 
 MAX_TIME_S = 600
 MAX_ANSWERS = 16
@@ -60,10 +64,12 @@ async def run_lines(router: Router, body: Line, say: Say) -> None:
     try:
         request = request_of(body)
         answers = integer_of(body, "ask", 0, 1, MAX_ANSWERS)
+        if answers and request.verify:
+            raise Refused("several answers are not verified", "ask one at a time")
         if answers:
             done = await _ask_many(router, request, answers, say)
         else:
-            done = [_answer_line(await router.ask(request, _teller(say, {})))]
+            done = [_answer_line(await verifier.ask(router, request, _teller(say, {})), request)]
         await say({"done": {"answers": done}})
     except (Refused, NoServer) as error:
         await say({"error": str(error), "hint": error.hint})
@@ -82,7 +88,8 @@ async def _ask_many(router: Router, request: Request, count: int, say: Say) -> l
     async def ask(index: int) -> None:
         try:
             mark = {"answer": index}
-            done[index] = _answer_line(await router.ask(request, _teller(say, mark), avoid)) | mark
+            answer = await router.ask(request, _teller(say, mark), avoid)
+            done[index] = _answer_line(answer, request) | mark
         except (NoServer, Invalid) as error:
             problems.append(error)
 
@@ -117,7 +124,7 @@ def _told_line(told: Told, text: IncrementalDecoder) -> Line:
     return {"text": text.decode(told.data)}
 
 
-def _answer_line(answer: Answer) -> Line:
+def _answer_line(answer: Answer, request: Request) -> Line:
     body = answer.evidence.receipt.body
     generating = max(answer.total_s - answer.first_s, 1e-6)
     return {
@@ -131,12 +138,37 @@ def _answer_line(answer: Answer) -> Line:
         "cost": answer.cost,
         "channel": answer.channel.hex() if answer.channel else None,
         "receipts": [answer.evidence.as_json()],
+        **({"verified": _verified_line(answer, request)} if request.verify else {}),
     }
+
+
+def _verified_line(answer: Answer, request: Request) -> Line:
+    """What came of the checks that were asked for."""
+    verdict = answer.evidence.verdict
+    line: Line = {"asked": request.verify, "agreed": 0, "problem": answer.unchecked}
+    if verdict is None:
+        return line | {"outcome": None, "tokens": 0, "checks": []}
+    body = verdict.body
+    checks = [
+        {
+            "checker": peer_id_of(one.checker),
+            "agrees": bool(one.agrees),
+            "wrong": bool(one.wrong),
+            "worst": one.worst / SURPRISE_UNIT,
+            "mean": one.mean / SURPRISE_UNIT,
+        }
+        for one in body.differences
+    ]
+    rest = {"outcome": body.outcome, "tokens": body.tokens, "checks": checks}
+    return line | rest | {"agreed": verdict.agreed}
 
 
 def request_of(body: Line) -> Request:
     """The request that a client's JSON describes. Raises Refused."""
     kind, data, tensor = _input_of(body)
+    verify = integer_of(body, "verify", 0, 0, MAX_CHECKERS)
+    if verify and kind not in WRITTEN:
+        raise Refused("only an answer in text is verified", "leave out verify")
     peer = body.get("peer")
     if peer is not None and not (isinstance(peer, str) and is_peer_id(peer)):
         raise Refused(f"{peer!r:.80} is not a peer id", "they look like 12D3KooW...")
@@ -148,6 +180,7 @@ def request_of(body: Line) -> Request:
         sampling=_sampling_of(body),
         time_limit_ms=1000 * integer_of(body, "time_limit_s", 120, 1, MAX_TIME_S),
         peer=PeerId(peer) if peer is not None else None,
+        verify=verify,
     )
 
 

@@ -20,7 +20,9 @@ from ledger.keys import PeerId, public_key_of
 from models.answers import validate_answer
 from models.parts import Portion, verify_parts
 from models.pipe import Part
-from models.types import WRITTEN, Query, Receipt, Tensor, cost_of, verify_receipt
+from models.trace import row_of, trace_hash
+from models.types import MAX_SURPRISE, WRITTEN, Query, Receipt, Tensor, cost_of, verify_receipt
+from models.verdict import Opinion, Verdict
 from p2p.net.links import Answers, Event
 from p2p.net.protocols import End, More, Next, Piece, Refusal
 
@@ -50,20 +52,38 @@ class Evidence:
     output: bytes
     receipt: Receipt
     parts: tuple[Portion, ...] = ()
+    trace: bytes = b""
+    """What was told of its tokens (`models.trace`)."""
+    opinions: tuple[Opinion, ...] = ()
+    """What others found of it, where it was checked."""
+    verdict: Verdict | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As it is saved."""
-        saved = {
+        saved: dict[str, Any] = {
             "query": pack(self.query).hex(),
             "input": base64.b64encode(self.data).decode(),
             "output": base64.b64encode(self.output).decode(),
             "receipt": pack(self.receipt).hex(),
         }
-        return saved | ({"parts": [pack(part).hex() for part in self.parts]} if self.parts else {})
+        if self.parts:
+            saved["parts"] = [pack(part).hex() for part in self.parts]
+        if self.trace:
+            saved["trace"] = base64.b64encode(self.trace).decode()
+        if self.verdict is not None:
+            saved["opinions"] = [base64.b64encode(pack(one)).decode() for one in self.opinions]
+            saved["verdict"] = pack(self.verdict).hex()
+        return saved
+
+    @property
+    def size(self) -> int:
+        """How many bytes of it have no small bound."""
+        found = sum(len(one.output) for one in self.opinions)
+        return len(self.data) + len(self.output) + len(self.trace) + found
 
     def kept(self) -> dict[str, dict[str, Any] | None]:
         """As a validator keeps it: the whole, or, of what is large, what holds its hashes."""
-        if len(self.data) + len(self.output) <= KEPT_BYTES:
+        if self.size <= KEPT_BYTES:
             return {"receipt": self.as_json(), "hashed": None}
         hashed = {"query": pack(self.query).hex(), "receipt": pack(self.receipt).hex()}
         if len(self.data) <= KEPT_BYTES:
@@ -97,12 +117,15 @@ class Progress:
     """Bytes of tokens when this server was asked."""
     parts: tuple[Portion, ...] = ()
     """What others had in the answer of the server asked now."""
+    trace: bytearray = field(default_factory=bytearray)
+    """What the server asked now has told of its tokens."""
     first: float = 0.0
     """When the first part came, of any server (trio's clock)."""
 
     def begin(self) -> None:
         """Another server is asked."""
         self.output.clear()
+        self.trace.clear()
         self.tensor, self.parts = (), ()
         self.before = len(self.tokens)
 
@@ -112,6 +135,7 @@ class Progress:
         self.tokens += part.tokens
         self.output += part.data
         self.tensor = part.tensor
+        self.trace += row_of(part.tokens, part.likely)
 
     @property
     def made(self) -> int:
@@ -172,6 +196,8 @@ def _text_of(piece: Piece, query: Query) -> Part:
         raise Broken("it told of more tokens than was asked for")
     if query.sampling.likely and (not piece.likely or len(piece.tokens) > TOKEN_BYTES):
         raise Broken("it does not tell how likely a token was")
+    if any(one.surprise > MAX_SURPRISE for one in piece.likely):
+        raise Broken("it tells of a likelihood that cannot be")
     return Part(0, piece.tokens, piece.data, (), piece.likely)
 
 
@@ -226,6 +252,8 @@ def check_now(
             raise Invalid(Reason.WRONG_OUTPUT, "a higher cost than was agreed")
         if progress.parts and query.kind not in WRITTEN:
             raise Invalid(Reason.WRONG_OUTPUT, "an answer in numbers has no parts")
+        if body.trace != trace_hash(bytes(progress.trace)):
+            raise Invalid(Reason.WRONG_OUTPUT, "other likelihoods than it told")
         verify_parts(progress.parts, query, data, body.parts)
     except Invalid as error:
         raise Lied(f"{peer} signed something else than it sent ({error})") from None

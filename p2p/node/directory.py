@@ -27,6 +27,8 @@ CONSIDERED = 64
 TYPICAL_TOKENS = 64
 FAILED_FOR_S = 30.0
 """A server that failed us is asked only when there is no other, for so long."""
+DOUBTED_FOR_S = 24 * 3600.0
+"""The same of a server whose answer or check others found wrong."""
 MAX_MEASURED = 4096
 MAX_OFFERED = 256
 OFFER_FOR_S = 60.0
@@ -55,6 +57,13 @@ class Measured:
     speed: float = 0.0
     in_flight: int = 0
     failed_at: float = -FAILED_FOR_S
+    doubted_at: float = -DOUBTED_FOR_S
+    """When it was found to answer otherwise than the model does."""
+
+    def is_sound(self, now: float) -> bool:
+        """Whether it has neither failed lately nor is doubted."""
+        failed = now - self.failed_at < FAILED_FOR_S
+        return not failed and now - self.doubted_at >= DOUBTED_FOR_S
 
 
 class Book(Protocol):
@@ -150,11 +159,7 @@ class Directory:
         usable = [one for one in servers if one.peer not in excluded]
         usable = random.sample(usable, min(CONSIDERED, len(usable)))
         now = trio.current_time()
-        sound = [
-            one
-            for one in usable
-            if now - self.of_server(one.peer, one.served.digest).failed_at >= FAILED_FOR_S
-        ]
+        sound = [one for one in usable if self.of_server(one.peer, one.served.digest).is_sound(now)]
         pool = sound or usable
         free = self._better([one for one in pool if not one.price_for(self.me)])
         paid = self._better(_cheapest([one for one in pool if one.price_for(self.me)]))

@@ -19,6 +19,7 @@ from ledger.types import ChainId, Hash, Height
 from models import catalog
 from models.parts import Portion, parts_hash
 from models.pipe import Done, Failed, Part, Step
+from models.trace import row_of, trace_hash
 from models.turns import OWN, Standing
 from models.types import (
     MAX_NEW_TOKENS,
@@ -59,6 +60,8 @@ class Made:
     price: int = 0
     parts: tuple[Portion, ...] = ()
     """Of others, where they had any."""
+    trace: bytes = b""
+    """What was told of its tokens (`models.trace`)."""
 
 
 class Composite(Protocol):
@@ -310,7 +313,7 @@ class Miner:
         self, worker: Worker, query: Query, job: Job, send: Send, began: float, price: int
     ) -> None:
         """Pass a job's parts on, those that are there together in one go; sign at its end."""
-        output = bytearray()
+        output, trace = bytearray(), bytearray()
         tensor: tuple[Tensor, ...] = ()
         first = 0.0
         async for event in job:
@@ -322,11 +325,14 @@ class Miner:
                     raise Invalid(following.reason, following.detail)
                 if isinstance(following, Part):
                     output += following.data
+                    trace += row_of(following.tokens, following.likely)
                     tensor = following.tensor
                     batch.append(following)
                 elif isinstance(following, Done):
                     worker.largest = max(worker.largest, len(output))
-                    made = Made(bytes(output), tensor, following, began, first, price)
+                    made = Made(
+                        bytes(output), tensor, following, began, first, price, trace=bytes(trace)
+                    )
                     _measure(worker, query, made)
                     batch.append(self._receipt(query, made, worker.card.engine))
                 following = _at_once(job)
@@ -355,6 +361,7 @@ class Miner:
             engine=engine,
             cost=cost_of(query.kind, made.price, done.output_tokens),
             parts=parts_hash(made.parts),
+            trace=trace_hash(made.trace),
         )
         return sign_receipt(body, self.pair)
 

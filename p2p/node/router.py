@@ -87,6 +87,8 @@ class Request:
     peer: PeerId | None = None
     most: int | None = None
     """The most rao it may cost; None: what the node's own budget allows."""
+    verify: int = 0
+    """How many others are to check the answer (`verifier.py`)."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,8 @@ class Answer:
     """Rao paid for it."""
     channel: Hash | None = None
     """The channel that it was paid from."""
+    unchecked: str = ""
+    """Why it was not checked by as many as was asked for."""
 
 
 Told = Asked | Opening | Resumed | Part
@@ -184,9 +188,11 @@ class Router:
     def _remember(self, request: Request, answer: Answer) -> None:
         """Keep what was asked, by the digest of the model that could answer it.
 
-        What a client meant for one peer, or had from this node, was not for the swarm.
+        What a client meant for one peer, or had from this node, was not for the swarm; nor is a
+        check, which is of one model's answer.
         """
-        if request.peer is not None or answer.server == self.caller.host.peer_id:
+        for_one = request.kind is Kind.CHECK or request.peer is not None
+        if for_one or answer.server == self.caller.host.peer_id:
             return
         if len(request.data) <= MAX_RECENT_BYTES:
             digest = answer.evidence.query.model.hex()
@@ -236,8 +242,9 @@ class Router:
                     raise
                 problem = error.detail
             else:
-                output, parts = bytes(progress.output), progress.parts
-                evidence = Evidence(query, request.data, output, receipt, parts)
+                output, trace = bytes(progress.output), bytes(progress.trace)
+                parts = progress.parts
+                evidence = Evidence(query, request.data, output, receipt, parts, trace)
                 now = trio.current_time()
                 first_s = (progress.first or now) - began
                 tokens = len(progress.tokens) // TOKEN_BYTES

