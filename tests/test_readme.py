@@ -31,6 +31,12 @@ def test_the_tree_names_nothing_that_is_not_there() -> None:
     assert all(f"{package}/" in tree() for package in PACKAGES)
 
 
+def test_no_placeholder_was_left() -> None:
+    """A line of one word in capitals stands for what was to be filled in."""
+    prose = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
+    assert re.findall(r"^[^\w\n]*[A-Z][A-Z_]+[^\w\n]*$", prose, re.MULTILINE) == []
+
+
 def test_topics_and_protocols_are_in_their_tables() -> None:
     for topic in TOPICS:
         row = re.search(rf"^\| `{topic.name}` .*$", README, re.MULTILINE)

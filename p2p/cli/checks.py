@@ -5,14 +5,22 @@ import shutil
 import socket
 import stat
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import p2p.config
+from p2p.cli import genesis
+from p2p.cli.failure import Failure
 from p2p.cli.show import bytes_text
 from p2p.config import Settings, load_settings
 from p2p.home import ConfigError, Home
+
+if TYPE_CHECKING:
+    from ledger.genesis import Genesis
+    from ledger.keys import KeyPair
 
 KEY_BYTES = 32
 DISK_BYTES = (50 * 10**6, 10**9)
@@ -87,6 +95,43 @@ def check_settings(home: Home) -> tuple[Settings, Check]:
         hint = "yuma config show --origin says what set a value"
         return Settings(), Check(Verdict.FAIL, "settings", str(error), hint)
     return settings, passed("settings", f"network {settings.network}")
+
+
+def check_member(home: Home, now: float) -> Iterator[Check]:
+    """The node of a private swarm has a membership that lets it in; of an open one, nothing."""
+    if not home.genesis.exists():
+        return
+    from ledger.errors import Invalid
+    from ledger.keys import load_seed
+
+    try:
+        made = genesis.load(home.genesis)
+        if made.admin:
+            yield _membership(home, made, load_seed(home.key), int(now * 1000))
+    except (Failure, ConfigError, Invalid, OSError) as error:
+        yield Check(Verdict.FAIL, "member", str(error))
+
+
+def _membership(home: Home, made: "Genesis", pair: "KeyPair", now_ms: int) -> Check:
+    """What the membership in a home is worth. Raises ConfigError, OSError."""
+    from gossip.membership import Register
+    from ledger.errors import Invalid
+    from p2p.membership import read_home
+
+    register = Register(made.chain, made.admin[0])
+    hint = (
+        f"have the admin run: yuma member admit {pair.peer_id}, keep what it prints with: "
+        "yuma member install FILE, and start the daemon again"
+    )
+    found = read_home(register, home)
+    if found is None:
+        detail = "this swarm is private, and this node has no membership"
+        return Check(Verdict.FAIL, "member", detail, hint)
+    try:
+        register.check(found, pair.public, now_ms)
+    except Invalid as error:
+        return Check(Verdict.FAIL, "member", error.detail, hint)
+    return passed("member", "the admin of this private swarm lets this node in")
 
 
 def check_clock(now: float) -> Check:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import click
 
@@ -15,6 +15,7 @@ from p2p.cli.checks import (
     check_free,
     check_home,
     check_key,
+    check_member,
     check_memory,
     check_settings,
     free_memory,
@@ -36,6 +37,8 @@ from p2p.cli.command import Command, current_home, json_option
 from p2p.cli.failure import Failure
 from p2p.cli.show import aligned, print_json, printable, time_text
 from p2p.home import Home
+
+CUT_OFF_HINT = "see member, above: a private swarm cuts off whom its admin does not let in"
 
 
 @click.command(cls=Command)
@@ -71,6 +74,8 @@ def _checks(home: Home) -> Iterator[Check]:
     """All checks, those of the daemon only where it answers."""
     yield check_home(home)
     yield check_key(home)
+    members = list(check_member(home, time.time()))
+    yield from members
     settings, check = check_settings(home)
     yield check
     yield check_clock(time.time())
@@ -91,8 +96,9 @@ def _checks(home: Home) -> Iterator[Check]:
     yield from check_listening(listening)
     if gateway := client.get("/v0/id")["gateway"]:
         yield from check_listening([gateway_address(gateway.removeprefix("http://"))], "gateway")
-    yield from check_bootstraps(status)
-    yield check_peers(status)
+    for check in (*check_bootstraps(status), check_peers(status)):
+        is_cut_off = check.hint and members and members[0].hint
+        yield replace(check, hint=CUT_OFF_HINT) if is_cut_off else check
     yield check_reach(status["reach"], listening)
     yield check_clock_of_peers(status["clock_ahead_s"])
     yield check_open(status)

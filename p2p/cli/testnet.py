@@ -43,7 +43,9 @@ class Counts:
 @click.option("--miners", type=click.IntRange(0), default=0, help=(
     "So many, the last, mine the shipped model; of several the last an untrained one."
 ))  # fmt: skip
-@click.option("--voters", type=click.IntRange(1), help="So many vote on blocks; else all.")
+@click.option(
+    "--voters", type=click.IntRange(1), help="So many vote on blocks; else all but the miners."
+)
 @click.option(
     "--network", metavar="NAME|FILE", help=f"Whose constants; FILE is a genesis ({NETWORK})."
 )
@@ -90,14 +92,13 @@ def testnet(
         with _place(directory) as place:
             return _play(place, scenario, netns, as_json)
     nodes = nodes or NODES
-    voters = voters or nodes
-    if voters > nodes or serve > nodes:
+    if max(voters or 0, serve) > nodes:
         raise click.UsageError(f"--voters and --serve are at most {nodes}, as many as nodes")
     if as_json and until_height is None:
         raise click.UsageError("--json goes with --until-height or --scenario")
     if bool(validators) != bool(miners) or validators + miners > nodes:
         raise click.UsageError(f"--validators and --miners go together, {nodes} at most in all")
-    counts = Counts(nodes, voters, serve, validators, miners)
+    counts = Counts(nodes, voters or nodes - miners, serve, validators, miners)
     with _place(directory) as place:
         _run(place, counts, network or NETWORK, until_height, Way(netns), as_json)
 

@@ -32,6 +32,8 @@ SHOW_S = 10.0
 """In which a new peer has to show its membership."""
 BAN_S = 10.0
 """For which one is refused whose membership is not good: it may get another meanwhile."""
+TELL_S = 1.0
+"""For one that is put out to hear of it: the others are put out after it."""
 CHECK_EVERY_S = 30.0
 """Memberships end; those of connected peers are looked at again."""
 
@@ -163,6 +165,7 @@ class Members:
                     self._check(peer, shown)
                 except Invalid as error:
                     log.warning("peer %s is no longer let in: %s", peer, error)
+                    await self._tell(peer)
                     await self._cut_off(peer)
 
     def _save(self) -> None:
@@ -176,6 +179,15 @@ class Members:
             log.error("the revocations cannot be written: %s", error)
         else:
             self._unsaved = False
+
+    async def _tell(self, peer: PeerId) -> None:
+        """Have a peer that goes hear why, so that its owner can know: our credentials have it."""
+        self.disconnected(peer)
+        with trio.move_on_after(TELL_S):
+            try:
+                await self._ask(peer)
+            except Exception as error:  # whatever a stranger's stream raises, it goes
+                log.debug("telling %s: %r", peer, error)
 
     async def _cut_off(self, peer: PeerId) -> None:
         self.disconnected(peer)

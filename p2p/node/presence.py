@@ -1,6 +1,8 @@
 """Who is there: our own record said to everyone, and everyone's records kept while they are fresh.
 
 * Our record is said every 10 s, and soon after what it says has changed.
+* It names the connected peers that have a record of their own. Who has none takes no part: whether
+  it is an asker or a validator that visits under a key of its own is not for all to see.
 * When a connection is new both sides exchange status and all the records they hold, so a newcomer
   sees the whole swarm after one round trip instead of after 10 s.
 * What records say about addresses goes to the keeper.
@@ -129,12 +131,15 @@ class Presence:
         )
 
     def _neighbours(self) -> Iterable[Neighbour]:
+        """The connected peers whose records count now, in order of their ids."""
         fastest: dict[PeerId, float] = {}
         for connection in self.host.connections():
             rtt = min(connection.rtt_s, fastest.get(connection.peer, connection.rtt_s))
             fastest[connection.peer] = rtt
         for peer, rtt in sorted(fastest.items()):
-            yield Neighbour(public_key_of(peer), round(rtt * 1e6))
+            key = public_key_of(peer)
+            if self.of(key) is not None:
+                yield Neighbour(key, round(rtt * 1e6))
 
     # --- hearing
 
@@ -154,6 +159,7 @@ class Presence:
         return record
 
     def _keep(self, record: PeerRecord, sealed: bytes, at: float, *, live: bool = True) -> None:
+        is_new = self.of(record.key) is None
         self._forget(record.key)
         heard = Heard(peer_id_of(record.key), record, sealed, at, live)
         self.book[record.key] = heard  # heard last, so last
@@ -165,6 +171,8 @@ class Presence:
         if record.key != self.pair.public:
             self.keeper.announced(heard.peer, record.addresses)
             self.heard_of(record.height)
+            if is_new and self.host.is_connected(heard.peer):
+                self.changed()  # from now on ours names it
 
     def _forget(self, key: PublicKey) -> None:
         heard = self.book.pop(key, None)

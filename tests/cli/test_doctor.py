@@ -1,8 +1,12 @@
 import json
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
+from gossip.membership import admit, revoke
+from ledger.genesis import Genesis
+from ledger.genesis_file import write_genesis
 from ledger.keys import KeyPair, save_seed
 from p2p.cli.checks import (
     Check,
@@ -12,6 +16,7 @@ from p2p.cli.checks import (
     check_free,
     check_home,
     check_key,
+    check_member,
     check_memory,
     gateway_address,
 )
@@ -27,6 +32,8 @@ from p2p.cli.checks_running import (
 from p2p.config import Settings
 from p2p.home import Home
 from tests.cli.command_line import Yuma
+from tests.cli.wallet_files import PAIR
+from tests.system.networks import genesis_of
 
 
 def verdicts(checks: list[Check]) -> list[Verdict]:
@@ -63,6 +70,34 @@ def test_home_and_key_that_others_can_read(tmp_path: Path) -> None:
 def test_key_that_is_cut_short(tmp_path: Path) -> None:
     Home(tmp_path).key.write_bytes(b"short")
     assert check_key(Home(tmp_path)).detail.endswith("node.key has 5 bytes, a key has 32")
+
+
+def test_whether_a_private_swarm_lets_this_node_in(tmp_path: Path) -> None:
+    """Given a home of a private swarm, then its membership is missing, good, over, taken back."""
+    home, pair = Home(tmp_path), KeyPair.from_seed(bytes(32))
+    save_seed(pair, home.key)
+    made = replace(genesis_of([pair]), admin=(PAIR.public,))
+    now_s, now_ms = 1000.0, 1_000_000
+
+    def said(genesis: Genesis = made) -> list[tuple[str, str]]:
+        home.genesis.write_text(write_genesis(genesis))
+        return [(check.verdict, check.detail) for check in check_member(home, now_s)]
+
+    assert said(replace(made, admin=())) == []
+    assert said() == [("fail", "this swarm is private, and this node has no membership")]
+    (missing,) = check_member(home, now_s)
+    assert f"yuma member admit {pair.peer_id}" in missing.hint
+    assert "yuma member install FILE" in missing.hint
+    signed = admit(made.chain, PAIR, pair.public, now_ms - 10, now_ms + 1000)
+    home.membership.write_text(signed.hex())
+    assert said() == [("ok", "the admin of this private swarm lets this node in")]
+    (ended,) = check_member(home, now_s + 1)
+    assert (ended.detail, ended.hint) == ("the membership has expired", missing.hint)
+    home.revocations.write_text(revoke(made.chain, PAIR, pair.public, now_ms).hex())
+    assert said() == [("fail", "the membership was revoked")]
+    home.genesis.write_text("nonsense")
+    (damaged,) = check_member(home, now_s)
+    assert (damaged.verdict, damaged.hint) == ("fail", "")
 
 
 def test_clock_before_the_program_was_made() -> None:

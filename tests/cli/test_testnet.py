@@ -25,7 +25,7 @@ def sentence(err: str) -> str:
 def test_four_nodes_agree(home: Path, tmp_path: Path) -> None:
     place = tmp_path / "net"
     (place / "models").mkdir(parents=True)  # of an earlier run: they need not be trained again
-    flags = ("--nodes", "4", "--voters", "3", "--network", "minimal", "--until-height", "12")
+    flags = ("--nodes", "4", "--network", "minimal", "--until-height", "12")
     roles = ("--validators", "2", "--miners", "1")
     done = run_yuma(home, "testnet", *flags, *roles, "--dir", str(place), "--json")
     assert done.code == 0, done.err

@@ -56,6 +56,7 @@ async def test_it_shows_a_network(page: Page, network: Network, tmp_path: Path) 
 
     await it_answers(page, network)
     await its_measures_are_those_of_the_command_line(page)
+    await it_tells_validators_from_miners(page)
     await it_fits(page)
     assert page.problems == []
     await it_asks_for_a_key(page, network)
@@ -145,6 +146,26 @@ async def it_says_when_the_daemon_is_gone(page: Page, network: Network) -> None:
     await network.again()
     await page.until(f"{text('#how')}.startsWith('● In step')")
     await page.until(f"!{text('#chain .age')}.includes('answer')")
+
+
+MINER = {"registered": 5, "updated": 5, "validator": True, "emission": 0} | {
+    "incentive": 0, "dividends": 0,
+}  # fmt: skip
+
+
+async def it_tells_validators_from_miners(page: Page) -> None:
+    """By what a neuron has done and is paid for: a permit alone makes no validator."""
+    for changed, role in (
+        ({}, "miner"),
+        ({"incentive": 3, "emission": 3}, "miner"),
+        ({"updated": 6}, "validator"),
+        ({"dividends": 3, "emission": 3}, "validator"),
+        ({"emission": 3}, "validator"),
+        ({"emission": 3, "validator": False}, "miner"),
+    ):
+        row = json.dumps(MINER | changed)
+        found = f"import('/dashboard/subnet.js').then(({{roleOf}}) => roleOf({row}))"
+        assert await page.value(found) == role, changed
 
 
 GRAPHS = {

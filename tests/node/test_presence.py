@@ -13,10 +13,13 @@ from gossip.topics import PRESENCE, PeerRecord
 from gossip.validation import Reject
 from ledger.errors import Invalid
 from ledger.keys import KeyPair
+from ledger.types import PublicKey
 from p2p.config import Settings
 from p2p.home import Home
 from p2p.net.protocols import Records
+from p2p.net.topology import graph_of
 from p2p.node import presence
+from p2p.node.caller import Greeting, stranger
 from p2p.node.node import Node
 
 SETTINGS = Settings(listen=("/ip4/127.0.0.1/tcp/0",), dht=False)
@@ -56,6 +59,25 @@ async def test_all_see_all_and_who_is_connected_to_whom(tmp_path) -> None:
             return b.pair.public in {neighbour.key for neighbour in record.neighbours}
 
         await until(mutual)
+
+
+async def test_only_who_has_a_record_is_named_as_a_neighbour(tmp_path) -> None:
+    """Given a peer that takes no part, as a validator's hidden visitor, then no record names it."""
+    async with nodes(tmp_path, SETTINGS, SETTINGS) as (a, b):
+
+        def named() -> set[PublicKey]:
+            return {neighbour.key for neighbour in a.presence.own().neighbours}
+
+        await until(lambda: named() == {b.pair.public})
+        greeting = Greeting(b.presence.status, b.presence.freshest)
+        async with stranger(b.chain, greeting, lambda peer: []) as caller:
+            await caller.host.dial(a.host.peer_id, a.host.addresses())
+            await until(lambda: caller.pair.peer_id in a.presence.statuses)
+            assert named() == {b.pair.public}
+            assert all(node.known for node in graph_of(a.presence.fresh()).nodes)
+            record = replace(b.presence.own(), key=caller.pair.public, neighbours=())
+            a.presence.take(Records((seal(a.chain, PRESENCE, record, caller.pair),)))
+            assert named() == {b.pair.public, caller.pair.public}
 
 
 async def test_a_newcomer_sees_the_swarm_after_one_round_trip(tmp_path) -> None:

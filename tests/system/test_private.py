@@ -1,5 +1,6 @@
 """A private swarm of real daemons, from the admin's commands to the end of a membership."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +51,11 @@ def test_a_private_swarm_lets_in_whom_its_admin_names(swarm: Swarm) -> None:
     said = run_within(first.home, "member", "revoke", pairs[2].peer_id)
     assert (said.code, said.err) == (0, f"{pairs[2].peer_id} is cut off\n")
     wait_until(lambda: not mallory.peers(), 40, "the cut")
+    wait_until((mallory.home / "revocations").exists, 10, "what mallory hears of it")
+    doctor = run_within(mallory.home, "doctor")
+    assert re.search(r"^fail  member  +the membership was revoked$", doctor.out, re.MULTILINE)
+    assert "yuma member install FILE" in doctor.out
+    assert "is its port open" not in doctor.out
     stopped = height(mallory)
     reach([first, second], stopped + 5)
     assert height(mallory) <= stopped + 1

@@ -51,9 +51,13 @@ async function decided(one, whole) {
   return epoch.said;
 }
 
-/** What a neuron is. Who has said weights since it registered is a validator; a permit alone has many a miner. */
+/**
+ * What a neuron is. Who has said weights since it registered is a validator, and who is paid under a permit
+ * for nothing that a miner does; a permit alone has many a miner.
+ */
 export function roleOf(row) {
-  return row.dividends > 0 || row.updated > row.registered ? "validator" : "miner";
+  const isPaidToJudge = row.validator && row.emission > 0 && row.incentive === 0;
+  return row.dividends > 0 || row.updated > row.registered || isPaidToJudge ? "validator" : "miner";
 }
 
 function draw(said, body) {
