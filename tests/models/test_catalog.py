@@ -119,6 +119,8 @@ TENSOR_FIELDS = json.loads(config_bytes(TENSOR))
         TEXT_FIELDS | {"name": "x" * 129},
         TEXT_FIELDS | {"name": "\ud800"},
         TEXT_FIELDS | {"name": 7},
+        TEXT_FIELDS | {"name": "0123abcd"},
+        TEXT_FIELDS | {"name": "F" * 64},
         TEXT_FIELDS | {"layers": 0},
         TEXT_FIELDS | {"layers": True},
         TEXT_FIELDS | {"context": 2**40},
