@@ -20,9 +20,8 @@ from ledger.errors import Invalid, Reason
 from ledger.types import Hash
 from models.catalog import check_model, open_model, shipped_directory, shipped_names
 from models.config import DIGEST_HEAD, may_be_called
-from models.files import belongs
+from models.files import KEPT, belongs
 from models.manifest import (
-    KEPT,
     MAX_NAME_BYTES,
     Manifest,
     describe,
