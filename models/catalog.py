@@ -5,7 +5,8 @@
   operator's own file only, never taken from a peer. What a directory of the transformers library
   consists of, `models.pretrained` says.
 * The digest is that of the manifest of exactly these files: equal digests answer alike.
-* A directory that holds a pickle, or whose JSON asks for code to be run, is refused as a whole.
+* A directory that holds a pickle, a link that leads out of it, or no file where one is due, or
+  whose JSON asks for code to be run, is refused as a whole.
 * No torch here: the daemon reads models before any worker starts.
 """
 
@@ -33,6 +34,7 @@ from models.files import (
     read_small,
     refuse_code_in,
     refuse_pickles,
+    refuse_strangers,
 )
 from models.header import parameters_of, read_header
 from models.manifest import Described, described
@@ -146,6 +148,7 @@ def open_model(directory: Path) -> Model:
 def check_model(directory: Path) -> Shape:
     """What a directory holds, its weights not read. Raises Invalid BAD_MODEL."""
     try:
+        refuse_strangers(directory)
         config = read_config(read_small(directory / CONFIG, MAX_CONFIG_BYTES))
         refuse_pickles(directory)
         shape = _shape_of(directory, config)

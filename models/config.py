@@ -20,7 +20,9 @@ INPUT_DTYPES = ("float32", "float64", "float16", "int32", "int64", "uint8")
 """Names that numpy and torch share; more are added when a model needs them."""
 MAX_DIMENSIONS = 8
 """As many as a Tensor record holds."""
-
+DIGEST_HEAD = 8
+"""Digits of a digest, in hexadecimal, that are enough to name a model."""
+READS_AS_DIGEST = re.compile(rf"[0-9a-fA-F]{{{DIGEST_HEAD},64}}", re.ASCII)
 
 WRITERS = ("ForCausalLM", "LMHeadModel")
 ENCODERS = ("Model", "ForMaskedLM")
@@ -118,6 +120,14 @@ def read_config(data: bytes) -> Config:
         return _upstream_config(fields)
     known = f"{Kind.TEXT}, {Kind.TENSOR}, {UPSTREAM}"
     raise _refuse(f"its kind is {kind!r:.80}, not one of {known}")
+
+
+def may_be_called(name: str, digest: str = "") -> bool:
+    """Whether a name leaves other models' digests alone; `digest`: the model's own, if known.
+
+    What reads as a digest, or as the head of one, names that model only.
+    """
+    return READS_AS_DIGEST.fullmatch(name) is None or digest.startswith(name)
 
 
 def config_bytes(config: GptConfig | TensorConfig) -> bytes:
@@ -241,6 +251,8 @@ def _name(fields: dict[str, Any]) -> str:
         raise _refuse("its name is not a line of text")
     if not 1 <= len(name.encode(errors="replace")) <= MAX_NAME_BYTES:
         raise _refuse(f"its name is empty or over {MAX_NAME_BYTES} bytes")
+    if not may_be_called(name):
+        raise _refuse(f"its name {name!r:.80} reads as the digest of a model")
     return name
 
 

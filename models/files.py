@@ -4,7 +4,9 @@ What is given to peers, and taken from them, has these names and no others.
 """
 
 import json
+import os
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +18,9 @@ WEIGHTS: Final = "model.safetensors"
 TOKENIZER: Final = "tokenizer.json"
 PROGRAM: Final = "model.pt2"
 """An exported program: of the operator's own, never of a peer."""
+KEPT: Final = "manifest"
+"""The file, beside a model's own, that keeps its manifest."""
+WEIGHTS_END: Final = ".safetensors"
 PLAIN: Final = frozenset({
     CONFIG,
     TOKENIZER,
@@ -40,6 +45,46 @@ ASKS_FOR_CODE: Final = ("auto_map", "custom_pipelines", "trust_remote_code")
 def belongs(name: str) -> bool:
     """Whether a model's file may have this name."""
     return name in PLAIN or _WEIGHTS.fullmatch(name) is not None
+
+
+def refuse_strangers(directory: Path) -> None:
+    """Return if what a directory holds under the names of a model's files are files of its own.
+
+    Opening a pipe or a device may take for ever, and a link may lead to what nobody meant to give.
+    A link as Hugging Face's cache has them is fine: from snapshots/X/FILE to blobs/Y beside
+    snapshots. Raises Invalid BAD_MODEL, OSError.
+    """
+    blobs = directory.resolve().parent.parent / "blobs"
+    for path in sorted(directory.iterdir()):
+        inner = [name for name in PLAIN if name.startswith(f"{path.name}/")]
+        if inner and stat.S_ISLNK(path.lstat().st_mode):
+            raise _refuse_link(path.name)
+        for name in (path.name, *inner):
+            if _may_be_read(name):
+                _refuse_stranger(directory, name, blobs)
+
+
+def _may_be_read(name: str) -> bool:
+    return name in PLAIN or name in (PROGRAM, KEPT) or name.endswith(WEIGHTS_END)
+
+
+def _refuse_stranger(directory: Path, name: str, blobs: Path) -> None:
+    path = directory / name
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):  # such as a subdirectory without its config
+        return
+    if stat.S_ISLNK(mode):
+        target = Path(os.path.realpath(path))
+        if not target.is_relative_to(blobs) or not target.is_file():
+            raise _refuse_link(name)
+    elif not stat.S_ISREG(mode):
+        raise Invalid(Reason.BAD_MODEL, f"{name} is not a file")
+
+
+def _refuse_link(name: str) -> Invalid:
+    detail = f"{name} is a link out of the model's directory: put the file itself there"
+    return Invalid(Reason.BAD_MODEL, detail)
 
 
 def refuse_pickles(directory: Path) -> None:

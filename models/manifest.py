@@ -18,6 +18,7 @@ from typing import Annotated, Final
 from ledger.codec import hash_of, pack, unpack
 from ledger.errors import Invalid, Reason
 from ledger.types import Hash, Size
+from models.files import KEPT
 
 CHUNK_BYTES: Final = 2**20
 """Large enough that asking, hashing and writing cost little beside the bytes; small enough that
@@ -28,8 +29,6 @@ MAX_MANIFEST_BYTES: Final = 2 * 2**20
 MAX_FILES: Final = 256
 """A model of 400 G parameters comes in 191."""
 MAX_NAME_BYTES: Final = 128
-KEPT: Final = "manifest"
-"""The file, beside a model's own, that keeps its manifest."""
 
 
 @dataclass(frozen=True)

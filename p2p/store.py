@@ -7,6 +7,7 @@ on with.
 
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -18,9 +19,9 @@ from typing import Final
 from ledger.errors import Invalid, Reason
 from ledger.types import Hash
 from models.catalog import check_model, open_model, shipped_directory, shipped_names
-from models.files import belongs
+from models.config import DIGEST_HEAD, may_be_called
+from models.files import KEPT, belongs
 from models.manifest import (
-    KEPT,
     MAX_NAME_BYTES,
     Manifest,
     describe,
@@ -35,8 +36,8 @@ from p2p.home import sync_directory, write_whole
 PARTIAL: Final = ".partial"
 IMPORT: Final = "import-"
 NAMES: Final = "names.json"
-DIGEST_HEAD: Final = 8
-"""Digits of a digest that are enough to name a stored model."""
+DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+"""What the directories of models are called; others are not looked into."""
 RESERVE_BYTES: Final = 512 * 2**20
 """Of the disk, left free for the ledger and all else."""
 MEGABYTE: Final = 10**6
@@ -85,12 +86,12 @@ class ModelStore:
             kept = read_kept(path)
             size = kept.manifest.size if kept else _used(path)
             found.append(Stored(path.name, called.get(path.name, ""), size, path))
-        for path in sorted((self.path / PARTIAL).glob("[0-9a-f]*")):
+        for path in sorted(filter(_is_place, (self.path / PARTIAL).glob("*"))):
             found.append(Stored(path.name, "", _used(path), path, is_whole=False))
         return sorted(found, key=lambda each: (not each.is_whole, each.name, each.digest))
 
     def _places(self) -> list[Path]:
-        return [path.parent for path in self.path.glob(f"[0-9a-f]*/{KEPT}")]
+        return [path for path in self.path.glob("*") if _is_place(path) and _is_whole(path)]
 
     def digests(self) -> list[Hash]:
         """Of the models that are whole."""
@@ -99,11 +100,12 @@ class ModelStore:
     def directory_of(self, digest: Hash) -> Path | None:
         """Where a model is, if it is whole."""
         path = self.path / digest.hex()
-        return path if (path / KEPT).is_file() else None
+        return path if _is_whole(path) else None
 
     def find(self, reference: str) -> Stored | None:
-        """The model, or part of one, of a name or a digest's head. Raises OSError."""
-        digest = self._names().get(reference, reference)
+        """The model, or part of one, of a digest, a name or a digest's head. Raises OSError."""
+        is_digest = DIGEST.fullmatch(reference) is not None
+        digest = reference if is_digest else self._names().get(reference, reference)
         found = (each for each in self.models() if each.digest.startswith(digest))
         return next(found, None) if len(digest) >= DIGEST_HEAD else None
 
@@ -125,19 +127,26 @@ class ModelStore:
     # --- names
 
     def _names(self) -> dict[str, str]:
-        """Digests by name; a damaged file names nothing."""
+        """Digests by name; a damaged file names nothing, and no name stands for another digest."""
         try:
             names = json.loads((self.path / NAMES).read_bytes())
         except (OSError, ValueError):
             return {}
         pairs = names.items() if isinstance(names, dict) else ()
-        return {name: digest for name, digest in pairs if isinstance(digest, str)}
+        return {
+            name: digest
+            for name, digest in pairs
+            if isinstance(digest, str) and may_be_called(name, digest)
+        }
 
     def check_name(self, name: str, digest: str) -> None:
         """Return if a model of a digest may be called so. Raises Invalid BAD_MODEL."""
         long = not 0 < len(name.encode(errors="replace")) <= MAX_NAME_BYTES
         if long or "/" in name or not name.isprintable():
             detail = f"a model's name is a line of at most {MAX_NAME_BYTES} bytes without a slash"
+            raise Invalid(Reason.BAD_MODEL, detail)
+        if not may_be_called(name, digest):
+            detail = f"{name} reads as the digest of another model: choose another with --name"
             raise Invalid(Reason.BAD_MODEL, detail)
         taken = self._names().get(name)
         if taken is None and name in shipped_names():
@@ -246,7 +255,7 @@ class ModelStore:
         place = self.path / digest
         with self._lock:
             self.check_name(name, digest)
-            if (place / KEPT).is_file():
+            if _is_whole(place):
                 shutil.rmtree(stage)
             else:
                 shutil.rmtree(place, ignore_errors=True)
@@ -262,6 +271,14 @@ class ModelStore:
                 self._call("", model.digest)
                 (model.directory / KEPT).unlink()  # what is left is none
             shutil.rmtree(model.directory)
+
+
+def _is_place(path: Path) -> bool:
+    return DIGEST.fullmatch(path.name) is not None
+
+
+def _is_whole(place: Path) -> bool:
+    return (place / KEPT).is_file()
 
 
 def _used(path: Path) -> int:

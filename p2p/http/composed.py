@@ -20,6 +20,7 @@ from models.composed import (
     validate_card,
     write_composed,
 )
+from models.config import may_be_called
 from models.gate import read_gate
 from models.types import Kind
 from p2p.http.api import Control, Line, Refused, Row, body_of, integer_of, text_of
@@ -109,6 +110,8 @@ def _name_of(control: Control, body: Line) -> str:
     name = text_of(body, "name")
     if not NAME.fullmatch(name):
         raise Refused("the name has to be 1 to 64 letters, digits, and . _ -")
+    if not may_be_called(name):
+        raise Refused(f"{name} reads as the digest of a model: choose another name")
     if name in shipped_names():
         raise Refused(f"{name} is the name of a model that comes with yuma")
     if control.node.composer.has(name):

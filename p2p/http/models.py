@@ -5,6 +5,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ledger.keys import peer_id_of
+from models.config import may_be_called
 from p2p.config import MAX_PRICE
 from p2p.http.api import Control, Line, Lines, Refused, Row, body_of, integer_of, text_of
 from p2p.http.composed import composed_line
@@ -154,6 +155,8 @@ def name_of(body: Line) -> str | None:
     name = text_of(body, "name")
     if not name.isprintable() or len(name.encode(errors="replace")) > MAX_NAME_BYTES:
         raise Refused(f"a model's name is a line of at most {MAX_NAME_BYTES} bytes")
+    if not may_be_called(name):
+        raise Refused(f"{name} reads as the digest of a model: choose another name")
     return name
 
 

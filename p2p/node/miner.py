@@ -17,6 +17,7 @@ from ledger.errors import Invalid, Reason
 from ledger.keys import KeyPair
 from ledger.types import ChainId, Hash, Height
 from models import catalog
+from models.config import may_be_called
 from models.parts import Portion, parts_hash
 from models.pipe import Done, Failed, Part, Step
 from models.trace import row_of, trace_hash
@@ -121,6 +122,9 @@ class Miner:
         assert self._nursery is not None
         model, called = await trio.to_thread.run_sync(self._model_at, place)
         name = name or called or model.name
+        if not may_be_called(name, model.digest.hex()):
+            detail = f"{name} reads as the digest of another model: choose another with --name"
+            raise Invalid(Reason.BAD_MODEL, detail)
         if name in self.workers or name in (one.served.name for one in self.composites.values()):
             raise Invalid(Reason.BAD_MODEL, f"a model named {name} is served already")
         self.validate_room()

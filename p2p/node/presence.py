@@ -30,6 +30,7 @@ from gossip.validation import Ignore, Reject, Seen, validate_presence
 from ledger.errors import Invalid
 from ledger.keys import KeyPair, PeerId, peer_id_of, public_key_of
 from ledger.types import ChainId, Hash, PublicKey
+from models.config import may_be_called
 from p2p.net.host import Host, NotConnected
 from p2p.net.keeper import Keeper
 from p2p.net.protocols import PEERS, STATUS, Records, Status
@@ -156,6 +157,9 @@ class Presence:
     def _opened(self, data: bytes) -> PeerRecord:
         record = open_sealed(self.chain, PRESENCE, data)
         assert isinstance(record, PeerRecord)
+        # [REJECT] No model is called by what reads as another's digest.
+        if not all(may_be_called(one.name, one.digest.hex()) for one in record.models):
+            raise Reject("a model called by the digest of another")
         return record
 
     def _keep(self, record: PeerRecord, sealed: bytes, at: float, *, live: bool = True) -> None:

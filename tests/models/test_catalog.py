@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -119,6 +120,8 @@ TENSOR_FIELDS = json.loads(config_bytes(TENSOR))
         TEXT_FIELDS | {"name": "x" * 129},
         TEXT_FIELDS | {"name": "\ud800"},
         TEXT_FIELDS | {"name": 7},
+        TEXT_FIELDS | {"name": "0123abcd"},
+        TEXT_FIELDS | {"name": "F" * 64},
         TEXT_FIELDS | {"layers": 0},
         TEXT_FIELDS | {"layers": True},
         TEXT_FIELDS | {"context": 2**40},
@@ -216,6 +219,50 @@ def test_the_daemons_imports_bring_no_torch() -> None:
         "sys.exit('torch' in sys.modules or 'safetensors' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "config.json", "1_Pooling/config.json"])
+def test_a_link_out_of_the_directory_is_refused(tiny: Path, tmp_path: Path, name: str) -> None:
+    """Else what it leads to would be copied, and given to peers."""
+    secret = tmp_path / "id_ed25519"
+    secret.write_text("a key")
+    (tiny / name).parent.mkdir(exist_ok=True)
+    (tiny / name).unlink(missing_ok=True)
+    (tiny / name).symlink_to(secret)
+    assert refusal_of(tiny).startswith(f"{name} is a link out of the model's directory")
+
+
+def test_a_directory_behind_a_link_is_refused(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tiny / "1_Pooling").symlink_to(tmp_path / "other")
+    assert refusal_of(tiny).startswith("1_Pooling is a link out of the model's directory")
+
+
+def test_a_snapshot_of_hugging_faces_cache_is_opened(tiny: Path, tmp_path: Path) -> None:
+    """Its files are links to the repository's blobs, and to nothing else."""
+    snapshot, blobs = tmp_path / "models--a--b" / "snapshots" / "X", tmp_path / "models--a--b/blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for number, path in enumerate(sorted(tiny.iterdir())):
+        path.rename(blobs / str(number))
+        (snapshot / path.name).symlink_to(f"../../blobs/{number}")
+    assert open_model(snapshot).shape.files == (
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    )
+    (tmp_path / "key").write_text("a key")
+    (blobs / "key").symlink_to(tmp_path / "key")
+    (snapshot / "chat_template.jinja").symlink_to("../../blobs/key")
+    assert refusal_of(snapshot).startswith("chat_template.jinja is a link")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "x.safetensors", "manifest"])
+def test_a_pipe_is_not_opened(tiny: Path, name: str) -> None:
+    """Reading one would never end."""
+    (tiny / name).unlink(missing_ok=True)
+    os.mkfifo(tiny / name)
+    assert refusal_of(tiny) == f"{name} is not a file"
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "weights.PT", "data.pkl", "x.ckpt"])

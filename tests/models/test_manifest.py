@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 from ledger.codec import pack, unpack
 from ledger.errors import Invalid, Reason
 from models import manifest
-from models.files import belongs
+from models.files import KEPT, belongs
 from models.manifest import (
     CHUNK_BYTES,
     HASH_BYTES,
-    KEPT,
     Chunk,
     File,
     Manifest,

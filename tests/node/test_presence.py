@@ -9,11 +9,11 @@ import pytest
 import trio
 
 from gossip.envelope import seal
-from gossip.topics import PRESENCE, PeerRecord
+from gossip.topics import PRESENCE, PeerRecord, Served
 from gossip.validation import Reject
 from ledger.errors import Invalid
 from ledger.keys import KeyPair
-from ledger.types import PublicKey
+from ledger.types import Hash, PublicKey
 from p2p.config import Settings
 from p2p.home import Home
 from p2p.net.protocols import Records
@@ -22,6 +22,7 @@ from p2p.node import presence
 from p2p.node.caller import Greeting, stranger
 from p2p.node.node import Node
 
+SERVED = Served("m", "text-generation", Hash(bytes(32)), 1, 1, 0, 1, 0, 0)
 SETTINGS = Settings(listen=("/ip4/127.0.0.1/tcp/0",), dht=False)
 
 
@@ -118,6 +119,13 @@ async def test_records_of_others_are_checked_however_they_come(tmp_path) -> None
         assert other.public not in a.presence.fresh()
         a.presence.take(Records((forged, genuine)))
         assert a.presence.fresh()[other.public][0] == record
+        posing = replace(record, seq=record.seq + 1, models=(replace(SERVED, name="ab" * 32),))
+        with pytest.raises(Reject):
+            a.presence.hear(other.public, seal(a.chain, PRESENCE, posing, other))
+        head = replace(SERVED, name=SERVED.digest.hex()[:12])  # as models without a name are called
+        honest = replace(posing, models=(head,))
+        a.presence.hear(other.public, seal(a.chain, PRESENCE, honest, other))
+        assert a.presence.serving(SERVED.digest.hex())[0].record == honest
 
 
 async def test_a_record_that_is_not_renewed_is_forgotten(tmp_path, monkeypatch) -> None:

@@ -1,5 +1,6 @@
 """The store of a home: models appear whole, go by name and digest, and fit or are refused."""
 
+import json
 import os
 import shutil
 from collections import namedtuple
@@ -82,6 +83,33 @@ def test_two_models_cannot_be_called_the_same(
         refusal(lambda name=name: add(store, other, name), Reason.BAD_MODEL)  # type: ignore[misc]
     assert len(store.models()) == 1
     assert add(store, shipped_directory("docs-gpt")).name == "docs-gpt"
+
+
+def test_what_reads_as_a_digest_is_only_ever_one(
+    store: ModelStore, source: Path, tmp_path: Path
+) -> None:
+    """Else a model could be called by the digest of another, and be had in its place."""
+    model = add(store, source, "a")
+    other = write_random(tmp_path / "other", layers=1, seed=1)
+    for name in (model.digest, model.digest[:8], "0123abcd", model.digest.upper()):
+        detail = refusal(lambda name=name: add(store, other, name), Reason.BAD_MODEL)  # type: ignore[misc]
+        assert "reads as the digest of another model" in detail
+    kept = add(store, other, None)
+    assert add(store, other, kept.digest[:12]).name == kept.digest[:12]
+    names = {"a": model.digest, model.digest: kept.digest, model.digest[:9]: kept.digest}
+    (store.path / "names.json").write_text(json.dumps(names))  # as an older version took them
+    for reference in names:
+        assert store.find(reference) == model
+
+
+def test_other_directories_are_not_looked_into(store: ModelStore, source: Path) -> None:
+    model = add(store, source)
+    for name in ("backup", "abc", "x" * 64, model.digest.upper(), f"{model.digest}.old"):
+        for place in (store.path / name, store.path / ".partial" / name):
+            place.mkdir()
+            (place / "manifest").write_bytes(b"x")
+    assert store.digests() == [bytes.fromhex(model.digest)]
+    assert store.models() == [model]
 
 
 def test_shipped_models_are_located_too(store: ModelStore) -> None:
