@@ -19,7 +19,7 @@ from p2p.http.gate import Crowded, Gate
 from p2p.net.protocols import MAX_OPEN_REQUESTS
 from p2p.node import verifier
 from p2p.node.node import Node
-from p2p.node.router import Answer, NoServer, Request, Tell, Unpaid
+from p2p.node.router import Answer, NoServer, Request, Tell, Unpaid, Used
 
 log = logging.getLogger("yuma.gateway")
 
@@ -33,6 +33,8 @@ MINUTE_S: Final = 60.0
 MAX_RECEIPTS: Final = 1024
 MAX_RECEIPT_BYTES: Final = 32 * 2**20
 """Of inputs and answers kept with their receipts."""
+TYPICAL_TOKEN_BYTES: Final = 4
+"""Of a prompt, one token: of an answer without a receipt nobody says how many it had."""
 SAVE_S: Final = 30.0
 """How often what keys have used is written; a daemon that is killed forgets as much."""
 BUSY_HEADERS: Final = {"retry-after": "5"}
@@ -164,30 +166,42 @@ class Gateway:
                 503, "Too many requests wait here; try again in a moment", "overloaded",
                 headers=BUSY_HEADERS,
             ) from None  # fmt: skip
-        if key is not None:
-            tokens = answer.evidence.receipt.body.prompt_tokens + answer.tokens
-            self.keys.count(key, tokens=tokens, spent=answer.cost)
-            bucket = self._meter(key).tokens
-            if bucket is not None:
-                bucket.level -= tokens
         return Answered(answer, self.receipts.keep(who, answer))
 
     async def _spend(self, key: Key | None, request: Request, tell: Tell) -> Answer:
         """Ask, for no more than what the key has left that other requests of it may not cost."""
-        left = key.left() if key is not None else None
-        if key is None or left is None:
+        if key is None:
             return await verifier.ask(self.node.router, request, tell)
+        left = key.left()
+        if left is None:
+            return await self._counted(key, request, tell)
         reserved = self._reserved.get(key.hash, 0)
         most = min(self._dearest(request), left - reserved)
         if most < 0 or (most == 0 and self._dearest(request)):
             raise Fault(429, f"The budget of the key {key.name} is spent", "insufficient_quota")
         self._reserved[key.hash] = reserved + most
         try:
-            return await verifier.ask(self.node.router, replace(request, most=most), tell)
+            return await self._counted(key, replace(request, most=most), tell)
         finally:
             self._reserved[key.hash] -= most
             if not self._reserved[key.hash]:
                 del self._reserved[key.hash]
+
+    async def _counted(self, key: Key, request: Request, tell: Tell) -> Answer:
+        """Ask, and count what that takes, whether the answer comes whole or not."""
+        used, prompt = Used(), None
+        try:
+            answer = await verifier.ask(self.node.router, request, tell, used)
+            prompt = answer.evidence.receipt.body.prompt_tokens
+            return answer
+        finally:
+            if prompt is None:
+                prompt = math.ceil(len(request.data) / TYPICAL_TOKEN_BYTES) if used.tokens else 0
+            tokens = used.tokens + prompt
+            self.keys.count(key, tokens=tokens, spent=used.rao)
+            bucket = self._meter(key).tokens
+            if bucket is not None:
+                bucket.level -= tokens
 
     def _dearest(self, request: Request) -> int:
         """Rao that the answer costs at most, by the prices that servers announce, with its checks:

@@ -7,6 +7,7 @@ Those that are free come before those that have a price, of which the lowest com
 """
 
 import random
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -16,7 +17,7 @@ import trio
 from gossip.topics import Served
 from ledger.keys import PeerId
 from ledger.types import Hash
-from p2p.node.presence import DIGEST_HEAD, Heard
+from p2p.node.presence import DIGEST_DIGITS, DIGEST_HEAD, Heard
 
 UNKNOWN_SPEED = 10.0
 """Tokens a second of a server that nobody has measured."""
@@ -33,6 +34,7 @@ MAX_MEASURED = 4096
 MAX_OFFERED = 256
 OFFER_FOR_S = 60.0
 SPEED_WEIGHT = 0.3
+WHOLE_DIGEST = f"[0-9a-f]{{{DIGEST_DIGITS}}}"
 FAR_SLOWER = 10.0
 """A free server is asked before one that has a price, unless it is so many times slower."""
 
@@ -97,11 +99,13 @@ class Directory:
     def of(self, model: str) -> list[Server]:
         """The servers of a model by name, or by its digest in hexadecimal (8 digits or more).
 
+        A whole digest is never a name: whoever called its model so would hide who serves it.
         Several models may share a name. Meant is the one that we serve, else the one that most
         serve; `yuma show` says which digest it is.
         """
         candidates = self._ours() + self._of(self.book.serving(model)) + self._offers()
-        named = [one for one in candidates if one.served.name == model] or [
+        whole = re.fullmatch(WHOLE_DIGEST, model) is not None
+        named = [one for one in candidates if one.served.name == model and not whole] or [
             one
             for one in candidates
             if len(model) >= DIGEST_HEAD and one.served.digest.hex().startswith(model)

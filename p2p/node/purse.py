@@ -125,6 +125,7 @@ class Purse:
 
         `opening` is told what is about to be locked in one. Raises CannotPay.
         """
+        self.check(price, cost, None)  # others may have taken what was left when it was looked at
         self.reserved += cost
         try:
             share = (self.left + self.reserved) // SHARES

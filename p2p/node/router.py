@@ -133,6 +133,16 @@ class Answer:
     """Why it was not checked by as many as was asked for."""
 
 
+@dataclass
+class Used:
+    """What an answer has taken so far, also one that breaks off or that nobody wants any more."""
+
+    tokens: int = 0
+    """That servers made."""
+    rao: int = 0
+    """Paid for it."""
+
+
 Told = Asked | Opening | Resumed | Part
 Tell = Callable[[Told], Awaitable[None]]
 
@@ -160,10 +170,17 @@ class Router:
     """Until their first token."""
     _calls: dict[bytes, trio.Event] = field(default_factory=dict)
 
-    async def ask(self, request: Request, tell: Tell, avoid: set[PeerId] | None = None) -> Answer:
+    async def ask(
+        self,
+        request: Request,
+        tell: Tell,
+        avoid: set[PeerId] | None = None,
+        used: Used | None = None,
+    ) -> Answer:
         """Answer a request, telling what comes as it comes.
 
-        `avoid` are servers that must not be asked; the one asked is added to it.
+        `avoid` are servers that must not be asked; the one asked is added to it. What the answer
+        takes is added to `used`, however this ends.
         Raises NoServer; Invalid when servers refuse the request for its content.
         """
         self.asked += 1
@@ -171,7 +188,9 @@ class Router:
         limit_s = request.time_limit_ms / 1000
         try:
             with trio.move_on_after(limit_s + GRACE_S):
-                answer = await self._ask(request, tell, avoid if avoid is not None else set())
+                answer = await self._ask(
+                    request, tell, avoid if avoid is not None else set(), used or Used()
+                )
                 self._count(answer)
                 self._remember(request, answer)
                 return answer
@@ -198,7 +217,7 @@ class Router:
             digest = answer.evidence.query.model.hex()
             self.recent.append(replace(request, model=digest, peer=None))
 
-    async def _ask(self, request: Request, tell: Tell, excluded: set[PeerId]) -> Answer:
+    async def _ask(self, request: Request, tell: Tell, excluded: set[PeerId], used: Used) -> Answer:
         servers = await self._servers(request)
         query = self._query(request, servers[0])
         progress = Progress()
@@ -226,7 +245,7 @@ class Router:
             )
             try:
                 receipt, order = await self._attempt(
-                    server, query, request.data, progress, tell, price
+                    server, query, request.data, progress, tell, price, used
                 )
             except CannotPay as error:
                 unpaid = unpaid or error
@@ -263,6 +282,7 @@ class Router:
         progress: Progress,
         tell: Tell,
         price: int,
+        used: Used,
     ) -> tuple[Receipt, Order | None]:
         """One server's part of an answer, from the tokens already out to the end, paid if it has a
         price. Raises CannotPay, Broken, NoServer, Invalid."""
@@ -272,7 +292,11 @@ class Router:
             await tell(Opening(server.peer, amount))
 
         async with self.buyer.order(server.peer, query, progress, price, opening) as order:
-            receipt = await self._answered(server, query, data, progress, tell, order)
+            try:
+                receipt = await self._answered(server, query, data, progress, tell, order)
+            finally:
+                used.tokens += progress.made
+                used.rao += order.cost if order is not None else 0
         return receipt, order
 
     async def _answered(

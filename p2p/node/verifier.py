@@ -19,7 +19,7 @@ from ledger.keys import PeerId, peer_id_of
 from models.checking import LIKELY
 from models.types import MAX_LIKELY, WRITTEN, Kind, Sampling
 from models.verdict import Opinion, Outcome, Subject, VerdictBody, judge, sign_verdict
-from p2p.node.router import Answer, NoServer, Request, Router, Tell, Told
+from p2p.node.router import Answer, NoServer, Request, Router, Tell, Told, Used
 
 log = logging.getLogger("yuma.verifier")
 
@@ -40,6 +40,7 @@ class _Checking:
     """Rao that it may cost."""
     asked: set[PeerId]
     """Whom not to ask: the server, and those asked already."""
+    used: Used | None
     opinions: list[Opinion] = field(default_factory=list)
     cost: int = 0
     problem: str = ""
@@ -62,7 +63,7 @@ class _Checking:
             most=most,
         )
         try:
-            answer = await self.router.ask(request, _no_news, self.asked)
+            answer = await self.router.ask(request, _no_news, self.asked, self.used)
         except (NoServer, Invalid) as error:
             self.problem = str(error)
             return
@@ -75,24 +76,26 @@ class _Checking:
         return judge(self.subject, self.opinions) if self.opinions else None
 
 
-async def ask(router: Router, request: Request, tell: Tell) -> Answer:
+async def ask(router: Router, request: Request, tell: Tell, used: Used | None = None) -> Answer:
     """An answer, checked by as many others as the request says, or as there are.
+
+    What it takes, checks included, is added to `used`, however this ends.
 
     Raises NoServer; Invalid when servers refuse the request for its content.
     """
     if not request.verify or request.kind not in WRITTEN:
-        return await router.ask(request, tell)
+        return await router.ask(request, tell, used=used)
     likely = min(MAX_LIKELY, max(LIKELY, request.sampling.likely))
     told = replace(request, sampling=replace(request.sampling, likely=likely))
-    answer = await router.ask(told, tell)
-    return await _checked(router, request, answer)
+    answer = await router.ask(told, tell, used=used)
+    return await _checked(router, request, answer, used)
 
 
-async def _checked(router: Router, request: Request, answer: Answer) -> Answer:
+async def _checked(router: Router, request: Request, answer: Answer, used: Used | None) -> Answer:
     evidence = answer.evidence
     subject = Subject(evidence.query, evidence.data, evidence.receipt, evidence.trace)
     most = None if request.most is None else request.most - answer.cost
-    checking = _Checking(router, answer, subject, most, {answer.server})
+    checking = _Checking(router, answer, subject, most, {answer.server}, used)
     await checking.ask(min(request.verify, MAX_CHECKERS))
     body = checking.judge()
     if body is not None and body.outcome is Outcome.DISPUTED:

@@ -18,7 +18,7 @@ from p2p.apikeys import Key, Keys, load_keys
 from p2p.http.faults import Fault
 from p2p.http.gateway import MAX_RECEIPTS, Gateway, Receipts, fault_of
 from p2p.node.directory import Server
-from p2p.node.router import Answer, NoServer, Request, Tell, Unpaid
+from p2p.node.router import Answer, NoServer, Request, Tell, Unpaid, Used
 
 DIGEST = Hash(b"m" * 32)
 PRICE = 500_000
@@ -35,10 +35,12 @@ class Router:
 
     asked: list[Request] = field(default_factory=list)
 
-    async def ask(self, request: Request, tell: Tell) -> Answer:
+    async def ask(self, request: Request, tell: Tell, used: Used | None = None) -> Answer:
         self.asked.append(request)
         await trio.sleep(1)
         cost = min(5000, 5000 if request.most is None else request.most)
+        if used is not None:
+            used.tokens, used.rao = 10, cost
         body = SimpleNamespace(prompt_tokens=7)
         evidence: Any = SimpleNamespace(
             data=request.data, output=b"x", size=len(request.data) + 1,

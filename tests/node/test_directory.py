@@ -69,6 +69,14 @@ async def test_of_two_models_of_one_name_ours_is_meant_before_the_commoner(autoj
     assert {one.served.digest for one in known.of("x")} == {A}
 
 
+async def test_a_whole_digest_is_no_name(autojump_clock) -> None:
+    """Given models that are named like the digest of another; then they hide nobody."""
+    known = directory(
+        record(1, served("x", A)), record(2, served(A.hex(), B)), record(3, served(A.hex(), B))
+    )
+    assert [one.peer for one in known.of(A.hex())] == [OTHERS[0]]
+
+
 async def test_an_offer_counts_until_presence_says_it_too(autojump_clock) -> None:
     known = directory(record(1, served("x", A)))
     known.offered(OTHERS[0], served("x", A, queue=3))

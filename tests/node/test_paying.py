@@ -1,6 +1,6 @@
 """Requests that are paid for, over real sockets: a node that asks, one with a made-up model."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,8 +26,10 @@ from models.types import (
     request_hash,
     sign_receipt,
 )
+from p2p.apikeys import load_keys
 from p2p.config import Settings
 from p2p.home import Home
+from p2p.http.gateway import Gateway
 from p2p.net.host import Host
 from p2p.net.links import Links
 from p2p.net.protocols import QUERY
@@ -37,7 +39,7 @@ from p2p.node.cashbook import Cashbook
 from p2p.node.node import Node
 from p2p.node.purse import Purse
 from p2p.node.queries import QueryServer
-from p2p.node.router import Answer, NoServer, Opening, Request, Told, Unpaid
+from p2p.node.router import Answer, NoServer, Opening, Request, Tell, Told, Unpaid
 from p2p.node.till import Till
 from tests.ledger.world import World, key, public
 from tests.node.payments import PRICE, Chain, funded
@@ -176,6 +178,21 @@ async def ask(node: Node, request: Request = REQUEST) -> tuple[Answer, list[Told
     return await node.router.ask(request, tell), told
 
 
+async def hang_up(ask: Callable[[Tell], Awaitable[object]], words: int) -> None:
+    """Ask, and go away when so many words have come."""
+    came = 0
+    with trio.CancelScope() as scope:
+
+        async def tell(told: Told) -> None:
+            nonlocal came
+            came += isinstance(told, Part)
+            if came == words:
+                scope.cancel()
+
+        await ask(tell)
+    assert scope.cancelled_caught
+
+
 async def until(condition) -> None:  # type: ignore[no-untyped-def]
     with trio.fail_after(20):
         while not condition():
@@ -240,6 +257,45 @@ async def test_who_goes_away_pays_for_what_came(shop: Shop, tmp_path: Path) -> N
         shop.stops_after = WORDS
         await ask(node)
         await until(lambda: shop.till.earned == 30 + COST)
+
+
+async def test_a_key_pays_for_what_it_hung_up_on(shop: Shop, tmp_path: Path) -> None:
+    """Given a key that goes away after three words, again and again; then its budget and its tokens
+    a minute are used up by them as by whole answers."""
+    shop.stops_after = 3
+    async with asker(tmp_path, shop) as node:
+        keys = load_keys(tmp_path / "gateway.json")
+        keys.create("app", tokens_per_minute=1000, budget=130)
+        key_ = keys.named("app")
+        assert key_ is not None
+        gateway, request = Gateway(node, keys), replace(REQUEST, model=MODEL.hex())
+        for gone in (1, 2):
+            await hang_up(lambda tell: gateway.ask(key_, request, tell), 3)
+            assert (key_.spent, key_.tokens) == (30 * gone, 5 * gone)  # "count" is two tokens
+            assert paid(node) == key_.spent
+        limits = gateway.admit(key_)
+        assert limits["x-ratelimit-remaining-tokens"] == "990"
+        assert gateway._reserved == {}
+        with pytest.raises(NoServer, match="70 may be paid"):
+            await gateway.ask(key_, request, print)
+
+
+async def test_a_budget_is_kept_however_many_ask_at_once(shop: Shop, tmp_path: Path) -> None:
+    """Given a budget for two answers, and twelve askers that yield before they are let in."""
+    answers: list[Answer] = []
+
+    async def one() -> None:
+        async def tell(_told: Told) -> None:
+            await trio.lowlevel.checkpoint()
+
+        with suppress(NoServer):
+            answers.append(await node.router.ask(REQUEST, tell))
+
+    async with asker(tmp_path, shop, budget=2 * COST) as node:
+        async with trio.open_nursery() as nursery:
+            for _ in range(12):
+                nursery.start_soon(one)
+        assert (paid(node), len(answers)) == (2 * COST, 2)
 
 
 async def test_what_a_server_breaks_off_is_not_paid(shop: Shop, tmp_path: Path) -> None:
