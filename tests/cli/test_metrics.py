@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -18,13 +19,17 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ledger.keys import KeyPair
+from ledger.types import Hash
+from p2p.cli.genesis import load
 from p2p.config import Settings
 from p2p.guides import NAMES
 from p2p.home import Home
 from p2p.http.api import Control
 from p2p.http.metrics import registry_of
+from p2p.net.protocols import Records, Status
+from p2p.node.caller import Greeting, stranger
 from p2p.node.chain import open_chain
-from p2p.node.node import Node
+from p2p.node.node import Node, split_address
 from p2p.node.workers import Recipe, Worker
 from tests.cli.command_line import ROOT, Daemon, run_within, start_daemon, wait_until
 
@@ -127,6 +132,10 @@ def test_the_dashboard_names_metrics_that_there_are() -> None:
     assert labels <= {"instance", *(label for kind in GOLDEN.values() for label in kind.split())}
 
 
+AHEAD = 1_000_000
+"""Blocks that a peer says it has."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """A network of one voter, and a node that follows it."""
@@ -218,6 +227,28 @@ def test_a_watch_without_a_terminal_is_lines_until_ctrl_c(pair: Pair) -> None:
         r"0\.0 queries/s, 0\.0 tokens/s, \d+ MB, ready\n",
         line,
     )
+
+
+async def test_a_node_that_its_peers_are_ahead_of_is_not_ready(pair: Pair) -> None:
+    """Given a peer with blocks that the follower has not, then it is not ready until that one goes.
+    Of two peers the one that says more is the middle one."""
+    made = load(Home(pair.follower.home).genesis)
+    ahead = Status(made.chain, "ahead", AHEAD, Hash(bytes(32)))
+    place, peer = split_address(pair.follower.json("id")["addresses"][0])
+
+    async def until(code: int) -> Any:
+        with trio.fail_after(20):
+            while (said := await trio.to_thread.run_sync(pair.get, "/readyz"))[0] != code:
+                await trio.sleep(0.1)
+        return json.loads(said[1])
+
+    greeting = Greeting(lambda: ahead, lambda: Records(()))
+    async with stranger(made.chain, greeting, lambda peer: []) as caller:
+        await caller.host.dial(peer, [place])
+        said = await until(503)
+    assert re.fullmatch(rf"behind: at block \d+, peers are at {AHEAD}", said["why"][0])
+    assert AHEAD - 1000 < said["behind"] < AHEAD
+    assert (await until(200))["why"] == []
 
 
 def test_a_node_whose_peers_are_gone_is_not_ready(pair: Pair) -> None:
