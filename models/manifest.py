@@ -83,6 +83,11 @@ class Manifest:
         return sum(file.chunks for file in self.files)
 
     @property
+    def weight(self) -> int:
+        """About how many bytes it takes itself: the hashes and the names."""
+        return sum(len(file.hashes) + len(file.name) for file in self.files)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Of all files."""
         return tuple(file.name for file in self.files)

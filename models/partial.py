@@ -6,6 +6,7 @@ reached the disk, so that all of it is checked once more when a pull goes on.
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -58,13 +59,14 @@ class Writer:
 class Partial:
     """The files of one manifest in a directory, as far as they are here."""
 
-    def __init__(self, directory: Path, manifest: Manifest) -> None:
-        """Raises OSError."""
+    def __init__(self, directory: Path, manifest: Manifest, closed: Callable[[], None]) -> None:
+        """`closed` is called when all that came is on disk. Raises OSError."""
         self.directory = directory
         self.manifest = manifest
         self.missing: set[int] = set()
         """The chunks that are not here."""
         self._writer = Writer(directory)
+        self._closed = closed
         for file in manifest.files:
             path = directory / file.name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,4 +109,7 @@ class Partial:
 
     def close(self) -> None:
         """Have all that came on disk, and let go of the files. Raises OSError."""
-        self._writer.__exit__(None, None, None)
+        try:
+            self._writer.__exit__(None, None, None)
+        finally:
+            self._closed()

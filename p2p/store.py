@@ -70,7 +70,9 @@ class ModelStore:
     quota: int
     """Bytes of all models at most; 0 for no limit."""
     _lock: threading.RLock = field(default_factory=threading.RLock)
-    """Held while names change, and while a model appears or goes."""
+    """Held while names change, room is given, and while a model appears or goes."""
+    _promised: dict[Path, int] = field(default_factory=dict)
+    """Bytes that each directory in the making will take in all."""
 
     def __post_init__(self) -> None:
         for left in (self.path / PARTIAL).glob(f"{IMPORT}*"):
@@ -165,20 +167,31 @@ class ModelStore:
     # --- room
 
     def check_room(self, size: int, here: int = 0) -> None:
-        """Return if a model of a size fits of which some bytes are here.
+        """Return if a model of which some bytes are here fits beside those in the making.
 
         Raises Invalid NO_ROOM, OSError.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         due = max(0, size - here)
-        free = max(0, shutil.disk_usage(self.path).free - RESERVE_BYTES)
+        promised = sum(max(0, whole - _used(path)) for path, whole in self._promised.items())
+        free = max(0, shutil.disk_usage(self.path).free - RESERVE_BYTES - promised)
         if due > free:
             detail = f"{_megabytes(due)} are due, and the disk can give {_megabytes(free)}"
             raise Invalid(Reason.NO_ROOM, detail)
-        left = max(0, self.quota - _used(self.path))
+        left = max(0, self.quota - _used(self.path) - promised)
         if self.quota and due > left:
             detail = f"{_megabytes(due)} are due, and models_max, {self.quota // GIGABYTE} GB"
             raise Invalid(Reason.NO_ROOM, f"{detail}, leaves {_megabytes(left)}")
+
+    def _promise(self, directory: Path, size: int) -> None:
+        """Keep room for a directory until it is let go. Raises Invalid NO_ROOM, OSError."""
+        with self._lock:
+            self.check_room(size, _used(directory))
+            self._promised[directory] = size
+
+    def _let_go(self, directory: Path) -> None:
+        with self._lock:
+            self._promised.pop(directory, None)
 
     # --- in and out
 
@@ -192,8 +205,7 @@ class ModelStore:
             detail = f"{program[0]} is a program: serve it from its own directory"
             raise Invalid(Reason.BAD_MODEL, detail)
         whole, done = sum((source / file).stat().st_size for file in shape.files), 0
-        self.check_room(whole)
-        with self.stage() as stage:
+        with self.stage(whole) as stage:
             with Writer(stage) as writer:
 
                 def take(file: str, offset: int, data: bytes) -> None:
@@ -206,24 +218,33 @@ class ModelStore:
             return self._appear(stage, manifest, name or shape.name)
 
     @contextmanager
-    def stage(self) -> Iterator[Path]:
-        """A directory for a model in the making, which is gone after the block."""
+    def stage(self, size: int) -> Iterator[Path]:
+        """A directory for a model in the making, with room for it, which is gone after the block.
+
+        Raises Invalid NO_ROOM, OSError.
+        """
         path = self.path / PARTIAL / f"{IMPORT}{os.urandom(8).hex()}"
-        path.mkdir(parents=True)
+        self._promise(path, size)
         try:
+            path.mkdir(parents=True)
             yield path
         finally:
             shutil.rmtree(path, ignore_errors=True)
+            self._let_go(path)
 
     def begin(self, manifest: Manifest) -> Partial:
-        """Begin a model that comes in chunks, or go on with it.
+        """Begin a model that comes in chunks, or go on with it; room is kept until it is closed.
 
         Raises Invalid: BAD_MODEL, NO_ROOM; OSError.
         """
         validate_manifest(manifest, belongs)
         directory = self.path / PARTIAL / manifest.digest.hex()
-        self.check_room(manifest.size, _used(directory))
-        return Partial(directory, manifest)
+        self._promise(directory, manifest.size)
+        try:
+            return Partial(directory, manifest, lambda: self._let_go(directory))
+        except BaseException:
+            self._let_go(directory)
+            raise
 
     def finish(self, partial: Partial, name: str) -> Stored:
         """Check a model whose chunks are all here and on disk, and have it appear.
@@ -261,6 +282,7 @@ class ModelStore:
                 shutil.rmtree(place, ignore_errors=True)
                 stage.rename(place)
                 sync_directory(self.path)
+            self._let_go(stage)
             self._call(name, digest)
         return Stored(digest, name, manifest.size, place)
 

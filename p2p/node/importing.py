@@ -30,8 +30,7 @@ async def model_from(source: str, store: ModelStore) -> AsyncIterator[tuple[Path
     if not size:
         yield place, called
         return
-    store.check_room(size)
-    with store.stage() as stage:
+    with store.stage(size) as stage:
         directory = stage / "converted"
         await _convert(place, directory)
         yield directory, called or place.stem

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -16,9 +16,9 @@ from models.types import Kind
 from p2p.net.discovery import Dht
 from p2p.net.host import Host
 from p2p.net.keeper import Keeper
-from p2p.net.protocols import MODEL, GetManifest
+from p2p.net.protocols import MODEL, Busy, GetManifest
 from p2p.net.scopes import briefly
-from p2p.node.chunks import Chunks
+from p2p.node.chunks import BUSY_S, Chunks
 from p2p.node.directory import Directory
 from p2p.node.fetch import Blame, ask
 from p2p.store import ModelStore, Stored
@@ -214,7 +214,8 @@ class _One:
             with trio.fail_after(MANIFEST_S):
                 if not host.is_connected(peer):
                     await host.dial(peer, self.pulls.keeper.addresses_of(peer))
-                answer = await ask(host, peer, MODEL, GetManifest(self.digest))
+                while (answer := await self._said(peer)) == Busy():  # noqa: ASYNC110 - time passes
+                    await trio.sleep(BUSY_S)
         except Exception as error:  # a peer's stream may raise anything; others are asked
             log.debug("manifest of %s: %r", peer, error)
             return None
@@ -224,6 +225,9 @@ class _One:
             self.pulls.blame(peer, "it gave the manifest of another model")
             return None
         return answer
+
+    async def _said(self, peer: PeerId) -> Any:
+        return await ask(self.pulls.host, peer, MODEL, GetManifest(self.digest))
 
     # --- its chunks
 

@@ -26,7 +26,7 @@ log = logging.getLogger("yuma.share")
 CHUNKS_RATE: Final = 1000.0
 """Requests a second of one peer: a gigabyte, more than any takes."""
 BUSY_S: Final = 5.0
-"""Who would wait longer for its chunk, for the sake of the upload rate, is told to ask later."""
+"""Who would wait longer for an answer, for the sake of the upload rate, is told to ask later."""
 BURST_S: Final = 0.25
 """Of the upload rate, what may go at once after a pause."""
 MAX_OPEN: Final = 32
@@ -50,7 +50,7 @@ class Share:
     _open: OrderedDict[Hash, Place] = field(default_factory=OrderedDict)
     _readers: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(4))
     _next: float = 0.0
-    """When the next chunk may go."""
+    """When the next answer may go."""
 
     async def serve(self, stream: Any) -> None:
         """Answer a peer's requests."""
@@ -62,7 +62,8 @@ class Share:
             return Gone()
         directory, files = place
         if isinstance(request, GetManifest):
-            return files.manifest
+            weight = files.manifest.weight
+            return files.manifest if await self._may_give(weight) else Busy()
         chunk = files.manifest.chunk(request.number)
         if chunk is None:
             return Gone()

@@ -18,6 +18,7 @@ from p2p.home import Home
 from p2p.net.protocols import MODEL, Busy, GetChunk, GetManifest, Gone, ModelChunk
 from p2p.net.streams import Bulk, Frames
 from p2p.node import chunks
+from p2p.node import pull as pulls
 from p2p.node.node import Node
 from p2p.node.pull import Dropped, Pulled, Told
 from p2p.store import ModelStore
@@ -200,8 +201,17 @@ async def test_who_has_no_room_is_asked_again(
     tmp_path: Path, source: Path, digest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chunks, "BUSY_S", 0.01)
+    monkeypatch.setattr(pulls, "BUSY_S", 0.01)
     async with running(tmp_path / "a", source) as a, running(tmp_path / "c") as c:
-        answers(a, lambda count, said: Busy() if count % 3 == 1 else said)
+        manifests: list[Any] = []
+
+        def change(count: int, said: Any) -> Any:
+            if isinstance(said, Manifest):
+                manifests.append(said)
+                return Busy() if len(manifests) == 1 else said
+            return Busy() if count % 3 == 1 else said
+
+        answers(a, change)
         await join(c, a)
         assert same((await pull(c, digest)).model.directory, source)
 
@@ -256,6 +266,18 @@ async def test_a_long_wait_for_the_upload_rate_is_refused_at_once(
             for number in range(9):
                 nursery.start_soon(ask, number)
     assert Busy() in said
+    assert await node.share._answer(GetManifest(name)) == Busy()
+
+
+async def test_manifests_count_as_well(tmp_path: Path, source: Path, autojump_clock: Any) -> None:
+    """Given one of some 400 bytes at a megabyte a second, then 4000 take over a second."""
+    node = Node.make(KeyPair.generate(), replace(SETTINGS, upload_rate=1), Home(tmp_path))
+    model = node.store.add(source, None, lambda done, whole: None)
+    ask, began = GetManifest(Hash(bytes.fromhex(model.digest))), trio.current_time()
+    for _ in range(4000):
+        answer = await node.share._answer(ask)
+        assert isinstance(answer, Manifest)
+    assert trio.current_time() - began > 4000 * answer.weight / 1e6 - 0.3 > 1
 
 
 async def test_what_has_changed_on_disk_is_not_given(tmp_path: Path, source: Path) -> None:

@@ -154,6 +154,29 @@ def test_a_quota_is_kept(store: ModelStore, source: Path) -> None:
     refusal(lambda: store.check_room(4_000_000), Reason.NO_ROOM)
 
 
+def test_a_quota_is_kept_by_several_at_once(
+    store: ModelStore, source: Path, tmp_path: Path
+) -> None:
+    """What is begun has its room, all of it, until it has ended."""
+    store.quota = 8_000_000
+    other = write_random(tmp_path / "other", seed=1)
+    partial = store.begin(manifest_of(source))
+    refusal(lambda: store.begin(manifest_of(other)), Reason.NO_ROOM)
+    refusal(lambda: add(store, other), Reason.NO_ROOM)
+    partial.take(1, chunks_of(source)[1])
+    store.check_room(2_000_000)  # what has come does not count twice
+    refusal(lambda: store.check_room(4_000_000), Reason.NO_ROOM)
+    partial.close()
+    store.check_room(6_000_000)
+
+    def begin(done: int, whole: int) -> None:
+        refusal(lambda: store.begin(manifest_of(source)), Reason.NO_ROOM)
+        raise Invalid(Reason.BUSY, "it ends here")
+
+    refusal(lambda: store.add(other, None, begin), Reason.BUSY)
+    store.begin(manifest_of(source)).close()
+
+
 def test_the_disk_is_not_filled(store: ModelStore, source: Path, monkeypatch) -> None:
     """Whatever the quota: the ledger needs some of it too."""
     usage = namedtuple("usage", "free")
