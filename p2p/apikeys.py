@@ -61,6 +61,8 @@ class Keys:
     """The keys of a home; `changed` since they were saved."""
 
     path: Path
+    in_use: bool = False
+    """Whether there has ever been one: from then on applications need one, until the file goes."""
     changed: bool = False
     _by_hash: dict[str, Key] = field(default_factory=dict)
 
@@ -125,6 +127,7 @@ class Keys:
     def save(self) -> None:
         """Write the file. Raises OSError."""
         write_whole(self.path, self.text())
+        self.in_use = True
         self.changed = False
 
     def text(self) -> bytes:
@@ -159,7 +162,7 @@ def load_keys(path: Path) -> Keys:
         raise ConfigError(
             f"{path} is damaged: it does not hold gateway keys; mend it, or delete it and make new"
         ) from None
-    return Keys(path, _by_hash={key.hash: key for key in keys})
+    return Keys(path, in_use=True, _by_hash={key.hash: key for key in keys})
 
 
 def _key(row: dict[str, Any]) -> Key:

@@ -37,7 +37,8 @@ def key() -> None:
 def create(name: str, budget: str | None, as_json: bool, **limits: int | None) -> None:
     """Make a key for the application NAME.
 
-    It is printed once, and kept as a hash only. From the first key on, applications need one.
+    It is printed once, and kept as a hash only. From the first key on, applications need one,
+    until gateway.json is deleted from the home of a stopped daemon.
     """
     body = {"name": name, **limits, "budget": None if budget is None else amount_of(budget)}
     if body["budget"] == 0:

@@ -2,15 +2,16 @@
 
 * What a model says goes into a short queue that the client empties: the model's turn is over when
   the model is done, not when the client has read.
-* A client that reads nothing while the queue is full is given up after STALL_S; one that goes away
-  takes its questions with it.
+* A client that lets the queue be full for STALL_S in all is given up, since others wait for its
+  turns; one that goes away takes its questions with it.
 * Until the first word is there a failure is a status; after that it is said in the stream.
 """
 
 import json
 import logging
 from codecs import IncrementalDecoder, getincrementaldecoder
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
@@ -33,10 +34,34 @@ log = logging.getLogger("yuma.gateway")
 
 VERIFY: Final = "x-yuma-verify"
 BEHIND: Final = 512
-"""Parts of an answer that a client may be behind, beyond what its socket holds."""
+"""Parts that a client may be behind for each choice, beyond what its socket holds."""
 STALL_S: Final = 30.0
 AT_ONCE: Final = 64
 """Parts in one write."""
+
+
+@dataclass
+class Patience:
+    """How long an answer waits for its client: so long in all, however often and at how many
+    choices at once."""
+
+    left: float = STALL_S
+    _waiting: int = 0
+    _since: float = 0.0
+
+    @contextmanager
+    def spent(self) -> Iterator[trio.CancelScope]:
+        """Wait in the block, which is cancelled when no patience is left."""
+        if not self._waiting:
+            self._since = trio.current_time()
+        self._waiting += 1
+        try:
+            with trio.CancelScope(deadline=self._since + self.left) as scope:
+                yield scope
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self.left -= trio.current_time() - self._since
 
 
 @dataclass
@@ -111,6 +136,7 @@ class Answering(Response):
         self._requests = [replace(one, verify=verify) for one in requests]
         self._dialect = dialect
         self._streamed = stream
+        self._patience = Patience()
         self._choices = [Choice(index, verify) for index in range(len(requests))]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -198,7 +224,7 @@ class Answering(Response):
 
     def _begin_asking(self, nursery: trio.Nursery) -> Take:
         """Put all requests; what comes of them, each event with the number of its choice."""
-        give, take = trio.open_memory_channel[Event](BEHIND)
+        give, take = trio.open_memory_channel[Event](BEHIND * len(self._requests))
         with give:
             for index, request in enumerate(self._requests):
                 nursery.start_soon(self._ask, index, request, give.clone(), nursery.cancel_scope)
@@ -217,9 +243,9 @@ class Answering(Response):
             if not isinstance(told, Part):
                 choice.server = told.server
                 return
-            with trio.move_on_after(STALL_S) as patience:
+            with self._patience.spent() as waiting:
                 await give.send((index, told))
-            if patience.cancelled_caught:
+            if waiting.cancelled_caught:
                 scope.cancel()
 
         async with give:

@@ -37,6 +37,8 @@ class Call:
     request: Request
     headers: dict[str, str] = field(default_factory=dict)
     """For the answer."""
+    held: int = 0
+    """Bytes of its body, which are among those in hand."""
 
     @property
     def key(self) -> Key | None:
@@ -85,14 +87,10 @@ class Endpoint:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = Call(self.gateway, Request(scope, receive))
-        held = 0
         try:
             body: Body = {}
             if scope["method"] == "POST":
-                data = await self._read(call.request)
-                held = len(data)
-                self.gateway.bodies += held
-                body = _object(data)
+                body = _object(await self._read(call))
             if self.counted:
                 call.headers |= self.gateway.admit(call.key)
             response = await self.handler(call, body)
@@ -100,24 +98,32 @@ class Endpoint:
                 response.headers.setdefault(name, value)
             await response(scope, receive, send)
         finally:
-            self.gateway.bodies -= held
+            self._hold(call, 0)
 
-    async def _read(self, request: Request) -> bytes:
-        """The body. Raises Fault."""
-        declared = request.headers.get("content-length", "0")
+    def _hold(self, call: Call, size: int) -> None:
+        """Count so many bytes of a body. Raises Fault where that makes too many of all."""
+        self.gateway.bodies += size - call.held
+        call.held = size
+        if self.gateway.bodies > MAX_BODIES and size:
+            raise Fault(503, "Too many requests are in hand; try again in a moment", "overloaded")
+
+    async def _read(self, call: Call) -> bytes:
+        """The body, counted as it comes. Raises Fault."""
+        declared = call.request.headers.get("content-length", "0")
         if not declared.isdecimal() or int(declared) > MAX_DISCARDED_BYTES:
             raise _too_long()
         data = bytearray()
         size = 0
         with trio.move_on_after(BODY_S) as scope:
-            async for chunk in request.stream():
+            async for chunk in call.request.stream():
                 size += len(chunk)
                 if size > MAX_DISCARDED_BYTES:
                     raise _too_long()
-                if size <= MAX_BODY_BYTES:
+                if size > MAX_BODY_BYTES:
+                    data.clear()
+                else:
                     data += chunk
-                if self.gateway.bodies + len(data) > MAX_BODIES:
-                    raise Fault(503, "Too many requests are in hand; try again in a moment")
+                self._hold(call, len(data))
         if scope.cancelled_caught:
             raise Fault(408, f"The request did not come within {BODY_S:g} s")
         if size > MAX_BODY_BYTES:

@@ -4,7 +4,6 @@ What is not known is ignored, as other engines with OpenAI's interface do; what 
 answer and cannot be done is refused.
 """
 
-import math
 import os
 from collections.abc import Sequence
 from typing import Any, Final
@@ -50,7 +49,7 @@ def number(body: Body, name: str, default: float, least: float, most: float) -> 
     if value is None:
         return default
     fits = isinstance(value, int | float) and not isinstance(value, bool)
-    if not fits or not math.isfinite(value) or not least <= value <= most:
+    if not fits or not least <= value <= most:
         raise wrong(name, f"a number from {least:g} to {most:g}", value)
     return float(value)
 

@@ -2,8 +2,8 @@
 
 * A page of another origin, and a name that points here without being ours (DNS rebinding), are
   turned away before anything is read.
-* Once there is a key, applications need one. Where others than this machine can reach the gateway,
-  all need one but who fetches the page, or asks whether the node is up.
+* Once there has been a key, applications need one. Where others than this machine can reach the
+  gateway, all need one but who fetches the page, or asks whether the node is up.
 """
 
 import ipaddress
@@ -33,7 +33,10 @@ class Guard:
     """Lets in what may come in, and puts the key it came with into its scope."""
 
     app: ASGIApp
-    hosts: frozenset[str]
+    names: frozenset[str]
+    """The names that were set for it, beside those of this machine."""
+    host: str
+    """The one it listens on."""
     keys: Keys
     everybody: bool = False
     """Whether other machines can reach the gateway."""
@@ -68,9 +71,10 @@ class Guard:
         """The key of a request that may come in; None where it needs none. Raises Fault."""
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
         host = name_of(f"//{hosts[0]}") if len(hosts) == 1 else ""
-        if not host or not (host in self.hosts or (self.everybody and _is_address(host))):
+        ours = host in self.names | LOCAL | {self.host}
+        if not host or not (ours or (self.everybody and _is_address(host))):
             raise _forbidden("this is not a host that the gateway answers for")
-        if any(name_of(origin) not in self.hosts | {host} for origin in origins):
+        if any(not self._is_ours(origin, hosts[0]) for origin in origins):
             raise _forbidden("a page of another origin may not ask here")
         if not self._needs_key(path):
             return None
@@ -82,10 +86,15 @@ class Guard:
             raise _unknown("The API key is not known here, or no longer")
         return key
 
+    def _is_ours(self, origin: str, host: str) -> bool:
+        """Whether a page is from where it asks, its port included: other programs of this machine
+        have pages too. Only of the names that were set may the port be another, as TLS has it."""
+        return name_of(origin) in self.names or _place_of(origin) == host.lower()
+
     def _needs_key(self, path: str) -> bool:
         if self.everybody:
             return not (path in OPEN or path.startswith(OPEN_BELOW))
-        return len(self.keys) > 0 and (is_openai(path) or is_ollama(path))
+        return self.keys.in_use and (is_openai(path) or is_ollama(path))
 
 
 def _forbidden(why: str) -> Fault:
@@ -97,6 +106,14 @@ def _unknown(why: str) -> Fault:
     return Fault(
         401, why, "invalid_api_key", headers=headers, hint="yuma gateway key create makes one"
     )
+
+
+def _place_of(origin: str) -> str:
+    """The host and port of an origin, in lower case; empty where there is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def name_of(url: str) -> str:

@@ -1,7 +1,7 @@
 """The door for applications and browsers: HTTP on a TCP port, on loopback unless told otherwise."""
 
 import socket
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -29,7 +29,7 @@ from p2p.http.app import bound
 from p2p.http.endpoint import Endpoint
 from p2p.http.faults import unknown
 from p2p.http.gateway import Gateway
-from p2p.http.guard import LOCAL, Guard, is_loopback
+from p2p.http.guard import Guard, is_loopback
 from p2p.http.page import page
 from p2p.http.serving import serving
 
@@ -46,8 +46,8 @@ STALL_MS: Final = 30_000
 """A client that takes nothing for so long is cut off, by the system: the server cannot."""
 
 
-def web(control: Control, gateway: Gateway, hosts: Iterable[str], everybody: bool) -> ASGIApp:
-    """The application, for requests that name one of the hosts."""
+def web(control: Control, gateway: Gateway, host: str) -> ASGIApp:
+    """The application, for requests that name the host it listens on, or one of those set."""
     parts = (health, guides, node, swarm, models, chain, subnets, epochs, payments)
     rows: list[Row] = [row for part in parts for row in part.ROUTES]
     routes = [
@@ -61,7 +61,8 @@ def web(control: Control, gateway: Gateway, hosts: Iterable[str], everybody: boo
     ]
     routes += page()
     app = Starlette(routes=routes, exception_handlers={404: unknown, 405: unknown})
-    return Guard(app, frozenset(hosts), control.keys, everybody)
+    names = frozenset(control.node.settings.gateway_hosts)
+    return Guard(app, names, host, control.keys, everybody=not is_loopback(host))
 
 
 def listen(place: str) -> socket.socket:
@@ -100,15 +101,13 @@ async def serve_web(control: Control) -> AsyncIterator[None]:
     with listen(settings.gateway) as listening:
         host, port = listening.getsockname()[:2]
         control.gateway = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        everybody = not is_loopback(host)
-        if everybody and not control.keys:
+        if not is_loopback(host) and not control.keys:
             raise ConfigError(
                 f"others can reach the gateway at {settings.gateway}, and it has no key yet: "
                 "make one with yuma gateway key create NAME, or have it on 127.0.0.1"
             )
-        hosts = {host, *settings.gateway_hosts} | LOCAL
         gateway = Gateway(control.node, control.keys)
-        app = web(control, gateway, hosts, everybody)
+        app = web(control, gateway, host)
         async with serving(app, listening), trio.open_nursery() as nursery:
             nursery.start_soon(gateway.run)
             try:

@@ -168,7 +168,10 @@ WRONG: list[tuple[dict[str, Any], str | None]] = [
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content"),
     ({"temperature": "hot"}, "temperature"),
     ({"temperature": 3}, "temperature"),
+    ({"temperature": 10**400}, "temperature"),
+    ({"temperature": float("nan")}, "temperature"),
     ({"top_p": -1}, "top_p"),
+    ({"top_p": 10**400}, "top_p"),
     ({"max_tokens": 0}, "max_tokens"),
     ({"max_tokens": 1.5}, "max_tokens"),
     ({"n": 1000}, "n"),
@@ -190,7 +193,7 @@ def test_what_is_wrong_is_said_in_openais_way(
     door: Door, change: dict[str, Any], param: str | None
 ) -> None:
     body = {"model": MODEL, "messages": [{"role": "user", "content": PROMPT}], **change}
-    answer = door.post("/v1/chat/completions", **body)
+    answer = httpx.post(f"{door.url}/v1/chat/completions", content=json.dumps(body), timeout=60)
     error = answer.json()["error"]
     assert answer.status_code == 400
     assert error["type"] == "invalid_request_error"
@@ -315,8 +318,12 @@ def test_ollamas_faults_are_a_sentence(ollama_client: ollama.Client, door: Door)
         ollama_client.generate("gpt-9", PROMPT)
     assert caught.value.status_code == 404
     assert "nobody in the swarm serves it" in caught.value.error
-    with pytest.raises(ollama.ResponseError):
-        ollama_client.chat(MODEL, [{"role": "user", "content": PROMPT}], options={"temperature": 9})
+    for heat in (9, 10**400):
+        with pytest.raises(ollama.ResponseError) as caught:
+            ollama_client.chat(
+                MODEL, [{"role": "user", "content": PROMPT}], options={"temperature": heat}
+            )
+        assert caught.value.status_code == 400
     answer = httpx.post(f"{door.url}/api/chat", content=b"{")
     assert (answer.status_code, answer.json()) == (400, {"error": "The request is not JSON"})
     answer = httpx.post(f"{door.url}/api/pull", json={"model": MODEL})
