@@ -41,8 +41,8 @@ class Router:
         cost = min(5000, 5000 if request.most is None else request.most)
         body = SimpleNamespace(prompt_tokens=7)
         evidence: Any = SimpleNamespace(
-            data=request.data, output=b"x", size=len(request.data) + 1,
-            receipt=SimpleNamespace(body=body), as_json=lambda: {"receipt": "00"},
+            size=len(request.data), receipt=SimpleNamespace(body=body),
+            as_json=lambda: {"receipt": "00"},
         )  # fmt: skip
         return Answer(PeerId("server"), evidence, 10, 0.1, 1.0, cost)
 
@@ -164,7 +164,7 @@ def test_receipts_are_bounded() -> None:
     kept = Receipts()
 
     def keep(size: int) -> str:
-        evidence: Any = SimpleNamespace(data=b"x" * size, output=b"", as_json=dict)
+        evidence: Any = SimpleNamespace(size=size, as_json=dict)
         return kept.keep(b"", Answer(PeerId("server"), evidence, 1, 0, 0))
 
     first = keep(10)
