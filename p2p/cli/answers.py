@@ -160,15 +160,16 @@ def print_verification(verified: Mapping[str, Any]) -> None:
             + (", and is wrong by the others" if one["wrong"] else "")
         )
     count = f"{verified['agreed']} of {verified['asked']}"
+    found = f"{verified['agreed']} of {len(verified['checks'])}"
     if verified["outcome"] == "wrong":
         raise Failure(
-            f"the answer is not the model's: {count} checkers agree with its server",
+            f"the answer is not the model's: {found} checkers agree with its server",
             "ask again: this server is asked last from now on",
             UNVERIFIED,
         )
     if verified["outcome"] == "disputed":
         raise Failure(
-            f"the answer is disputed: {count} checkers agree with its server",
+            f"the answer is disputed: {found} checkers agree with its server",
             "with more checkers it can be told who is wrong: --verify 2",
             UNVERIFIED,
         )

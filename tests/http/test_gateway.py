@@ -43,8 +43,8 @@ class Router:
             used.tokens, used.rao = 10, cost
         body = SimpleNamespace(prompt_tokens=7)
         evidence: Any = SimpleNamespace(
-            data=request.data, output=b"x", size=len(request.data) + 1,
-            receipt=SimpleNamespace(body=body), as_json=lambda: {"receipt": "00"},
+            size=len(request.data), receipt=SimpleNamespace(body=body),
+            as_json=lambda: {"receipt": "00"},
         )  # fmt: skip
         return Answer(PeerId("server"), evidence, 10, 0.1, 1.0, cost)
 

