@@ -4,11 +4,14 @@
   it may take of time, memory and output is bounded.
 * It sees what the templates of transformers see: messages, add_generation_prompt, bos_token,
   eos_token, raise_exception, tojson. It sees no clock: an answer must not hang on the day.
+* What a message says stays text: where it holds the words of a control token, it is cut (`SEAM`),
+  and tokens never cross a cut. Only the template can begin or end a turn.
 * A model without a template has its messages joined by blank lines, as a base model reads a text.
 """
 
 import json
 import os
+import re
 import resource
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,19 +37,29 @@ COMPILED = 4
 """Templates kept: a worker has one."""
 
 
+SEAM = "\ufdd0"
+"""Where a rendered prompt is cut: a noncharacter, which stands in no text."""
+
+
 def chat_of(data: bytes) -> Chat:
     """The input of a chat. Raises Invalid: TOO_LARGE, NOT_CANONICAL, WRONG_TYPE."""
     return unpack(Chat, data, MAX_CHAT_BYTES)
 
 
-def render(template: str, messages: Sequence[Message], bos: str, eos: str) -> str:
-    """The prompt of a conversation, up to where the answer begins. Raises Invalid BAD_REQUEST."""
+def render(
+    template: str, messages: Sequence[Message], bos: str, eos: str, controls: Sequence[str] = ()
+) -> str:
+    """The prompt of a conversation, up to where the answer begins, with a seam inside each of the
+    control tokens that messages hold. Raises Invalid BAD_REQUEST."""
     try:
         said = [{"role": str(one.role), "content": one.content.decode()} for one in messages]
     except UnicodeDecodeError:
         raise Invalid(Reason.BAD_REQUEST, "a message is not UTF-8 text") from None
     if not template:
         return "\n\n".join(one["content"] for one in said)
+    cut = _cuts(tuple(controls))
+    for one in said:
+        one["content"] = cut.sub(rf"\g<0>{SEAM}", one["content"])
     values = {"messages": said, "bos_token": bos, "eos_token": eos, "add_generation_prompt": True,
               "tools": None, "documents": None}  # fmt: skip
     try:
@@ -59,6 +72,13 @@ def render(template: str, messages: Sequence[Message], bos: str, eos: str) -> st
         raise Invalid(
             Reason.BAD_REQUEST, f"the model's chat template fails at this: {why}"
         ) from None
+
+
+@lru_cache(COMPILED)
+def _cuts(controls: tuple[str, ...]) -> re.Pattern[str]:
+    """Finds the first letter of each control token in a text."""
+    heads = (f"{re.escape(one[0])}(?={re.escape(one[1:])})" for one in controls if len(one) > 1)
+    return re.compile("|".join(heads) or r"(?!)")
 
 
 @lru_cache(COMPILED)

@@ -34,6 +34,7 @@ class Tokenizer:
         self.merges = tuple(merges)
         self.end_of_text = BYTES + len(self.merges)
         self.before: tuple[int, ...] = (self.end_of_text,)
+        self.controls: tuple[str, ...] = ()
         self.size = self.end_of_text + 1
         self._ids = {pair: BYTES + rank for rank, pair in enumerate(self.merges)}
         self._bytes = [bytes([value]) for value in range(BYTES)]

@@ -10,7 +10,7 @@ import numpy as np
 from ledger.errors import Invalid, Reason
 from models.answers import choices_of, passages_of
 from models.backends import Reply
-from models.chat import chat_of, compiled, render
+from models.chat import SEAM, chat_of, compiled, render
 from models.checking import Check, check_of, find, row_of
 from models.engine import Engine, Event, Made, Scored, TokenModel
 from models.mixture import distribution
@@ -37,6 +37,8 @@ class TextTokenizer(Protocol):
     """The most bytes that one token stands for."""
     before: tuple[int, ...]
     """The tokens that stand before a prompt."""
+    controls: tuple[str, ...]
+    """The control tokens that can be written in a text, as they are written."""
 
     def encode(self, text: str, enough: int = sys.maxsize, special: bool = False) -> list[int]:
         """The tokens of a text; of a long one those of its beginning, at least `enough`.
@@ -145,7 +147,9 @@ class TextBackend:
             chat = chat_of(data)
         except Invalid as error:
             raise unusable(error) from None
-        return render(self.template, chat.messages, self.bos, self.eos).encode(errors="replace")
+        controls = self._tokenizer.controls
+        prompt = render(self.template, chat.messages, self.bos, self.eos, controls)
+        return prompt.encode(errors="replace")
 
     def _submit_reading(self, frame: Submit, deadline: float) -> None:
         if frame.kind is Kind.CHOICE:
@@ -228,7 +232,10 @@ class TextBackend:
             text = data.decode()
         except UnicodeDecodeError:
             raise Invalid(Reason.BAD_REQUEST, "the prompt is not UTF-8 text") from None
-        tokens = self._tokenizer.encode(text, self.context, special=templated)
+        tokens: list[int] = []
+        for part in text.split(SEAM) if templated else (text,):
+            if len(tokens) <= self.context:
+                tokens += self._tokenizer.encode(part, self.context, special=templated)
         tokens = tokens if templated and self.bos else [*self._tokenizer.before, *tokens]
         if len(tokens) > self.context:
             raise self._too_long()

@@ -38,6 +38,8 @@ class JsonTokenizer:
         self.bos, self.eos = _token_text(said.get("bos_token")), _token_text(said.get("eos_token"))
         self.template = _template(directory, said)
         self.before = self._before()
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        self.controls = tuple(token.content for token in added if token.special)
         self.ends = frozenset((*self._known(self.eos, END_OF_TEXT), *_ends_in(directory)))
         starts = (*self.before, *self._known(END_OF_TEXT, self.bos), *sorted(self.ends), 0)
         self.begin = starts[0]

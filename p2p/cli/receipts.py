@@ -14,13 +14,13 @@ from p2p.cli.command import Group, json_option
 from p2p.cli.failure import Failure
 from p2p.cli.show import aligned, print_json
 from p2p.home import write_whole
+from p2p.receipts import FORMAT, document_of
 
 if TYPE_CHECKING:
     from models.parts import Portion
     from models.types import Query, Receipt, Tensor
     from models.verdict import Opinion, Verdict
 
-FORMAT = "yuma-receipts-1"
 MAX_FILE_BYTES = 2**30
 """Over a hundred answers of the largest size."""
 MAX_RECEIPT_BYTES = 4096
@@ -47,7 +47,7 @@ class Evidence:
 
 def save(path: Path, receipts: Sequence[Any]) -> None:
     """Keep receipts as they came from the API. Raises OSError."""
-    write_whole(path, json.dumps({"format": FORMAT, "receipts": receipts}).encode())
+    write_whole(path, json.dumps(document_of(receipts)).encode())
 
 
 def load(path: Path) -> list[Evidence]:

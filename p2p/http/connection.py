@@ -62,5 +62,6 @@ class Connection(TCPServer):
                 )
                 await self.idle_task.restart(tasks, self._idle_timeout)
                 await self._read_data()
+                await self.idle_task.stop()  # or it keeps a connection that the client has closed
         finally:
             await self._close()

@@ -18,7 +18,6 @@ from models.types import (
     MAX_NEW_TOKENS,
     Kind,
 )
-from p2p.cli.receipts import FORMAT
 from p2p.http import fields
 from p2p.http.answering import Answering
 from p2p.http.chunks import Chunks
@@ -28,6 +27,7 @@ from p2p.http.faults import Fault
 from p2p.http.fields import Body
 from p2p.http.gateway import MAX_CHOICES, TIME_LIMIT_MS
 from p2p.node.router import Request
+from p2p.receipts import document_of
 
 Row = tuple[str, str, Handler]
 
@@ -225,7 +225,7 @@ async def receipt(call: Call, body: Body) -> Response:
     found = call.gateway.receipts.find(call.who, name)
     if found is None:
         raise Fault(404, f"There is no receipt {name!r:.80} of yours here any more", "not_found")
-    return JSONResponse({"format": FORMAT, "receipts": [found]})
+    return JSONResponse(document_of([found]))
 
 
 ROUTES: list[Row] = [
