@@ -18,7 +18,6 @@ from ledger.errors import Invalid, Reason
 from ledger.types import Hash
 from models import pretrained
 from models.config import (
-    MAX_CONFIG_BYTES,
     MAX_NAME_BYTES,
     Config,
     GptConfig,
@@ -28,7 +27,12 @@ from models.config import (
 )
 from models.files import (
     CONFIG,
+    MAX_CONFIG_BYTES,
+    MAX_JSON_BYTES,
+    MAX_TEMPLATE_BYTES,
+    MAX_TOKENIZER_BYTES,
     PROGRAM,
+    TEMPLATE,
     TOKENIZER,
     WEIGHTS,
     read_small,
@@ -38,7 +42,6 @@ from models.files import (
 )
 from models.header import parameters_of, read_header
 from models.manifest import Described, described
-from models.pretrained import MAX_JSON_BYTES, TEMPLATE
 from models.processor import has_bfloat16
 from models.tokenizer import load_tokenizer
 from models.types import Kind
@@ -46,8 +49,6 @@ from models.types import Kind
 FILES = {Kind.TEXT: (CONFIG, WEIGHTS, TOKENIZER), Kind.TENSOR: (CONFIG, PROGRAM)}
 """The files of our own models that decide the answers; a directory may hold others, such as a
 card."""
-MAX_TEMPLATE_BYTES = 2**16
-MAX_TOKENIZER_BYTES = 16 * 2**20
 MAX_CONTEXT = 8192
 """Of a pretrained model: each slot can hold as many tokens, and memory for them is set aside."""
 CACHE_BYTES = 2 * 2**30
@@ -131,9 +132,8 @@ class Model:
 
     @property
     def may_travel(self) -> bool:
-        """Whether it may go to peers: not a program, which would run there, nor somebody else's
-        engine, which is not here."""
-        return self.kind is not Kind.TENSOR and not isinstance(self.config, UpstreamConfig)
+        """Whether it may go to peers."""
+        return _travels(self.config)
 
 
 def open_model(directory: Path) -> Model:
@@ -156,6 +156,26 @@ def check_model(directory: Path) -> Shape:
     except OSError as error:
         raise _unreadable(directory, error) from None
     return shape
+
+
+def check_small(directory: Path, names: tuple[str, ...]) -> None:
+    """Return if files that a peer gave, of which the weights are not looked at, can be a model's.
+
+    Raises Invalid BAD_MODEL.
+    """
+    try:
+        config = read_config(read_small(directory / CONFIG, MAX_CONFIG_BYTES))
+        refuse_code_in(directory, names, MAX_JSON_BYTES)
+    except OSError as error:
+        raise _unreadable(directory, error) from None
+    if not _travels(config):
+        detail = f"{CONFIG} is that of a program or of an engine, which are never taken from peers"
+        raise Invalid(Reason.BAD_MODEL, detail)
+
+
+def _travels(config: Config) -> bool:
+    """Not a program, which would run there, nor somebody else's engine, which is not here."""
+    return isinstance(config, GptConfig | PretrainedConfig)
 
 
 def _unreadable(directory: Path, error: OSError) -> Invalid:

@@ -14,7 +14,6 @@ from ledger.errors import Invalid, Reason
 from models.files import refuse_code
 from models.types import Kind
 
-MAX_CONFIG_BYTES = 65_536
 MAX_NAME_BYTES = 128
 INPUT_DTYPES = ("float32", "float64", "float16", "int32", "int64", "uint8")
 """Names that numpy and torch share; more are added when a model needs them."""

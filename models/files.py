@@ -16,6 +16,7 @@ from ledger.errors import Invalid, Reason
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
 TOKENIZER: Final = "tokenizer.json"
+TEMPLATE: Final = "chat_template.jinja"
 PROGRAM: Final = "model.pt2"
 """An exported program: of the operator's own, never of a peer."""
 KEPT: Final = "manifest"
@@ -25,7 +26,7 @@ PLAIN: Final = frozenset({
     CONFIG,
     TOKENIZER,
     "1_Pooling/config.json",
-    "chat_template.jinja",
+    TEMPLATE,
     "generation_config.json",
     "model.safetensors.index.json",
     "modules.json",
@@ -33,6 +34,16 @@ PLAIN: Final = frozenset({
     "special_tokens_map.json",
     "tokenizer_config.json",
 })  # fmt: skip
+MAX_CONFIG_BYTES: Final = 65_536
+MAX_TEMPLATE_BYTES: Final = 2**16
+MAX_TOKENIZER_BYTES: Final = 16 * 2**20
+MAX_JSON_BYTES: Final = 8 * 2**20
+"""Of any other JSON file; some tokenizer_config.json list every added token."""
+_LIMITS: Final = {
+    CONFIG: MAX_CONFIG_BYTES,
+    TEMPLATE: MAX_TEMPLATE_BYTES,
+    TOKENIZER: MAX_TOKENIZER_BYTES,
+}
 _WEIGHTS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,80}\.safetensors", re.ASCII)
 PICKLES: Final = frozenset({
     ".bin", ".ckpt", ".dill", ".joblib", ".pickle", ".pkl", ".pt", ".pth",
@@ -45,6 +56,11 @@ ASKS_FOR_CODE: Final = ("auto_map", "custom_pipelines", "trust_remote_code")
 def belongs(name: str) -> bool:
     """Whether a model's file may have this name."""
     return name in PLAIN or _WEIGHTS.fullmatch(name) is not None
+
+
+def most_bytes(name: str) -> int | None:
+    """Of a model's file of this name; None for weights, which a manifest bounds."""
+    return None if name.endswith(WEIGHTS_END) else _LIMITS.get(name, MAX_JSON_BYTES)
 
 
 def refuse_strangers(directory: Path) -> None:

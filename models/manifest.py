@@ -18,7 +18,7 @@ from typing import Annotated, Final
 from ledger.codec import hash_of, pack, unpack
 from ledger.errors import Invalid, Reason
 from ledger.types import Hash, Size
-from models.files import KEPT
+from models.files import KEPT, belongs, most_bytes
 
 CHUNK_BYTES: Final = 2**20
 """Large enough that asking, hashing and writing cost little beside the bytes; small enough that
@@ -127,11 +127,8 @@ def chunk_hash(data: bytes) -> Hash:
     return hash_of("yuma/chunk", data)
 
 
-def validate_manifest(manifest: Manifest, belongs: Callable[[str], bool]) -> None:
-    """Return if a manifest that a peer gave can be that of a model. Raises Invalid BAD_MODEL.
-
-    `belongs` says which names a model's files may have.
-    """
+def validate_manifest(manifest: Manifest) -> None:
+    """Return if a manifest that a peer gave can be that of a model. Raises Invalid BAD_MODEL."""
     names = list(manifest.names)
     if names != sorted(set(names)):
         raise Invalid(Reason.BAD_MODEL, "its files are not in the order of their names")
@@ -141,6 +138,9 @@ def validate_manifest(manifest: Manifest, belongs: Callable[[str], bool]) -> Non
             raise Invalid(Reason.BAD_MODEL, detail)
         if len(file.hashes) != HASH_BYTES * file.chunks:
             raise Invalid(Reason.BAD_MODEL, f"{file.name} has not a hash for each chunk")
+        most = most_bytes(file.name)
+        if most is not None and file.size > most:
+            raise Invalid(Reason.BAD_MODEL, f"{file.name} is over {most} bytes")
 
 
 def described(directory: Path, names: Sequence[str]) -> Described:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ledger.errors import Invalid
+from models.files import most_bytes
 from models.manifest import Chunk, Manifest
 
 
@@ -64,7 +65,9 @@ class Partial:
         self.directory = directory
         self.manifest = manifest
         self.missing: set[int] = set()
-        """The chunks that are not here."""
+        """The chunks that were not here when it was begun."""
+        self.small: set[int] = set()
+        """Those of them that are not of the weights."""
         self._writer = Writer(directory)
         self._closed = closed
         for file in manifest.files:
@@ -73,8 +76,11 @@ class Partial:
             with path.open("ab") as opened:
                 opened.truncate(file.size)
         for number in range(manifest.chunks):
-            if not self._is_here(self._chunk(number)):
+            chunk = self._chunk(number)
+            if not self._is_here(chunk):
                 self.missing.add(number)
+                if most_bytes(chunk.name) is not None:
+                    self.small.add(number)
 
     @property
     def here(self) -> int:

@@ -12,21 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ledger.errors import Invalid, Reason
+from models.files import MAX_JSON_BYTES, TEMPLATE
 from models.header import DTYPE_BYTES, Entry, parameters_of, read_header
 
 INDEX = "model.safetensors.index.json"
 MAX_INDEX_BYTES = 8 * 2**20
 MAX_SHARDS = 256
 SHARD = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,120}\.safetensors", re.ASCII)
-TEMPLATE = "chat_template.jinja"
 GENERATION = "generation_config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 SENTENCES, MODULES, POOLING = "sentence_bert_config.json", "modules.json", "1_Pooling/config.json"
 OPTIONAL = (TOKENIZER_CONFIG, GENERATION, TEMPLATE, SENTENCES, MODULES, POOLING)
 FORBIDDEN = ("adapter_config.json",)
 """What the library would act upon without being asked."""
-MAX_JSON_BYTES = 8 * 2**20
-"""Of one optional file; some tokenizer_config.json list every added token."""
 BUFFER_BYTES = {"I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
 """What buffers beside the weights are made of."""
 HALF = ("F16", "BF16")

@@ -18,7 +18,7 @@ from typing import Final
 
 from ledger.errors import Invalid, Reason
 from ledger.types import Hash
-from models.catalog import check_model, open_model, shipped_directory, shipped_names
+from models.catalog import check_model, check_small, open_model, shipped_directory, shipped_names
 from models.config import DIGEST_HEAD, may_be_called
 from models.files import KEPT, belongs
 from models.manifest import (
@@ -237,7 +237,7 @@ class ModelStore:
 
         Raises Invalid: BAD_MODEL, NO_ROOM; OSError.
         """
-        validate_manifest(manifest, belongs)
+        validate_manifest(manifest)
         directory = self.path / PARTIAL / manifest.digest.hex()
         self._promise(directory, manifest.size)
         try:
@@ -246,6 +246,14 @@ class ModelStore:
             self._let_go(directory)
             raise
 
+    def check_small(self, partial: Partial) -> None:
+        """Check the files that are here before the weights are; what is no model is removed.
+
+        Raises Invalid BAD_MODEL.
+        """
+        with _removed_if_wrong(partial.directory):
+            check_small(partial.directory, partial.manifest.names)
+
     def finish(self, partial: Partial, name: str) -> Stored:
         """Check a model whose chunks are all here and on disk, and have it appear.
 
@@ -253,7 +261,7 @@ class ModelStore:
         is called so, by its digest. What is no model is removed. Raises Invalid BAD_MODEL, OSError.
         """
         digest = partial.manifest.digest.hex()
-        try:
+        with _removed_if_wrong(partial.directory):
             name = name or check_model(partial.directory).name
             name = digest[:12] if name == digest else name
             with self._lock:
@@ -262,9 +270,6 @@ class ModelStore:
                 except Invalid:
                     name = digest[:12]
                 return self._appear(partial.directory, partial.manifest, name)
-        except Invalid:
-            shutil.rmtree(partial.directory, ignore_errors=True)
-            raise
 
     def _appear(self, stage: Path, manifest: Manifest, name: str) -> Stored:
         """Put files that are on disk into their place, if they are a model's."""
@@ -301,6 +306,15 @@ def _is_place(path: Path) -> bool:
 
 def _is_whole(place: Path) -> bool:
     return (place / KEPT).is_file()
+
+
+@contextmanager
+def _removed_if_wrong(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except Invalid:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 def _used(path: Path) -> int:

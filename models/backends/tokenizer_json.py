@@ -13,8 +13,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from ledger.errors import Invalid, Reason
-from models.catalog import MAX_TEMPLATE_BYTES, template_of
-from models.files import CONFIG, TOKENIZER
+from models.catalog import template_of
+from models.files import CONFIG, MAX_TEMPLATE_BYTES, TOKENIZER
 from models.pretrained import GENERATION, TOKENIZER_CONFIG, read_json
 
 MAX_TOKENIZER_BYTES = 64 * 2**20

@@ -46,7 +46,7 @@ HANDS: Final = 2
 
 @dataclass
 class Chunks:
-    """The chunks of one model that are still to come."""
+    """Chunks of one model that are still to come."""
 
     host: Host
     partial: Partial
@@ -75,10 +75,10 @@ class Chunks:
     """What keeps chunks from being written."""
     _hands: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(HANDS))
 
-    async def run(self) -> bool:
-        """Get all; False where nobody gives any more. Raises OSError of the disk."""
-        self._missing = self.partial.missing
-        self._due.extend(sorted(self._missing))
+    async def run(self, numbers: set[int]) -> bool:
+        """Get chunks; False where nobody gives any more. Raises OSError of the disk."""
+        self._missing = set(numbers)
+        self._due = deque(sorted(self._missing))
         self._last = trio.current_time()
         async with trio.open_nursery() as nursery:
             while self._missing and self._disk is None:

@@ -232,7 +232,10 @@ class _One:
     # --- its chunks
 
     async def _chunks(self, partial: Partial) -> None:
-        """Get what is missing, and say how it goes. Raises Invalid NO_MODEL, OSError."""
+        """Get what is missing, the weights last, and say how it goes.
+
+        Raises Invalid: NO_MODEL, BAD_MODEL; OSError.
+        """
         size = partial.manifest.size
         self._here = partial.here
         self._news.append(Begun(self.digest.hex(), size, self._here))
@@ -240,7 +243,11 @@ class _One:
             self.pulls.host, partial, self.candidates, self.pulls.keeper.addresses_of,
             self._came, self._dropped, self._wrong,
         )  # fmt: skip
-        if not await chunks.run():
+        is_whole = await chunks.run(partial.small)
+        if is_whole:
+            await trio.to_thread.run_sync(self.pulls.store.check_small, partial)
+            is_whole = await chunks.run(partial.missing - partial.small)
+        if not is_whole:
             here = f"{self._here / 1e6:.0f} of {size / 1e6:.0f} MB are here"
             detail = f"nobody gives the rest of the model; {here}, and a pull goes on from there"
             raise Invalid(Reason.NO_MODEL, detail)

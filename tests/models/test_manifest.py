@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ledger.codec import pack, unpack
 from ledger.errors import Invalid, Reason
 from models import manifest
-from models.files import KEPT, belongs
+from models.files import KEPT
 from models.manifest import (
     CHUNK_BYTES,
     HASH_BYTES,
@@ -150,10 +150,14 @@ def file(name: str, size: int = 3) -> File:
         (replace(file("config.json"), hashes=b""),),
         (replace(file("config.json"), hashes=bytes(2 * HASH_BYTES)),),
         (replace(file("config.json"), size=2**62),),
+        (file("config.json", 2**16 + 1),),
+        (file("chat_template.jinja", 2**16 + 1),),
+        (file("tokenizer.json", 2**24 + 1),),
+        (file("tokenizer_config.json", 2**23 + 1),),
     ],
 )
 def test_what_peers_may_not_say(files: tuple[File, ...]) -> None:
-    assert reason_of(lambda: validate_manifest(Manifest(files), belongs)) == Reason.BAD_MODEL
+    assert reason_of(lambda: validate_manifest(Manifest(files))) == Reason.BAD_MODEL
 
 
 def test_what_peers_may_say() -> None:
@@ -162,7 +166,8 @@ def test_what_peers_may_say() -> None:
         *("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"),
         *("model.safetensors.index.json", "modules.json", "tokenizer.json"),
     )
-    validate_manifest(Manifest(tuple(map(file, names))), belongs)
+    validate_manifest(Manifest(tuple(map(file, names))))
+    validate_manifest(Manifest((file("config.json", 2**16), file("model.safetensors", 2**30))))
 
 
 @given(st.lists(st.tuples(st.text(min_size=1, max_size=30), st.integers(0, 3 * CHUNK_BYTES))))

@@ -10,8 +10,9 @@ from ledger.codec import pack
 from ledger.errors import Invalid, Reason
 from models.backends.gpt import GptTokens, open_gpt
 from models.backends.text import TextBackend
-from models.catalog import MAX_TEMPLATE_BYTES, TEMPLATE, open_model
+from models.catalog import open_model
 from models.config import GptConfig
+from models.files import MAX_TEMPLATE_BYTES, TEMPLATE
 from models.pipe import Done, Part, Submit
 from models.tokenizer import Tokenizer
 from models.types import SURPRISE_UNIT, Chat, Finish, Kind, Message, Role, Sampling

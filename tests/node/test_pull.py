@@ -1,5 +1,6 @@
 """Pulls between nodes: from several at once, whoever dies or lies, and on from where one ended."""
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ from ledger.errors import Invalid, Reason
 from ledger.keys import KeyPair
 from ledger.types import Hash
 from models.catalog import open_model
-from models.manifest import Manifest
+from models.manifest import Manifest, described
 from p2p.home import Home
 from p2p.net.protocols import MODEL, Busy, GetChunk, GetManifest, Gone, ModelChunk
 from p2p.net.streams import Bulk, Frames
@@ -332,6 +333,28 @@ async def test_files_that_no_model_may_have_are_refused_before_the_first(tmp_pat
         error = await refusal(c, evil.digest.hex())
         assert error.reason is Reason.BAD_MODEL
         assert "x.py" in error.detail
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"auto_map": {"AutoModelForCausalLM": "modeling.Evil"}},
+        {"kind": "upstream", "url": "http://192.0.2.1/v1", "model": "m"},
+    ],
+)
+async def test_what_the_config_rules_out_is_refused_before_the_weights(
+    tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    directory = write_random(tmp_path / "m")
+    small = directory / "config.json", directory / "tokenizer.json"
+    small[0].write_text(json.dumps(json.loads(small[0].read_text()) | fields))
+    files = described(directory, [path.name for path in directory.iterdir()])
+    async with running(tmp_path / "a") as a, running(tmp_path / "c") as c:
+        a.share._open[files.manifest.digest] = directory, files
+        await join(c, a)
+        assert (await refusal(c, files.manifest.digest.hex())).reason is Reason.BAD_MODEL
+        assert a.share.given == sum(path.stat().st_size for path in small)
+        assert c.store.models() == []
 
 
 async def test_a_model_is_pulled_once_at_a_time(tmp_path: Path, digest: str) -> None:
