@@ -22,7 +22,7 @@ from models.parts import Portion, verify_parts
 from models.pipe import Part
 from models.types import WRITTEN, Query, Receipt, Tensor, cost_of, verify_receipt
 from p2p.net.links import Answers, Event
-from p2p.net.protocols import End, More, Next, Piece, Refusal
+from p2p.net.protocols import Dropped, End, More, Next, Piece, Refusal
 
 FIRST_TIMEOUT_S = 60.0
 """For the first part of an answer: a server may have a queue."""
@@ -97,13 +97,15 @@ class Progress:
     """Bytes of tokens when this server was asked."""
     parts: tuple[Portion, ...] = ()
     """What others had in the answer of the server asked now."""
+    owed: int | None = None
+    """Rao that the server asked now says it is owed, of an answer that was dropped."""
     first: float = 0.0
     """When the first part came, of any server (trio's clock)."""
 
     def begin(self) -> None:
         """Another server is asked."""
         self.output.clear()
-        self.tensor, self.parts = (), ()
+        self.tensor, self.parts, self.owed = (), (), None
         self.before = len(self.tokens)
 
     def add(self, part: Part) -> None:
@@ -137,6 +139,8 @@ async def listen(
             raise refused(event.reason, event.detail, query)
         if isinstance(event, Next):
             raise Broken("it asks for a choice")
+        if isinstance(event, Dropped):
+            raise Broken("it ended what nobody has dropped")
         if (isinstance(event, Piece) and chunks) or (isinstance(event, More) and not chunks):
             raise Broken("it sent chunks that make no tensor")
         if isinstance(event, Piece) and not event.tensor:
@@ -150,6 +154,21 @@ async def listen(
         else:
             chunks.append(event)
         timeout = NEXT_TIMEOUT_S
+
+
+def settle(events: Answers, query: Query, progress: Progress) -> None:
+    """Count in what was on the way when an answer was dropped, up to what ended it."""
+    with suppress(trio.WouldBlock, trio.EndOfChannel, Broken):
+        while True:
+            event = events.receive_nowait()
+            if isinstance(event, Piece) and not event.tensor:
+                progress.add(_text_of(event, query))
+            elif isinstance(event, End):
+                progress.owed = event.receipt.body.cost
+            elif isinstance(event, Dropped):
+                progress.owed = event.cost
+            elif isinstance(event, Refusal):
+                progress.owed = 0
 
 
 async def _next(events: Answers, timeout: float) -> Event:

@@ -27,6 +27,7 @@ from p2p.net.protocols import (
     Ask,
     Chosen,
     Drop,
+    Dropped,
     End,
     More,
     Next,
@@ -170,10 +171,7 @@ class _Session:
                 await trio.lowlevel.checkpoint()  # a signature and a write: others have their turn
             return
         if isinstance(record, Drop):
-            self._forget(record.id)
-            scope = self.scopes.get(record.id)
-            if scope is not None:
-                scope.cancel()
+            await self._drop(record.id)
             return
         if isinstance(record, Chosen):
             self._choose(record)
@@ -195,6 +193,14 @@ class _Session:
             nursery.start_soon(self._answer, record.id, request, size)
         elif self.unfinished() > MAX_BUFFERED or self.server.unfinished() > MAX_UNFINISHED:
             raise Invalid(Reason.TOO_LARGE, "too many bytes of unfinished inputs")
+
+    async def _drop(self, number: int) -> None:
+        """End a request that its asker wants no more; one that has ended is no news to it."""
+        if number in self.partial:
+            self._forget(number)
+            await self._send(Dropped(number, 0))
+        elif number in self.scopes:
+            self.scopes[number].cancel()  # its task says what is owed
 
     def _choose(self, chosen: Chosen) -> None:
         """Hand a choice to its request. Raises Invalid BAD_REQUEST where none is due."""
@@ -278,6 +284,8 @@ class _Session:
                         await self.server.miner.answer(query, data, send, standing, price)
                 if seat is not None and seat.lost and scope.cancelled_caught:
                     raise Invalid(Reason.BUSY, "others ask too, who have less open")
+            if scope.cancelled_caught:
+                await self._send(Dropped(number, bill.drop() if bill is not None else 0))
         except Invalid as error:
             if bill is not None:
                 bill.end(0)
@@ -321,7 +329,7 @@ class _Session:
         finally:
             self.guest.unread -= size
 
-    async def _send(self, *records: Piece | More | Next | End | Refusal) -> None:
+    async def _send(self, *records: Piece | More | Next | End | Refusal | Dropped) -> None:
         """Write whole frames, cancelled or not: half a frame would end the stream for all that is
         asked on it. It ends with the stream, at the latest when the peer has stalled it."""
         with briefly(FRAME_S) as scope:

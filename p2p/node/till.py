@@ -89,6 +89,8 @@ class Bill:
     """What it can cost."""
     tokens: int = 0
     """Sent so far."""
+    cost: int = 0
+    """What is owed for it, when it is over."""
     _ended: bool = False
 
     def __post_init__(self) -> None:
@@ -102,13 +104,15 @@ class Bill:
         self._ended = True
         self.seats[self.model] -= 1
         self.account.open -= self.most
+        self.cost = cost
         self.account.due += cost
         if cost:
             self.account.bills.append((self.model, self.tokens, cost))
 
-    def drop(self) -> None:
-        """Its asker wants no more of it: the tokens sent are owed."""
+    def drop(self) -> int:
+        """Its asker wants no more of it: the tokens sent are owed. The rao owed for it."""
         self.end(cost_of(self.kind, self.price, self.tokens) if self.kind in WRITTEN else 0)
+        return self.cost
 
 
 @dataclass
