@@ -133,7 +133,7 @@ class More:
 
 @dataclass(frozen=True)
 class Drop:
-    """The asker no longer wants the answer: what ends it is due at once, Dropped if nothing else."""
+    """The asker no longer wants the answer: its end is due at once, Dropped if it has no other."""
 
     id: int
 

@@ -1,7 +1,8 @@
 """Answers that are paid for: what is agreed with a server, and what it is paid when.
 
 * A whole answer is paid once its receipt has been checked; one that nobody wants any more, up to
-  the record that ends it, so that both sides count the same tokens. What a server broke off, or lied about, is not paid.
+  the record that ends it, so that both sides count the same tokens. What a server broke off, or
+  lied about, is not paid.
 * A server may not have the block yet that a new channel is in: it is asked again for a moment.
 * With a server that does not agree on what was paid, the channel is not used any more.
 """

@@ -19,6 +19,7 @@ from models.pipe import Part
 from models.turns import Lane, Standing
 from models.types import (
     Finish,
+    Kind,
     Query,
     ReceiptBody,
     Sampling,
@@ -33,7 +34,8 @@ from p2p.home import Home
 from p2p.http.gateway import Gateway
 from p2p.net.host import Host
 from p2p.net.links import Links
-from p2p.net.protocols import QUERY
+from p2p.net.protocols import QUERY, Ask, More, Payment, Piece
+from p2p.net.streams import Frames
 from p2p.node.allowance import Allowance
 from p2p.node.buyer import Buyer
 from p2p.node.cashbook import Cashbook
@@ -41,7 +43,7 @@ from p2p.node.node import Node
 from p2p.node.purse import Purse
 from p2p.node.queries import QueryServer
 from p2p.node.router import Answer, NoServer, Opening, Request, Tell, Told, Unpaid
-from p2p.node.till import Till
+from p2p.node.till import PAID_SEATS, Till
 from tests.ledger.world import World, key, public
 from tests.node.payments import PRICE, Chain, funded
 
@@ -213,6 +215,11 @@ async def until(condition) -> None:  # type: ignore[no-untyped-def]
             await trio.sleep(0.01)
 
 
+def guest_of(shop: Shop):  # type: ignore[no-untyped-def]
+    (guest,) = shop.server._guests.values()
+    return guest
+
+
 def purse_of(node: Node) -> Purse:
     assert node.router.buyer.purse is not None
     return node.router.buyer.purse
@@ -355,6 +362,48 @@ async def test_a_server_that_does_not_end_what_is_dropped_is_paid_what_came(
         monkeypatch.setattr("p2p.net.links.SETTLE_S", 0.1)
         await hang_up(partial(node.router.ask, REQUEST), 3)
         assert paid(node) == 30
+
+
+async def test_who_sends_an_input_in_part_holds_no_seat(shop: Shop, tmp_path: Path) -> None:
+    """Given as many paid requests as there are seats, whose inputs never come whole; then others
+    are answered meanwhile, and those are forgotten when their own time is over."""
+    async with asker(tmp_path, shop) as node:
+        await ask(node)
+        (tab,) = purse_of(node).tabs._tabs.values()
+        stream = await node.host.open_stream(shop.host.peer_id, QUERY.id)
+        frames = Frames(stream, receives=QUERY.response, sends=QUERY.request)
+        payment = Payment(purse_of(node).voucher(tab), PRICE)
+        for number in range(PAID_SEATS):
+            query = node.router.caller.query(
+                MODEL, Kind.TEXT, b"x" * 100, number.to_bytes(16, "big"), time_limit_ms=500
+            )
+            await frames.send(Ask(number, query, b"", (payment,)))
+        await until(lambda: shop.server.requests(guest_of(shop)) == PAID_SEATS)
+        assert shop.till._seats["words"] == 0
+        answer, _ = await ask(node)
+        assert answer.cost == COST
+        refusals = [await frames.receive() for _ in range(PAID_SEATS)]
+        assert {(one.id, one.detail) for one in refusals} == {
+            (number, "its input did not come in time") for number in range(PAID_SEATS)
+        }
+        assert shop.server.requests(guest_of(shop)) == 0
+
+
+async def test_a_voucher_that_came_before_its_input_is_not_old(shop: Shop, tmp_path: Path) -> None:
+    """Given a higher voucher that comes between two chunks; then the request is taken on."""
+    async with asker(tmp_path, shop) as node:
+        await ask(node)
+        (tab,) = purse_of(node).tabs._tabs.values()
+        stream = await node.host.open_stream(shop.host.peer_id, QUERY.id)
+        frames = Frames(stream, receives=QUERY.response, sends=QUERY.request)
+        query = node.router.caller.query(
+            MODEL, Kind.TEXT, b"xy", bytes(16), sampling=REQUEST.sampling, time_limit_ms=9000
+        )
+        await frames.send(Ask(1, query, b"x", (Payment(purse_of(node).voucher(tab), PRICE),)))
+        await ask(node)
+        await until(lambda: shop.till.earned == 2 * COST)
+        await frames.send(More(1, b"y"))
+        assert isinstance(await frames.receive(), Piece)
 
 
 async def test_what_a_server_breaks_off_is_not_paid(shop: Shop, tmp_path: Path) -> None:
