@@ -23,6 +23,7 @@ from p2p.net.protocols import (
     Ask,
     Chosen,
     Drop,
+    Dropped,
     End,
     More,
     Next,
@@ -39,10 +40,14 @@ log = logging.getLogger("yuma.links")
 FRAME_S = 20.0
 """A frame that the server does not take for so long has broken the stream; until then it is written
 whole, for half a frame would break it too."""
+DROP_S = 1.0
+"""For writing that an answer is dropped."""
+SETTLE_S = 2.0
+"""For the end of a dropped answer that is paid for: what comes later is in dispute."""
 SPARE_EVENTS = 32
 """Room in a request's channel beyond one event a token: chunks of a tensor, the end."""
 
-Event = Piece | More | Next | End | Refusal
+Event = Piece | More | Next | End | Refusal | Dropped
 Pays = Callable[[], tuple[Payment, ...]]
 """Gives the payment of a query at the moment at which it goes, with the newest voucher."""
 Answers = trio.MemoryReceiveChannel[Event]
@@ -55,6 +60,12 @@ class _Asker:
     channel: trio.MemorySendChannel[Event]
     most: int
     received: int = 0
+    ended: trio.Event = field(default_factory=trio.Event)
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self.channel.close()
+        self.ended.set()
 
     def is_done_by(self, event: Event) -> bool:
         """Hand an event over; whether nothing more is due: it is over, or more than was asked."""
@@ -71,7 +82,7 @@ class _Asker:
             self.channel.send_nowait(event)
         except (trio.WouldBlock, trio.BrokenResourceError):
             return True
-        return isinstance(event, End | Refusal)
+        return isinstance(event, End | Refusal | Dropped)
 
 
 @dataclass
@@ -111,11 +122,11 @@ class _Link:
             while (event := await self.frames.receive()) is not None:
                 asker = self.waiting.get(event.id)
                 if asker is not None and asker.is_done_by(event):
-                    asker.channel.close()
+                    asker.end()
                     del self.waiting[event.id]
         finally:
             for asker in self.waiting.values():
-                asker.channel.close()
+                asker.end()
             self.waiting.clear()
 
 
@@ -141,12 +152,13 @@ class Links:
 
     @asynccontextmanager
     async def ask(
-        self, peer: PeerId, query: Query, data: bytes, payment: Pays = tuple
+        self, peer: PeerId, query: Query, data: bytes, payment: Pays | None = None
     ) -> AsyncIterator[Answers]:
         """Put a query to a connected peer; gives the channel of its answer.
 
         The channel ends without an End or Refusal when the stream breaks. Leaving the block early
-        tells the server to stop. Raises NotConnected, TooSlowError or a libp2p error.
+        tells the server to stop; where it is paid, what was on the way is in the channel then.
+        Raises NotConnected, TooSlowError or a libp2p error.
         """
         link = await self._link(peer)
         try:
@@ -161,21 +173,25 @@ class Links:
 
     @asynccontextmanager
     async def _asked(
-        self, link: _Link, query: Query, data: bytes, payment: Pays
+        self, link: _Link, query: Query, data: bytes, payment: Pays | None
     ) -> AsyncIterator[Answers]:
         number, link.next = link.next, link.next + 1
         room = query.sampling.max_tokens + len(data) // MAX_CHUNK_BYTES + SPARE_EVENTS
         if query.kind is Kind.NEXT:
             room = 2  # a step is sent when the one before was answered: then its end, at most
         send, receive = trio.open_memory_channel[Event](room)
-        link.waiting[number] = _Asker(send, most_bytes(query.kind))
+        asker = link.waiting[number] = _Asker(send, most_bytes(query.kind))
         try:
-            await link.ask(number, query, data, payment)
+            await link.ask(number, query, data, payment or tuple)
             yield receive
         finally:
-            if link.waiting.pop(number, None) is not None:
-                with briefly(1):
+            if number in link.waiting:
+                with briefly(DROP_S):
                     await self._drop(link, number)
+                if payment is not None:
+                    with briefly(SETTLE_S):
+                        await asker.ended.wait()
+                link.waiting.pop(number, None)
 
     async def choose(self, peer: PeerId, number: int, token: bytes) -> None:
         """Say which token is taken in a request of kind NEXT, by its number; none: it is over."""

@@ -133,7 +133,7 @@ class More:
 
 @dataclass(frozen=True)
 class Drop:
-    """The asker no longer wants the answer."""
+    """The asker no longer wants the answer: its end is due at once, Dropped if it has no other."""
 
     id: int
 
@@ -183,6 +183,14 @@ class Refusal:
     id: int
     reason: Reason
     detail: Annotated[str, Size(1000)]
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A dropped answer ends here, and the rao owed for what was sent of it."""
+
+    id: int
+    cost: int
 
 
 # --- the ledger
@@ -360,7 +368,7 @@ OFFER = Protocol(
 QUERY = Protocol(
     "/yuma/query/1",
     Tagged(Ask, More, Drop, Pay, Chosen, limit=_QUERY_LIMIT),
-    Tagged(Piece, More, End, Refusal, Next, limit=_QUERY_LIMIT),
+    Tagged(Piece, More, End, Refusal, Next, Dropped, limit=_QUERY_LIMIT),
     "model requests on one held stream, answers streamed and signed",
 )
 BLOCKS = Protocol(

@@ -24,7 +24,7 @@ from models.trace import row_of, trace_hash
 from models.types import MAX_SURPRISE, WRITTEN, Query, Receipt, Tensor, cost_of, verify_receipt
 from models.verdict import Opinion, Verdict
 from p2p.net.links import Answers, Event
-from p2p.net.protocols import End, More, Next, Piece, Refusal
+from p2p.net.protocols import Dropped, End, More, Next, Piece, Refusal
 
 FIRST_TIMEOUT_S = 60.0
 """For the first part of an answer: a server may have a queue."""
@@ -119,6 +119,8 @@ class Progress:
     """What others had in the answer of the server asked now."""
     trace: bytearray = field(default_factory=bytearray)
     """What the server asked now has told of its tokens."""
+    owed: int | None = None
+    """Rao that the server asked now says it is owed, of an answer that was dropped."""
     first: float = 0.0
     """When the first part came, of any server (trio's clock)."""
 
@@ -126,7 +128,7 @@ class Progress:
         """Another server is asked."""
         self.output.clear()
         self.trace.clear()
-        self.tensor, self.parts = (), ()
+        self.tensor, self.parts, self.owed = (), (), None
         self.before = len(self.tokens)
 
     def add(self, part: Part) -> None:
@@ -161,6 +163,8 @@ async def listen(
             raise refused(event.reason, event.detail, query)
         if isinstance(event, Next):
             raise Broken("it asks for a choice")
+        if isinstance(event, Dropped):
+            raise Broken("it ended what nobody has dropped")
         if (isinstance(event, Piece) and chunks) or (isinstance(event, More) and not chunks):
             raise Broken("it sent chunks that make no tensor")
         if isinstance(event, Piece) and not event.tensor:
@@ -174,6 +178,21 @@ async def listen(
         else:
             chunks.append(event)
         timeout = NEXT_TIMEOUT_S
+
+
+def settle(events: Answers, query: Query, progress: Progress) -> None:
+    """Count in what was on the way when an answer was dropped, up to what ended it."""
+    with suppress(trio.WouldBlock, trio.EndOfChannel, Broken):
+        while True:
+            event = events.receive_nowait()
+            if isinstance(event, Piece) and not event.tensor:
+                progress.add(_text_of(event, query))
+            elif isinstance(event, End):
+                progress.owed = event.receipt.body.cost
+            elif isinstance(event, Dropped):
+                progress.owed = event.cost
+            elif isinstance(event, Refusal):
+                progress.owed = 0
 
 
 async def _next(events: Answers, timeout: float) -> Event:

@@ -1,7 +1,8 @@
 """Answers that are paid for: what is agreed with a server, and what it is paid when.
 
-* A whole answer is paid once its receipt has been checked; one that nobody wants any more, as far
-  as it came. What a server broke off, or lied about, is not paid.
+* A whole answer is paid once its receipt has been checked; one that nobody wants any more, up to
+  the record that ends it, so that both sides count the same tokens. What a server broke off, or
+  lied about, is not paid.
 * A server may not have the block yet that a new channel is in: it is asked again for a moment.
 * With a server that does not agree on what was paid, the channel is not used any more.
 """
@@ -88,13 +89,12 @@ class Buyer:
         try:
             receipt, waiting = await self._answer(peer, query, data, progress, tell, order)
             await check(peer, receipt, query, data, progress, order.price)
-        except (Broken, Lied) as error:
+        except (Broken, Lied, Invalid) as error:
             if isinstance(error, Broken) and error.reason in DISPUTED:
                 order.spoil()
             raise
         except BaseException:  # cancelled: the client has gone, or its time is over
-            if query.kind in WRITTEN:
-                await self._pay(peer, order, cost_of(query.kind, order.price, progress.made))
+            await self._pay(peer, order, _owed(query, progress, order.price))
             raise
         await self._pay(peer, order, receipt.body.cost)
         return receipt, waiting
@@ -120,6 +120,16 @@ class Buyer:
             return
         with briefly(PAY_S):
             await self.caller.links.pay(peer, voucher)
+
+
+def _owed(query: Query, progress: Progress, price: int) -> int:
+    """What is owed for an answer that was dropped: what its server says, but no more than for what
+    came of it."""
+    if query.kind not in WRITTEN:
+        return 0
+    asked = query.sampling.max_tokens - len(query.prefix) // TOKEN_BYTES
+    most = cost_of(query.kind, price, min(progress.made, asked))
+    return most if progress.owed is None else max(0, min(progress.owed, most))
 
 
 def _most_cost(query: Query, progress: Progress, price: int) -> int:

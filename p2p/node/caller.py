@@ -17,7 +17,7 @@ from p2p.net.host import DialError, Host, NotConnected
 from p2p.net.links import Answers, Links, Pays
 from p2p.net.protocols import PEERS, STATUS, Protocol, Records, Status
 from p2p.net.streams import Frames
-from p2p.node.attempt import Broken, Evidence, Progress, Tell, check, listen
+from p2p.node.attempt import Broken, Evidence, Progress, Tell, check, listen, settle
 
 NONCE_BYTES = 16
 GREET_S = 5.0
@@ -50,13 +50,21 @@ class Caller:
         data: bytes,
         progress: Progress,
         tell: Tell,
-        payment: Pays = tuple,
+        payment: Pays | None = None,
     ) -> tuple[Receipt, list[Part]]:
-        """What a server answers, as `attempt.listen` gives it. Raises Broken, Invalid."""
+        """What a server answers, as `attempt.listen` gives it. Raises Broken, Invalid.
+
+        Where a paid one is cancelled, what was on the way is counted into `progress`.
+        """
+        events: Answers | None = None
         try:
             await self._connect(server)
             async with self.links.ask(server, query, data, payment) as events:
                 return await listen(events, query, progress, tell)
+        except trio.Cancelled:
+            if events is not None and payment is not None:
+                settle(events, query, progress)
+            raise
         except (NotConnected, DialError, trio.TooSlowError) as error:
             raise Broken(f"cannot be reached ({error or 'no answer in time'})") from None
         except (Broken, Invalid):

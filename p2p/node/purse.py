@@ -26,9 +26,6 @@ from p2p.node.till import price_text
 
 log = logging.getLogger("yuma.purse")
 
-SHARES: Final = 4
-"""A channel is opened with this part of what is left of the day's budget, or what one request
-needs, if that is more: four servers can be paid before the first is known to be good."""
 PATIENCE_S: Final = 15.0
 """For a server to get the block that the ledger took a channel in."""
 BUDGET: Final = "let the node pay with: yuma config set budget TOKENS_A_DAY, and start it again"
@@ -98,7 +95,11 @@ class Purse:
     @property
     def left(self) -> int:
         """What is left of the day's budget."""
-        return max(0, self.budget - self.book.spent(self.unix_ms()) - self.reserved)
+        return max(0, self._unspent() - self.reserved)
+
+    def _unspent(self) -> int:
+        """What is left of it, with what is reserved."""
+        return max(0, self.budget - self.book.spent(self.unix_ms()))
 
     def check(self, price: int, cost: int, most: int | None) -> None:
         """Whether an answer at a price that may cost so much can be paid. Raises CannotPay."""
@@ -128,8 +129,8 @@ class Purse:
         self.check(price, cost, None)  # others may have taken what was left when it was looked at
         self.reserved += cost
         try:
-            share = (self.left + self.reserved) // SHARES
-            async with self.tabs.place(public_key_of(server), price, cost, share, opening) as tab:
+            payee = public_key_of(server)
+            async with self.tabs.place(payee, price, cost, self._unspent, opening) as tab:
                 while tab.open and tab.open + cost > tab.promised:
                     await tab.freed.wait()  # the server would refuse what is not paid by then
                 tab.open += cost

@@ -15,6 +15,7 @@ import trio
 
 from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId, public_key_of
+from ledger.types import Hash
 from models.parts import Portion
 from models.pipe import Part, Step, brief
 from models.turns import Lane, Standing
@@ -27,6 +28,7 @@ from p2p.net.protocols import (
     Ask,
     Chosen,
     Drop,
+    Dropped,
     End,
     More,
     Next,
@@ -39,7 +41,7 @@ from p2p.net.streams import Frames
 from p2p.net.tcp import source_of
 from p2p.node.allowance import Allowance, key_of
 from p2p.node.attempt import TOKEN_BYTES
-from p2p.node.miner import Answered, Miner, Send
+from p2p.node.miner import MAX_TIME_MS, Answered, Miner, Send
 from p2p.node.seats import Seat, Seats
 from p2p.node.till import Bill, Till
 
@@ -139,12 +141,28 @@ class QueryServer:
 
 @dataclass
 class _Partial:
-    """A request whose input has come in part."""
+    """A request whose input has come in part: nobody else waits for it yet."""
 
     query: Query
-    standing: Standing
     data: bytearray
-    bill: Bill | None = None
+    price: int
+    """Of its model when it came, in rao per 1000 output tokens (or per tensor)."""
+    channel: Hash | None
+    """That it is paid from; None where it is free."""
+    came: float = field(default_factory=trio.current_time)
+    """When its last chunk came."""
+    over: trio.Event = field(default_factory=trio.Event)
+    """It is whole, or forgotten."""
+
+
+@dataclass
+class _Request:
+    """A request that is answered."""
+
+    query: Query
+    data: bytes
+    standing: Standing
+    bill: Bill | None
     """None where it is free."""
 
 
@@ -170,10 +188,7 @@ class _Session:
                 await trio.lowlevel.checkpoint()  # a signature and a write: others have their turn
             return
         if isinstance(record, Drop):
-            self._forget(record.id)
-            scope = self.scopes.get(record.id)
-            if scope is not None:
-                scope.cancel()
+            await self._drop(record.id)
             return
         if isinstance(record, Chosen):
             self._choose(record)
@@ -182,19 +197,24 @@ class _Session:
             await self._begin(record)
         elif record.id in self.partial:
             self.partial[record.id].data.extend(record.chunk)
+            self.partial[record.id].came = trio.current_time()
         request = self.partial.get(record.id)
         if request is not None and len(request.data) >= request.query.input_size:
-            size = self.server.miner.weight(request.query)
-            if self.server.held() + size > MAX_ALL_HELD:
-                self._forget(record.id)
-                await self._send(Refusal(record.id, Reason.BUSY, "too many bytes of requests"))
-                return
-            await self.guest.reserve(size)
-            del self.partial[record.id]
-            self.scopes[record.id] = trio.CancelScope()
-            nursery.start_soon(self._answer, record.id, request, size)
-        elif self.unfinished() > MAX_BUFFERED or self.server.unfinished() > MAX_UNFINISHED:
+            request.over.set()
+            await self._admit(record.id, request, nursery)
+            return
+        if request is not None and isinstance(record, Ask):
+            nursery.start_soon(self._wait_for_input, record.id, request)
+        if self.unfinished() > MAX_BUFFERED or self.server.unfinished() > MAX_UNFINISHED:
             raise Invalid(Reason.TOO_LARGE, "too many bytes of unfinished inputs")
+
+    async def _drop(self, number: int) -> None:
+        """End a request that its asker wants no more; one that has ended is no news to it."""
+        if number in self.partial:
+            self._forget(number)
+            await self._send(Dropped(number, 0))
+        elif number in self.scopes:
+            self.scopes[number].cancel()  # its task says what is owed
 
     def _choose(self, chosen: Chosen) -> None:
         """Hand a choice to its request. Raises Invalid BAD_REQUEST where none is due."""
@@ -217,26 +237,64 @@ class _Session:
             detail = f"the input has {ask.query.input_size} bytes, at most {MAX_INPUT_BYTES} go"
             await self._send(Refusal(ask.id, Reason.BAD_REQUEST, detail))
         else:
-            await self._admit(ask)
+            try:
+                self.partial[ask.id] = self._heard(ask)
+            except Invalid as error:
+                await self._send(Refusal(ask.id, error.reason, error.detail))
 
-    async def _admit(self, ask: Ask) -> None:
+    def _heard(self, ask: Ask) -> _Partial:
+        """A request whose payment, if there is one, is taken as it comes. Raises Invalid."""
+        worker, till = self.server.miner.find(ask.query.model), self.server.till
+        price = worker.price if worker is not None else 0
+        channel = None
+        if ask.payment and price and till is not None:
+            (payment,) = ask.payment
+            till.hear(key_of(self.guest.peer, ask.query), payment, price)
+            channel = payment.voucher.channel
+        return _Partial(ask.query, bytearray(ask.chunk), price, channel)
+
+    async def _wait_for_input(self, number: int, request: _Partial) -> None:
+        """Forget a request whose next chunk does not come, or whose time is over before it is
+        whole."""
+        end = request.came + min(request.query.time_limit_ms, MAX_TIME_MS) / 1000
+        while (left := min(end, request.came + FRAME_S) - trio.current_time()) > 0:
+            with trio.move_on_after(left):
+                await request.over.wait()
+                return
+        if not request.over.is_set():
+            self._forget(number)
+            await self._send(Refusal(number, Reason.BUSY, "its input did not come in time"))
+
+    async def _admit(self, number: int, partial: _Partial, nursery: trio.Nursery) -> None:
+        """Take on a request whose input has come whole, when there is room for it."""
+        size = self.server.miner.weight(partial.query)
+        if self.server.held() + size > MAX_ALL_HELD:
+            self._forget(number)
+            await self._send(Refusal(number, Reason.BUSY, "too many bytes of requests"))
+            return
+        await self.guest.reserve(size)
+        self._forget(number)
         try:
-            lane, bill = self._terms(ask)
+            lane, bill = self._terms(partial)
         except Invalid as error:
-            await self._send(Refusal(ask.id, error.reason, error.detail))
-        else:
-            standing = Standing(ask.query.asker, self.place, lane)
-            self.partial[ask.id] = _Partial(ask.query, standing, bytearray(ask.chunk), bill)
+            self.guest.free(size)
+            await self._send(Refusal(number, error.reason, error.detail))
+            return
+        standing = Standing(partial.query.asker, self.place, lane)
+        request = _Request(partial.query, bytes(partial.data), standing, bill)
+        self.scopes[number] = trio.CancelScope()
+        nursery.start_soon(self._answer, number, request, size)
 
-    def _terms(self, ask: Ask) -> tuple[Lane, Bill | None]:
+    def _terms(self, request: _Partial) -> tuple[Lane, Bill | None]:
         """In which lane a request waits, and on which bill it goes. Raises Invalid."""
-        query, peer, till = ask.query, self.guest.peer, self.server.till
+        query, peer, till = request.query, self.guest.peer, self.server.till
         worker = self.server.miner.find(query.model)
         price = worker.price if worker is not None else 0
-        if ask.payment and price and worker is not None and till is not None:
+        if request.channel is not None and worker is not None and till is not None:
             tokens = max(1, query.sampling.max_tokens - len(query.prefix) // TOKEN_BYTES)
             what = worker.recipe.name, query.kind, tokens
-            return Lane.PAID, till.admit(key_of(peer, query), ask.payment[0], price, what)
+            payer = key_of(peer, query)
+            return Lane.PAID, till.admit(payer, request.channel, request.price, what)
         mined = worker is not None and worker.netuid > 0
         try:
             return self.server.allowance.admit(peer, query, price, mined=mined), None
@@ -252,15 +310,15 @@ class _Session:
 
     def _forget(self, number: int) -> None:
         request = self.partial.pop(number, None)
-        if request is not None and request.bill is not None:
-            request.bill.end(0)
+        if request is not None:
+            request.over.set()
 
     def unfinished(self) -> int:
         """Bytes of inputs that have come in part."""
         return sum(len(request.data) for request in self.partial.values())
 
-    async def _answer(self, number: int, request: _Partial, reserved: int) -> None:
-        query, standing, data = request.query, request.standing, bytes(request.data)
+    async def _answer(self, number: int, request: _Request, reserved: int) -> None:
+        query, standing, data = request.query, request.standing, request.data
         scope, bill = self.scopes[number], request.bill
 
         async def send(*answered: Answered) -> None:
@@ -278,6 +336,8 @@ class _Session:
                         await self.server.miner.answer(query, data, send, standing, price)
                 if seat is not None and seat.lost and scope.cancelled_caught:
                     raise Invalid(Reason.BUSY, "others ask too, who have less open")
+            if scope.cancelled_caught:
+                await self._send(Dropped(number, bill.drop() if bill is not None else 0))
         except Invalid as error:
             if bill is not None:
                 bill.end(0)
@@ -321,7 +381,7 @@ class _Session:
         finally:
             self.guest.unread -= size
 
-    async def _send(self, *records: Piece | More | Next | End | Refusal) -> None:
+    async def _send(self, *records: Piece | More | Next | End | Refusal | Dropped) -> None:
         """Write whole frames, cancelled or not: half a frame would end the stream for all that is
         asked on it. It ends with the stream, at the latest when the peer has stalled it."""
         with briefly(FRAME_S) as scope:

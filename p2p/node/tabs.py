@@ -2,13 +2,16 @@
 
 * A channel is final on the ledger before a request is paid from it. What waits for its turn has its
   room in it already.
+* What lies in channels unpromised, also in those that are of no use any more, is never more than
+  what is left of the day's budget, and the slack of one request: a payee that has one opened again
+  and again, or many payees, cannot lock what is in the purse beyond it.
 * One that the book does not know is not paid from, as nobody knows what was promised of it; it is
   closed in its time.
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -29,6 +32,9 @@ from p2p.node.till import IN_FLIGHT, price_text
 
 log = logging.getLogger("yuma.tabs")
 
+SHARES: Final = 4
+"""A channel is opened with this part of what may still be locked, or what one request needs, if
+that is more: others can be paid before the first is known to be good."""
 LIFE_GRACES: Final = 28
 """A channel lasts so many times the grace that payees have: a day on a main network."""
 ROUNDS: Final = 4
@@ -68,6 +74,8 @@ class Tab:
     """When the ledger took it, or more for it (trio's clock)."""
     sent: Hash | None = None
     """The transaction about it that is on its way."""
+    coming: int = 0
+    """Rao that it brings."""
     freed: trio.Event = field(default_factory=trio.Event)
 
 
@@ -78,6 +86,8 @@ class Tabs:
     me: PublicKey
     follow: Follow
     book: Cashbook
+    locking: int = 0
+    """Rao of transactions that are about to be sent."""
     _tabs: dict[Hash, Tab] = field(default_factory=dict)
     _opening: dict[PublicKey, trio.Lock] = field(default_factory=dict)
 
@@ -96,17 +106,18 @@ class Tabs:
 
     @asynccontextmanager
     async def place(
-        self, payee: PublicKey, price: int, cost: int, share: int, opening: Opening
+        self, payee: PublicKey, price: int, cost: int, left: Callable[[], int], opening: Opening
     ) -> AsyncIterator[Tab]:
-        """Room for a cost in a channel to a payee, opened or topped up where there is none: with
-        `share` rao, or what is needed if that is more. Raises CannotPay.
+        """Room for a cost in a channel to a payee, opened or topped up where there is none: with a
+        share of what may still be locked where `left` is to be spent today, or what is needed if
+        that is more. Raises CannotPay.
         """
         least = cost + cost_of(Kind.TEXT, price, IN_FLIGHT)
         async with self._opening.setdefault(payee, trio.Lock()):
             for _ in range(ROUNDS):
                 if (tab := self._roomy(payee, least)) is not None:
                     break
-                await self._make_room(payee, price, least, share, opening)
+                await self._make_room(payee, price, least, left, opening)
             else:
                 raise CannotPay("its channels do not stay open", LISTED, price)
             tab.wanted += cost
@@ -126,23 +137,29 @@ class Tabs:
         return self.follow.head.height + self.follow.params.channel_grace >= channel.expiry
 
     async def _make_room(
-        self, payee: PublicKey, price: int, least: int, share: int, opening: Opening
+        self,
+        payee: PublicKey,
+        price: int,
+        least: int,
+        left: Callable[[], int],
+        opening: Opening,
     ) -> None:
         """Have the ledger take what is missing, or wait for what is on its way."""
         expiry = self.follow.head.height + LIFE_GRACES * self.follow.params.channel_grace
         found = self._usable(payee)
         if found is None:
-            amount = self._amount(price, least, share)
-            await opening(amount)
-            tab = self._tabs[await self.begin(payee, amount, expiry, price)]
+            with self._amount(price, least, left()) as amount:
+                await opening(amount)
+                tab = self._tabs[await self.begin(payee, amount, expiry, price)]
         else:
             tab, channel = found
             if channel is not None:
                 missing = _missing(tab, channel, least)
-                amount = self._amount(price, missing, share) if missing > 0 else 0
-                await opening(amount)
                 longer = max(expiry, channel.expiry)
-                tab.sent = await self._say(TopUpChannel(tab.channel, amount, longer), price)
+                with self._amount(price, missing, left()) as amount:
+                    await opening(amount)
+                    tab.sent = await self._say(TopUpChannel(tab.channel, amount, longer), price)
+                    tab.coming = amount
         await self._wait(tab, price)
 
     def _usable(self, payee: PublicKey) -> tuple[Tab, Channel | None] | None:
@@ -163,8 +180,38 @@ class Tabs:
         with self.follow.snapshot() as disk:
             return account_of(State(disk), self.me).balance
 
-    def _amount(self, price: int, least: int, share: int) -> int:
-        """What to lock in a channel that needs so much. Raises CannotPay."""
+    def idle(self) -> int:
+        """Rao that lie in channels, or are on their way there, and are not promised."""
+        idle = self.locking
+        with self.follow.snapshot() as disk:
+            for tab in self._tabs.values():
+                channel = State(disk).get(CHANNELS, tab.channel)
+                idle += max(0, channel.amount - tab.promised) if channel is not None else 0
+                idle += tab.coming if self._waits(tab) else 0
+        return idle
+
+    @contextmanager
+    def _amount(self, price: int, least: int, left: int) -> Iterator[int]:
+        """What to lock in a channel that lacks so much, counted while it is done: nothing where it
+        lacks nothing. Raises CannotPay."""
+        amount = self._enough(price, least, left) if least > 0 else 0
+        self.locking += amount
+        try:
+            yield amount
+        finally:
+            self.locking -= amount
+
+    def _enough(self, price: int, least: int, left: int) -> int:
+        idle = self.idle()
+        slack = cost_of(Kind.TEXT, price, IN_FLIGHT)
+        if least - slack > left - idle:
+            raise CannotPay(
+                f"{price_text(price)}; {idle} rao lie in channels, {left} are left of today's "
+                f"budget, and a channel takes {least}",
+                LISTED,
+                price,
+            )
+        share = (left - idle) // SHARES
         balance = self.balance()
         if balance < least + self.fee:
             raise CannotPay(
@@ -179,7 +226,7 @@ class Tabs:
         """Send what opens a channel; its id. Raises CannotPay where the ledger would refuse it."""
         name = await self._say(OpenChannel(payee, amount, expiry), price)
         self.book.open(name, payee)
-        self._tabs[name] = Tab(name, payee, sent=name)
+        self._tabs[name] = Tab(name, payee, sent=name, coming=amount)
         return name
 
     async def _say(self, payload: OpenChannel | TopUpChannel, price: int) -> Hash:

@@ -11,6 +11,8 @@
 
 import logging
 from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -36,7 +38,7 @@ CLAIM_BYTES: Final = 256
 WORTH_FEES: Final = 100
 """A claim of so many fees is worth making: it costs one part in a hundred."""
 IN_FLIGHT: Final = 64
-"""Tokens of an answer that may be on the way when its asker drops it, and are not paid then. A
+"""Tokens of an answer that may be on the way when the stream to its asker breaks, and are not paid. A
 channel may owe so many beside its credit."""
 PAID_SEATS: Final = MAX_WAITING // 4
 """Paid requests that one model may have open, of the half that is not for free ones."""
@@ -89,6 +91,8 @@ class Bill:
     """What it can cost."""
     tokens: int = 0
     """Sent so far."""
+    cost: int = 0
+    """What is owed for it, when it is over."""
     _ended: bool = False
 
     def __post_init__(self) -> None:
@@ -102,13 +106,15 @@ class Bill:
         self._ended = True
         self.seats[self.model] -= 1
         self.account.open -= self.most
+        self.cost = cost
         self.account.due += cost
         if cost:
             self.account.bills.append((self.model, self.tokens, cost))
 
-    def drop(self) -> None:
-        """Its asker wants no more of it: the tokens sent are owed."""
+    def drop(self) -> int:
+        """Its asker wants no more of it: the tokens sent are owed. The rao owed for it."""
         self.end(cost_of(self.kind, self.price, self.tokens) if self.kind in WRITTEN else 0)
+        return self.cost
 
 
 @dataclass
@@ -139,38 +145,56 @@ class Till:
 
     # --- requests
 
-    def admit(
-        self, payer: PublicKey, payment: Payment, price: int, bill: tuple[str, Kind, int]
-    ) -> Bill:
-        """Take a paid request on at our `price`; `bill`: model, kind, tokens at most.
+    def hear(self, payer: PublicKey, payment: Payment, price: int) -> None:
+        """Take the payment that comes with a request, at our `price`.
 
         Raises Invalid: NO_CHANNEL, NOT_OWNER, BAD_EXPIRY, TOO_DEAR, OLD_VOUCHER, OVERDRAWN,
-        BAD_SIGNATURE, UNPAID, BUSY.
+        BAD_SIGNATURE, BUSY.
         """
+        with self._refusing():
+            claim = payment.voucher
+            account, channel = self._open(payer, claim.channel)
+            if payment.price < price:
+                raise Invalid(Reason.TOO_DEAR, price_text(price))
+            if claim.cumulative < account.paid:
+                raise Invalid(Reason.OLD_VOUCHER, f"{account.paid} rao are promised already")
+            self._take(account, channel, claim)
+
+    def admit(self, payer: PublicKey, name: Hash, price: int, bill: tuple[str, Kind, int]) -> Bill:
+        """Take a request on whose payment from a channel was heard and whose input has come whole:
+        who sends one in part holds no seat. `bill`: model, kind, tokens at most.
+
+        Raises Invalid: NO_CHANNEL, NOT_OWNER, BAD_EXPIRY, OVERDRAWN, UNPAID, BUSY.
+        """
+        with self._refusing():
+            return self._admit(payer, name, price, *bill)
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Count what is refused for want of payment: a channel may be in the next block, and a
+        place free in a moment."""
         try:
-            return self._admit(payer, payment, price, *bill)
+            yield
         except Invalid as error:
-            # A channel may be in the next block, and a place free in a moment.
             self.refused += error.reason not in (Reason.NO_CHANNEL, Reason.BUSY)
             raise
 
-    def _admit(
-        self, payer: PublicKey, payment: Payment, price: int, model: str, kind: Kind, tokens: int
-    ) -> Bill:
-        claim = payment.voucher
-        channel = self._channel(claim.channel)
+    def _open(self, payer: PublicKey, name: Hash) -> tuple[_Account, Channel]:
+        """A channel that can be paid from now. Raises Invalid."""
+        channel = self._channel(name)
         if channel is None:
             raise Invalid(Reason.NO_CHANNEL, f"not in block {self.follow.head.height}")
         if self.follow.best > self.follow.head.height + self.margin // 2:
             raise Invalid(Reason.BUSY, "this node is behind with the chain")
-        account = self._account(payer, claim.channel, channel)
+        account = self._account(payer, name, channel)
         if account.closing or self.follow.head.height + self.margin // 2 >= channel.expiry:
             raise Invalid(Reason.BAD_EXPIRY, f"it expires in block {channel.expiry}")
-        if payment.price < price:
-            raise Invalid(Reason.TOO_DEAR, price_text(price))
-        if claim.cumulative < account.paid:
-            raise Invalid(Reason.OLD_VOUCHER, f"{account.paid} rao are promised already")
-        self._take(account, channel, claim)
+        return account, channel
+
+    def _admit(
+        self, payer: PublicKey, name: Hash, price: int, model: str, kind: Kind, tokens: int
+    ) -> Bill:
+        account, channel = self._open(payer, name)
         most = cost_of(kind, price, tokens)
         if max(account.due, account.paid) + account.open + most > channel.amount:
             raise Invalid(Reason.OVERDRAWN, f"{most} rao may be due, and it holds {channel.amount}")

@@ -152,9 +152,8 @@ class Shop:
         voucher = more.pop("voucher", None) or self.voucher(
             cumulative, more.pop("by", payer), **more
         )
-        return self.till.admit(
-            public(payer), Payment(voucher, price), ours, ("m", Kind.TEXT, TOKENS)
-        )
+        self.till.hear(public(payer), Payment(voucher, price), ours)
+        return self.till.admit(public(payer), voucher.channel, ours, ("m", Kind.TEXT, TOKENS))
 
     def refusal(self, cumulative: int, *arguments, **more) -> str:
         """The reason for which a request is refused."""

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from models.pipe import Part
 from models.turns import Lane, Standing
 from models.types import (
     Finish,
+    Kind,
     Query,
     ReceiptBody,
     Sampling,
@@ -32,7 +34,8 @@ from p2p.home import Home
 from p2p.http.gateway import Gateway
 from p2p.net.host import Host
 from p2p.net.links import Links
-from p2p.net.protocols import QUERY
+from p2p.net.protocols import QUERY, Ask, More, Payment, Piece
+from p2p.net.streams import Frames
 from p2p.node.allowance import Allowance
 from p2p.node.buyer import Buyer
 from p2p.node.cashbook import Cashbook
@@ -40,7 +43,7 @@ from p2p.node.node import Node
 from p2p.node.purse import Purse
 from p2p.node.queries import QueryServer
 from p2p.node.router import Answer, NoServer, Opening, Request, Tell, Told, Unpaid
-from p2p.node.till import Till
+from p2p.node.till import PAID_SEATS, Till
 from tests.ledger.world import World, key, public
 from tests.node.payments import PRICE, Chain, funded
 
@@ -50,6 +53,8 @@ WORDS = 8
 COST = 10 * WORDS
 REQUEST = Request("words", b"count", sampling=Sampling(max_tokens=WORDS), time_limit_ms=20_000)
 BUDGET = 100 * COST
+BURST = 4
+LONG = replace(REQUEST, sampling=Sampling(max_tokens=400))
 
 
 class Quick(Chain):
@@ -88,10 +93,14 @@ class Shop:
     """Words; then it sends nothing more."""
     breaks: bool = False
     """Whether it then breaks the stream."""
+    chatters: bool = False
+    """Whether it says as many words as it may, a burst at a time."""
     charges_more: int = 0
     chain_of: type[Chain] = Quick
     lanes: list[Lane] = field(default_factory=list)
     running: int = 0
+    sent: int = 0
+    """Words."""
 
     def __post_init__(self) -> None:
         self.path.mkdir(exist_ok=True)
@@ -124,17 +133,24 @@ class Shop:
         self.running += 1
         try:
             output, out = b"", len(query.prefix) // 4
-            for number in range(out, self.stops_after):
-                await send(Part(0, number.to_bytes(4, "little"), b"word ", ()))
-                output += b"word "
-            if self.stops_after < WORDS:
+            last = query.sampling.max_tokens if self.chatters else self.stops_after
+            burst = BURST if self.chatters else 1
+            for first in range(out, last, burst):
+                numbers = range(first, min(first + burst, last))
+                words = [Part(0, one.to_bytes(4, "little"), b"word ", ()) for one in numbers]
+                self.sent += len(words)
+                await send(*words)
+                output += b"word " * len(words)
+                if self.chatters:
+                    await trio.sleep(0.001)
+            if self.stops_after < WORDS and not self.chatters:
                 if self.breaks:
                     raise Invalid(Reason.MODEL_FAILED, "out of words")
                 await trio.sleep_forever()
-            cost = cost_of(query.kind, price, WORDS - out) + self.charges_more
+            cost = cost_of(query.kind, price, last - out) + self.charges_more
             body = ReceiptBody(
                 query.chain, self.pair.public, request_hash(query), query.model,
-                output_hash(output), (), 1, WORDS - out, Finish.LENGTH, 1, 2, 3, Height(0), "test",
+                output_hash(output), (), 1, last - out, Finish.LENGTH, 1, 2, 3, Height(0), "test",
                 cost,
             )  # fmt: skip
             await send(sign_receipt(body, self.pair))
@@ -199,9 +215,18 @@ async def until(condition) -> None:  # type: ignore[no-untyped-def]
             await trio.sleep(0.01)
 
 
-def paid(node: Node) -> int:
+def guest_of(shop: Shop):  # type: ignore[no-untyped-def]
+    (guest,) = shop.server._guests.values()
+    return guest
+
+
+def purse_of(node: Node) -> Purse:
     assert node.router.buyer.purse is not None
-    return node.router.buyer.purse.spent
+    return node.router.buyer.purse
+
+
+def paid(node: Node) -> int:
+    return purse_of(node).spent
 
 
 @pytest.fixture
@@ -296,6 +321,89 @@ async def test_a_budget_is_kept_however_many_ask_at_once(shop: Shop, tmp_path: P
             for _ in range(12):
                 nursery.start_soon(one)
         assert (paid(node), len(answers)) == (2 * COST, 2)
+
+
+async def test_both_sides_count_the_same_of_what_is_dropped(shop: Shop, tmp_path: Path) -> None:
+    """Given a hundred answers that are dropped after one word, with more words on the way each
+    time; then all that was sent is paid, from one channel, and nothing is in dispute."""
+    shop.chatters = True
+    async with asker(tmp_path, shop, budget=1000 * COST) as node:
+        for _ in range(100):
+            await hang_up(partial(node.router.ask, LONG), 1)
+            (account,) = shop.till._accounts.values()
+            assert account.open == 0
+            assert account.due == paid(node) == 10 * shop.sent
+        assert shop.sent >= 100 * BURST
+        shop.chatters = False
+        await ask(node)
+        await until(lambda: shop.till.earned == 10 * shop.sent)
+        assert (shop.till.refused, len(shop.till.accounts())) == (0, 1)
+        assert [usable for _, _, usable in purse_of(node).tabs.listing()] == [True]
+
+
+async def test_what_is_dropped_costs_no_more_than_it_does_now(shop: Shop, tmp_path: Path) -> None:
+    """Given a price that was lowered since it was agreed to; then that is what is paid."""
+    shop.stops_after = 3
+    async with asker(tmp_path, shop) as node:
+        shop.price //= 2
+        await hang_up(partial(node.router.ask, REQUEST), 3)
+        (account,) = shop.till._accounts.values()
+        assert account.due == paid(node) == 15
+
+
+async def test_a_server_that_does_not_end_what_is_dropped_is_paid_what_came(
+    shop: Shop, tmp_path: Path, monkeypatch
+) -> None:
+    async def nothing(*_: object) -> None: ...
+
+    shop.stops_after = 3
+    async with asker(tmp_path, shop) as node:
+        monkeypatch.setattr("p2p.node.queries._Session._drop", nothing)
+        monkeypatch.setattr("p2p.net.links.SETTLE_S", 0.1)
+        await hang_up(partial(node.router.ask, REQUEST), 3)
+        assert paid(node) == 30
+
+
+async def test_who_sends_an_input_in_part_holds_no_seat(shop: Shop, tmp_path: Path) -> None:
+    """Given as many paid requests as there are seats, whose inputs never come whole; then others
+    are answered meanwhile, and those are forgotten when their own time is over."""
+    async with asker(tmp_path, shop) as node:
+        await ask(node)
+        (tab,) = purse_of(node).tabs._tabs.values()
+        stream = await node.host.open_stream(shop.host.peer_id, QUERY.id)
+        frames = Frames(stream, receives=QUERY.response, sends=QUERY.request)
+        payment = Payment(purse_of(node).voucher(tab), PRICE)
+        for number in range(PAID_SEATS):
+            query = node.router.caller.query(
+                MODEL, Kind.TEXT, b"x" * 100, number.to_bytes(16, "big"), time_limit_ms=500
+            )
+            await frames.send(Ask(number, query, b"", (payment,)))
+        await until(lambda: shop.server.requests(guest_of(shop)) == PAID_SEATS)
+        assert shop.till._seats["words"] == 0
+        answer, _ = await ask(node)
+        assert answer.cost == COST
+        refusals = [await frames.receive() for _ in range(PAID_SEATS)]
+        assert {(one.id, one.detail) for one in refusals} == {
+            (number, "its input did not come in time") for number in range(PAID_SEATS)
+        }
+        assert shop.server.requests(guest_of(shop)) == 0
+
+
+async def test_a_voucher_that_came_before_its_input_is_not_old(shop: Shop, tmp_path: Path) -> None:
+    """Given a higher voucher that comes between two chunks; then the request is taken on."""
+    async with asker(tmp_path, shop) as node:
+        await ask(node)
+        (tab,) = purse_of(node).tabs._tabs.values()
+        stream = await node.host.open_stream(shop.host.peer_id, QUERY.id)
+        frames = Frames(stream, receives=QUERY.response, sends=QUERY.request)
+        query = node.router.caller.query(
+            MODEL, Kind.TEXT, b"xy", bytes(16), sampling=REQUEST.sampling, time_limit_ms=9000
+        )
+        await frames.send(Ask(1, query, b"x", (Payment(purse_of(node).voucher(tab), PRICE),)))
+        await ask(node)
+        await until(lambda: shop.till.earned == 2 * COST)
+        await frames.send(More(1, b"y"))
+        assert isinstance(await frames.receive(), Piece)
 
 
 async def test_what_a_server_breaks_off_is_not_paid(shop: Shop, tmp_path: Path) -> None:

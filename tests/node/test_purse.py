@@ -15,8 +15,9 @@ from ledger.params import TOKEN
 from ledger.payloads import CloseChannel, OpenChannel, TopUpChannel
 from ledger.tables import CHANNELS
 from p2p.node.cashbook import DAY_MS, MINUTE_MS, Cashbook
-from p2p.node.purse import SHARES, Order, Purse
-from p2p.node.tabs import LIFE_GRACES, ROUNDS, CannotPay
+from p2p.node.purse import Order, Purse
+from p2p.node.tabs import LIFE_GRACES, ROUNDS, SHARES, CannotPay
+from p2p.node.till import IN_FLIGHT
 from tests.ledger.world import CHAIN, SMALL, key, public
 from tests.node.payments import COST, PRICE, Chain, funded
 
@@ -140,7 +141,7 @@ async def test_a_channel_is_opened_once_with_a_share_of_the_budget(
     assert sent == OpenChannel(public("bob"), BUDGET // SHARES, LIFE_GRACES * SMALL.channel_grace)
     other = await payer.pay(server=CID)
     assert other.channel != first.channel
-    assert payer.channel(other).amount == (BUDGET - 2 * COST) // SHARES
+    assert payer.channel(other).amount == (BUDGET - BUDGET // SHARES) // SHARES
 
 
 async def test_a_channel_of_which_little_is_left_is_topped_up(payer: Payer, autojump_clock) -> None:
@@ -335,6 +336,25 @@ async def test_with_a_server_that_disagrees_another_channel_is_begun(
     assert {name: usable for name, _, usable in payer.purse.tabs.listing()} == {
         order.channel: False, other.channel: True
     }  # fmt: skip
+
+
+async def test_what_servers_can_have_locked_is_bounded_by_the_budget(
+    payer: Payer, autojump_clock
+) -> None:
+    """Given a server that disagrees on each channel; then no more are opened than the budget has,
+    whatever else is in the purse."""
+    locked = [0]
+    said = ""
+    for _ in range(100):
+        try:
+            (await payer.pay()).spoil()
+        except* CannotPay as errors:
+            said = str(errors.exceptions[0])
+        locked.append(payer.purse.tabs.idle() + payer.purse.spent)
+    assert f"{locked[-1] - payer.purse.spent} rao lie in channels" in said
+    assert locked == sorted(locked)
+    assert BUDGET - 2 * COST <= locked[-1] <= BUDGET + IN_FLIGHT * PRICE // 1000
+    assert payer.purse.tabs.balance() > BUDGET
 
 
 async def test_fees_are_left_for_closing(tmp_path: Path, autojump_clock) -> None:
