@@ -1,6 +1,7 @@
 """A server on a socket of its own: how many may come in, and that its end waits for nobody."""
 
 import socket
+from typing import Any
 
 import pytest
 import trio
@@ -44,3 +45,24 @@ async def test_connections_are_bounded(
         assert await idle[1].receive_some() == b""
         for stream in idle:
             await stream.aclose()
+
+
+async def test_its_end_waits_for_no_client_that_does_not_read(listening: socket.socket) -> None:
+    writes = 0
+
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal writes
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": bytes(2**16), "more_body": True})
+            writes += 1
+
+    with trio.fail_after(5 * serving.CLOSE_S):
+        async with serving.serving(endless, listening):
+            stream = await trio.open_tcp_stream(*listening.getsockname())
+            await stream.send_all(HEAD + b"\r\n")
+            seen = -1
+            while seen < writes or not writes:  # until the client's socket is full
+                seen = writes
+                await trio.sleep(0.05)
+        await stream.aclose()
