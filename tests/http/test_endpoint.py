@@ -94,7 +94,7 @@ def answering() -> Callable[[Talking, int], Answering]:
     served: Any = SimpleNamespace(digest=b"")
 
     def make(gateway: Talking, choices: int) -> Answering:
-        call: Any = SimpleNamespace(gateway=gateway, key=None)
+        call: Any = SimpleNamespace(gateway=gateway, key=None, request=SimpleNamespace(headers={}))
         request = Request("m", b"hello", sampling=Sampling())
         chunks = Chunks("m", served, "text_completion", 0, include_usage=False)
         return Answering(call, [request] * choices, chunks, stream=True)
