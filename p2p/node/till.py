@@ -38,8 +38,8 @@ CLAIM_BYTES: Final = 256
 WORTH_FEES: Final = 100
 """A claim of so many fees is worth making: it costs one part in a hundred."""
 IN_FLIGHT: Final = 64
-"""Tokens of an answer that may be on the way when the stream to its asker breaks, and are not paid.
-A channel may owe so many beside its credit."""
+"""Tokens of an answer that may be on the way when the stream to its asker breaks, and are not paid:
+a channel may owe so many beside its credit."""
 PAID_SEATS: Final = MAX_WAITING // 4
 """Paid requests that one model may have open, of the half that is not for free ones."""
 MAX_BILLS: Final = 1024
