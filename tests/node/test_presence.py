@@ -126,6 +126,8 @@ async def test_records_of_others_are_checked_however_they_come(tmp_path) -> None
         honest = replace(posing, models=(head,))
         a.presence.hear(other.public, seal(a.chain, PRESENCE, honest, other))
         assert a.presence.serving(SERVED.digest.hex())[0].record == honest
+        with pytest.raises(Invalid, match="reads as the digest of another model"):
+            await a.miner.serve("docs-gpt", "ab" * 32, 1, 1)  # nor do we announce one
 
 
 async def test_a_record_that_is_not_renewed_is_forgotten(tmp_path, monkeypatch) -> None:
