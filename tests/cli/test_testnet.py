@@ -48,6 +48,7 @@ def test_four_nodes_agree(home: Path, tmp_path: Path) -> None:
     assert run_yuma(place / "n1", "ledger", "check").code == 0
 
 
+@pytest.mark.campaign
 @pytest.mark.timeout(90)
 def test_it_runs_until_it_is_interrupted(tmp_path: Path) -> None:
     command = ("testnet", "--nodes", "2", "--network", "minimal")

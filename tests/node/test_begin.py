@@ -202,7 +202,7 @@ def tiny(said: Any) -> Any:
     return replace(said, data=said.data[:1]) if isinstance(said, Bytes) else said
 
 
-@pytest.mark.parametrize("pieces", [tiny, None])
+@pytest.mark.parametrize("pieces", [tiny, pytest.param(None, marks=pytest.mark.campaign)])
 async def test_who_gives_parts_slowly_loses_its_place(
     tmp_path: Path,
     genesis: Genesis,

@@ -6,6 +6,7 @@ from tests.simulate.simulation import simulate
 from tests.simulate.world import KINDS, RARE, World
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(("nodes", "seeds"), [(5, range(50)), (6, range(35)), (7, range(25))])
 def test_no_schedule_breaks(nodes: int, seeds: range) -> None:
     results = [simulate(World(nodes, seed)) for seed in seeds]

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from ledger.keys import peer_id_of
 from ledger.params import TOKEN
 from tests.system.networks import block, genesis_of, head, height, keys, network_of, reach
@@ -25,6 +27,7 @@ def pool(daemon: Daemon, peer_id: str) -> dict[str, Any]:
     return daemon.client.get("/v0/chain/node", address=peer_id)
 
 
+@pytest.mark.campaign
 def test_who_votes_twice_is_convicted_and_slashed() -> None:
     pairs = keys(4)
     offender, *honest_ids = (peer_id_of(pair.public) for pair in reversed(pairs))

@@ -118,6 +118,7 @@ def test_one_of_four_is_killed_then_halves_are_parted(tmp_path: Path) -> None:
     assert figures["transfers_final"] == figures["transfers_acknowledged"] > 0
 
 
+@pytest.mark.campaign
 @pytest.mark.timeout(240)
 def test_a_trained_model_earns_and_an_untrained_one_does_not(tmp_path: Path) -> None:
     """Given two validators, a miner with the shipped model and one with random weights,

@@ -39,6 +39,7 @@ def reveals(home: Path) -> list[tuple[int, RevealWeights]]:
         return [(at, one) for at, one in sent if isinstance(one, RevealWeights)]
 
 
+@pytest.mark.campaign
 @pytest.mark.timeout(120)
 def test_a_vector_is_revealed_though_its_validator_was_killed_after_the_commitment(
     swarm: Swarm,

@@ -57,6 +57,7 @@ def changed(path: Path, field: str) -> None:
     path.write_text(json.dumps(kept))
 
 
+@pytest.mark.campaign
 def test_an_impostor_is_caught_and_asked_last(asker: Daemon, liar: Daemon, shared: Swarm) -> None:
     """Given a server whose weights are rounded under the digest of those that are not, when its
     answer is checked by two others, then it is found out, the command says so and fails, and what
