@@ -52,6 +52,7 @@ def test_steps_lower_the_loss_on_text_held_out(trained: Path, untrained: Path) -
     assert card["held_out_topics"] == before["held_out_topics"]
 
 
+@pytest.mark.campaign
 def test_a_recipe_makes_the_same_model_again(tmp_path: Path, trained: Path) -> None:
     again = made(tmp_path, STEPS)
     assert open_model(again).digest == open_model(trained).digest

@@ -186,6 +186,7 @@ async def test_listening_needs_a_running_network() -> None:
 # --- leaks and limits
 
 
+@pytest.mark.campaign
 async def test_three_hundred_connections_leave_nothing_behind() -> None:
     """More than the library's 250 in a lifetime (trap T10)."""
     server = make_host()

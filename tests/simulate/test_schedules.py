@@ -10,7 +10,13 @@ from tests.simulate.world import World
 
 @pytest.mark.parametrize(
     ("nodes", "seeds"),
-    [(1, range(15)), (2, range(25)), (3, range(30)), (4, range(60)), (4, range(60, 120))],
+    [
+        (1, range(15)),
+        (2, range(25)),
+        (3, range(30)),
+        (4, range(60)),
+        pytest.param(4, range(60, 120), marks=pytest.mark.campaign),
+    ],
 )
 def test_no_schedule_breaks(nodes: int, seeds: range) -> None:
     results = [simulate(World(nodes, seed)) for seed in seeds]
