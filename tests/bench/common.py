@@ -20,6 +20,7 @@ from libp2p.security.noise.transport import Transport as Noise
 
 ROOT = Path(__file__).resolve().parents[2]
 LISTEN = "/ip4/127.0.0.1/tcp/0"
+ANY_PORT = "127.0.0.1:0"
 READY = "Daemon is ready"
 JOIN = "--bootstrap "
 
@@ -69,7 +70,8 @@ def line_of(child: subprocess.Popen[str]) -> str:
 def daemon(home: Path, *flags: str) -> Iterator[Daemon]:
     """A daemon that is ready."""
     began = time.monotonic()
-    command = ("-m", "p2p", "daemon", "--home", str(home), "--listen", LISTEN, *flags)
+    here = ("--listen", LISTEN, "--gateway", ANY_PORT)
+    command = ("-m", "p2p", "daemon", "--home", str(home), *here, *flags)
     with process(*command) as child:
         address = ""
         while (line := line_of(child)) != READY:

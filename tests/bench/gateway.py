@@ -225,7 +225,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         with (
-            daemon(directory / "server", "--gateway", "", "--serve", MODEL) as server,
+            daemon(directory / "server", "--serve", MODEL) as server,
             daemon(
                 directory / "door", "--bootstrap", server.address, "--gateway", "127.0.0.1:0"
             ) as door,

@@ -102,7 +102,7 @@ async def make_swarm(
 
     def start(name: str, *flags: str) -> Daemon:
         (work / name).mkdir()
-        return stack.enter_context(daemon(work / name, *flags, "--gateway", ""))
+        return stack.enter_context(daemon(work / name, *flags))
 
     mixing = start("c")
     join = ("--bootstrap", mixing.address)

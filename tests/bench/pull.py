@@ -46,7 +46,7 @@ def pulled(place: Path, model: Path, runs: int) -> list[float]:
     seconds = []
     with daemon(place / "a") as a, daemon(place / "b", "--bootstrap", a.address) as b:
         for source in (a, b):
-            body = {"directory": str(model), "name": "bench"}
+            body = {"source": str(model), "name": "bench"}
             digest = done(Client(Home(source.home)).stream("/v0/import", body, PATIENCE_S))[
                 "digest"
             ]
