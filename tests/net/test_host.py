@@ -227,6 +227,7 @@ async def test_stopping_frees_the_port_and_the_peers() -> None:
             assert again.addresses() == [address]
 
 
+@pytest.mark.campaign
 async def test_many_connections_leave_nothing_behind() -> None:
     """The library keeps a task for each (T10); test_tcp goes beyond its 250."""
     async with host().run() as a:

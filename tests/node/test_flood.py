@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
 from string import ascii_letters
 
+import pytest
 import trio
 
 from ledger.codec import pack
@@ -75,6 +76,7 @@ async def challenged(caller: Caller, miner: Miner, peer: PeerId, number: int) ->
     return trio.current_time() - began
 
 
+@pytest.mark.campaign
 async def test_a_validator_and_a_stranger_are_answered_in_time_whatever_free_keys_ask() -> None:
     """Given four keys that hold all free seats with the costliest readings; then each of ten
     challenges, of a validator and of a stranger, is answered within the task's deadline."""

@@ -136,6 +136,7 @@ def miner_of() -> Miner:
     return Miner(pair, ChainId(bytes(16)), lambda: 0, lambda: Height(0), lambda: None)
 
 
+@pytest.mark.campaign
 async def test_two_that_would_mine_one_subnet_at_once(double, tmp_path) -> None:
     """Given two requests of which neither's model is loaded yet; then one of them mines."""
     other = tmp_path / "other"

@@ -149,6 +149,7 @@ def test_ours_in_namespaces(name: str, tmp_path: Path) -> None:
     play(name, tmp_path, "--netns")
 
 
+@pytest.mark.campaign
 @pytest.mark.timeout(120)
 def test_a_scenario_that_is_failed_says_so(tmp_path: Path) -> None:
     """Given a lone node, when the chain should go on without it, then the exit code is 1, and the
