@@ -17,7 +17,8 @@ import trio
 from gossip.topics import Served
 from ledger.keys import PeerId
 from ledger.types import Hash
-from p2p.node.presence import DIGEST_DIGITS, DIGEST_HEAD, Heard
+from models.config import DIGEST_HEAD
+from p2p.node.presence import DIGEST_DIGITS, Heard
 
 UNKNOWN_SPEED = 10.0
 """Tokens a second of a server that nobody has measured."""

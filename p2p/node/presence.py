@@ -30,7 +30,7 @@ from gossip.validation import Ignore, Reject, Seen, validate_presence
 from ledger.errors import Invalid
 from ledger.keys import KeyPair, PeerId, peer_id_of, public_key_of
 from ledger.types import ChainId, Hash, PublicKey
-from models.config import may_be_called
+from models.config import DIGEST_HEAD, may_be_called
 from p2p.net.host import Host, NotConnected
 from p2p.net.keeper import Keeper
 from p2p.net.protocols import PEERS, STATUS, Records, Status
@@ -53,8 +53,6 @@ MAX_GIVEN = 256
 MAX_GIVEN_BYTES = 3 * 2**20
 """Records in one answer, and their bytes; the freshest go."""
 DIGEST_DIGITS = 64
-DIGEST_HEAD = 8
-"""Digits of a digest that are enough to name a model."""
 GREET_TIMEOUT_S = 5.0
 NO_HEAD = Hash(bytes(32))
 
