@@ -77,6 +77,8 @@ class Shape:
     """The numbers that it computes with."""
     weight_bytes: int
     """Once loaded."""
+    rounded: str = "float32"
+    """What its weights are rounded to before that, wherever it is loaded."""
     tokenizer: bytes = b""
     """Hash of tokenizer.json; none where there is none."""
 
@@ -207,21 +209,25 @@ def _gpt_shape(directory: Path, config: GptConfig) -> Shape:
     template = (TEMPLATE,) if template_of(directory) else ()
     files, size = FILES[Kind.TEXT] + template, 4 * parameters
     named = hash_of("yuma/tokenizer", merges)
-    return Shape(config.name, config, Kind.TEXT, files, parameters, "float32", size, named)
+    return Shape(
+        config.name, config, Kind.TEXT, files, parameters, "float32", size, tokenizer=named
+    )
 
 
 def _pretrained_shape(directory: Path, config: PretrainedConfig) -> Shape:
-    """Weights that are stored in 16 bits are computed with in as many where that is faster; those
-    of 32 stay what they are."""
+    """Weights that are stored in 16 bits are those of bfloat16 everywhere, and computed with in as
+    many where that is faster; those of 32 stay what they are."""
     name = directory.name
     if not name.isprintable() or not 1 <= len(name.encode(errors="replace")) <= MAX_NAME_BYTES:
         raise Invalid(Reason.BAD_MODEL, f"the directory's name {name!r:.80} is no name of a model")
     files = (CONFIG, TOKENIZER, *pretrained.files_of(directory, WEIGHTS))
     weights = pretrained.weights_of(directory, WEIGHTS)
     parameters, half = pretrained.measured(directory, weights)
-    dtype, size = ("bfloat16", 2) if half and has_bfloat16() else ("float32", 4)
+    rounded = "bfloat16" if half else "float32"
+    dtype, size = (rounded, 2) if half and has_bfloat16() else ("float32", 4)
     named = hash_of("yuma/tokenizer", read_small(directory / TOKENIZER, MAX_TOKENIZER_BYTES))
-    return Shape(name, config, config.kind, files, parameters, dtype, size * parameters, named)
+    size *= parameters
+    return Shape(name, config, config.kind, files, parameters, dtype, size, rounded, named)
 
 
 def template_of(directory: Path) -> str:

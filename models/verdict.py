@@ -3,6 +3,9 @@
 * Whoever asked compares, decides and signs; all that it compared is in signed receipts, so that
   anyone can decide again and must come to the same.
 * Numbers are whole millionths before they are compared: everybody's arithmetic is the same.
+* A server that writes in float32 told of its tokens what it would find; one that writes in less
+  says what it finds as its checkers do, and its opinion is among theirs. Without that nothing is
+  decided.
 * What the asker's own node found counts. Otherwise who agrees with more than half of all, itself
   among them, is right, and those who do not agree with it are wrong; without such a one it is
   disputed, as it always is between a server and one checker.
@@ -29,7 +32,7 @@ from ledger.types import (
     Size,
 )
 from models.answers import numbers_of, one_of
-from models.checking import Check, dtype_of, finding_shape, tolerance_of
+from models.checking import EXACT, MEAN, WORST, Check, dtype_of, finding_shape
 from models.trace import Surprises, read_trace, trace_hash
 from models.types import (
     MAX_ANSWER_BYTES,
@@ -124,7 +127,17 @@ class Subject:
     def check(self) -> Check:
         """What its checkers are asked. Raises Invalid BAD_ANSWER."""
         tokens, _ = read_trace(self.trace, self.query.sampling.likely)
-        return Check(self.query, self.data, tokens, dtype_of(self.receipt.body.engine))
+        return Check(self.query, self.data, tokens, self.dtype)
+
+    @property
+    def dtype(self) -> str:
+        """What its server says that it writes with."""
+        return dtype_of(self.receipt.body.engine)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether what the server told of the tokens is what it would find of them."""
+        return self.dtype == EXACT
 
 
 @dataclass(frozen=True)
@@ -132,8 +145,8 @@ class _Finding:
     """One party's numbers: the server's, or a checker's."""
 
     key: PublicKey
+    receipt: Hash
     numbers: Surprises
-    dtype: str
     slip: int = 0
 
 
@@ -151,16 +164,11 @@ def judge(subject: Subject, opinions: Sequence[Opinion]) -> VerdictBody:
     if body.trace != trace_hash(subject.trace):
         raise Invalid(Reason.WRONG_OUTPUT, "the trace is not the one that the receipt names")
     check = subject.check()
-    _, told = read_trace(subject.trace, subject.query.sampling.likely)
-    server = _Finding(body.server, told, dtype_of(body.engine))
-    findings = [_finding(subject, check, opinion) for opinion in opinions]
-    keys = [server.key, *(each.key for each in findings)]
+    server, findings = _split(subject, [_finding(subject, check, each) for each in opinions])
+    keys = [finding.key for finding in findings]
     if not findings or len(set(keys)) < len(keys):
         raise Invalid(Reason.BAD_ANSWER, "an answer is checked by others, each of them once")
-    differences = [
-        _difference(server, finding, receipt_hash(opinion.receipt))
-        for finding, opinion in zip(findings, opinions, strict=True)
-    ]
+    differences = [_difference(server, finding) for finding in findings]
     wrong = _wrong(server, findings, differences, subject.query.asker)
     outcome = Outcome.DISPUTED if wrong is None else Outcome.WRONG if 0 in wrong else Outcome.RIGHT
     marked = [
@@ -169,7 +177,7 @@ def judge(subject: Subject, opinions: Sequence[Opinion]) -> VerdictBody:
     ]
     return VerdictBody(
         body.chain, subject.query.asker, body.server, body.model, receipt_hash(subject.receipt),
-        len(told), outcome, tuple(marked),
+        len(server.numbers), outcome, tuple(marked),
     )  # fmt: skip
 
 
@@ -186,7 +194,23 @@ def _finding(subject: Subject, check: Check, opinion: Opinion) -> _Finding:
     whole = np.rint(np.clip(found, -1e6, 1e6) * SURPRISE_UNIT).astype(np.int64)
     slips = whole[:, 0] if _is_over(subject) else whole[:-1, 0]
     slip = int(slips.max(initial=0))
-    return _Finding(body.server, -whole[:-1, 1:], dtype_of(body.engine), slip)
+    return _Finding(body.server, receipt_hash(opinion.receipt), -whole[:-1, 1:], slip)
+
+
+def _split(subject: Subject, all_found: Sequence[_Finding]) -> tuple[_Finding, list[_Finding]]:
+    """The server's numbers, and those of others. Raises Invalid BAD_ANSWER."""
+    server = subject.receipt.body.server
+    own = [finding for finding in all_found if finding.key == server]
+    others = [finding for finding in all_found if finding.key != server]
+    if subject.is_exact:
+        _, told = read_trace(subject.trace, subject.query.sampling.likely)
+        own.append(_Finding(server, receipt_hash(subject.receipt), told))
+    if len(own) != 1:
+        detail = (
+            f"a server that writes in {subject.dtype} finds {len(own)} times itself what it said"
+        )
+        raise Invalid(Reason.BAD_ANSWER, detail)
+    return own[0], others
 
 
 def _is_over(subject: Subject) -> bool:
@@ -196,11 +220,10 @@ def _is_over(subject: Subject) -> bool:
     return stopped and not subject.query.sampling.stop
 
 
-def _difference(server: _Finding, finding: _Finding, receipt: Hash) -> Difference:
+def _difference(server: _Finding, finding: _Finding) -> Difference:
     worst, mean = _distance(server, finding)
-    fits = finding.slip <= tolerance_of(server.dtype, finding.dtype).worst
-    agrees = fits and _agree(server, finding)
-    return Difference(finding.key, receipt, worst, mean, finding.slip, int(agrees), 0)
+    agrees = finding.slip <= WORST and _agree(server, finding)
+    return Difference(finding.key, finding.receipt, worst, mean, finding.slip, int(agrees), 0)
 
 
 def _distance(left: _Finding, right: _Finding) -> tuple[int, int]:
@@ -211,9 +234,8 @@ def _distance(left: _Finding, right: _Finding) -> tuple[int, int]:
 
 def _agree(left: _Finding, right: _Finding) -> bool:
     """Whether two parties computed the same."""
-    tolerance = tolerance_of(left.dtype, right.dtype)
     worst, mean = _distance(left, right)
-    return worst <= tolerance.worst and mean <= tolerance.mean
+    return worst <= WORST and mean <= MEAN
 
 
 def _wrong(

@@ -177,7 +177,7 @@ class TextBackend:
             return row_of(prompt, check, model)
 
         def found(row: Row) -> Numbers:
-            return find(model.scan, row, check, model.ends, model.dtype)
+            return find(model.scan, row, check, model.ends)
 
         self._readings.find(frame.job, prepare, found, deadline, frame.standing)
 

@@ -2,12 +2,14 @@
 
 * Checkers are servers of the same digest, each another one, which are asked as any are: they have
   turns, prices and receipts. They are told the question and the tokens, not what the server told.
+* A server that writes in 16 bits is asked what it finds itself, as they are (`models.verdict`).
 * Where servers stand against each other and nobody can tell who is right, one more is asked.
 * Who is found wrong is asked only when there is no other, for a day; in a dispute all who differ
   count as having failed just now.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -16,6 +18,7 @@ import trio
 from ledger.codec import pack
 from ledger.errors import Invalid
 from ledger.keys import PeerId, peer_id_of
+from ledger.types import PublicKey
 from models.checking import LIKELY
 from models.types import MAX_LIKELY, WRITTEN, Kind, Sampling
 from models.verdict import Opinion, Outcome, Subject, VerdictBody, judge, sign_verdict
@@ -45,35 +48,60 @@ class _Checking:
     cost: int = 0
     problem: str = ""
 
-    async def ask(self, count: int) -> None:
-        """Have some more servers check it, at once."""
-        # What is left is shared: checks at once must not cost more together than one may.
-        left = None if self.most is None else max(0, self.most - self.cost) // count
-        async with trio.open_nursery() as nursery:
-            for _ in range(count):
-                nursery.start_soon(self._ask, left)
+    @property
+    def checkers(self) -> int:
+        """How many others have said what they find."""
+        return sum(one.receipt.body.server != self._server for one in self.opinions)
 
-    async def _ask(self, most: int | None) -> None:
+    @property
+    def _server(self) -> PublicKey:
+        return self.subject.receipt.body.server
+
+    async def begin(self, count: int) -> None:
+        """Have some servers check it, and its own where what that told is not enough."""
+        await self._ask_all(
+            [*[None] * count, *([] if self.subject.is_exact else [self.answer.server])]
+        )
+
+    async def ask_one_more(self) -> None:
+        """Have another server check it."""
+        await self._ask_all([None])
+
+    async def _ask_all(self, peers: Sequence[PeerId | None]) -> None:
+        """Ask these peers, or whoever else can, at once."""
+        # What is left is shared: checks at once must not cost more together than one may.
+        left = None if self.most is None else max(0, self.most - self.cost) // len(peers)
+        async with trio.open_nursery() as nursery:
+            for peer in peers:
+                nursery.start_soon(self._ask, peer, left)
+
+    async def _ask(self, peer: PeerId | None, most: int | None) -> None:
         request = Request(
             model=self.subject.query.model.hex(),
             data=pack(self.subject.check()),
             kind=Kind.CHECK,
             sampling=Sampling(max_tokens=1),
             time_limit_ms=CHECK_MS,
+            peer=peer,
             most=most,
         )
+        avoid = self.asked if peer is None else None
         try:
-            answer = await self.router.ask(request, _no_news, self.asked, self.used)
+            answer = await self.router.ask(request, _no_news, avoid, self.used)
         except (NoServer, Invalid) as error:
-            self.problem = str(error)
+            whose = "" if peer is None else "its server does not check it itself: "
+            self.problem = f"{whose}{error}"
             return
         self.cost += answer.cost
         evidence = answer.evidence
         self.opinions.append(Opinion(evidence.query, evidence.output, evidence.receipt))
 
     def judge(self) -> VerdictBody | None:
-        """What the opinions say; None while there are none."""
-        return judge(self.subject, self.opinions) if self.opinions else None
+        """What the opinions say; None where there are none, or not the one that is needed."""
+        has_own = len(self.opinions) > self.checkers
+        if not self.checkers or not (has_own or self.subject.is_exact):
+            return None
+        return judge(self.subject, self.opinions)
 
 
 async def ask(router: Router, request: Request, tell: Tell, used: Used | None = None) -> Answer:
@@ -96,10 +124,10 @@ async def _checked(router: Router, request: Request, answer: Answer, used: Used 
     subject = Subject(evidence.query, evidence.data, evidence.receipt, evidence.trace)
     most = None if request.most is None else request.most - answer.cost
     checking = _Checking(router, answer, subject, most, {answer.server}, used)
-    await checking.ask(min(request.verify, MAX_CHECKERS))
+    await checking.begin(min(request.verify, MAX_CHECKERS))
     body = checking.judge()
     if body is not None and body.outcome is Outcome.DISPUTED:
-        await checking.ask(1)
+        await checking.ask_one_more()
         body = checking.judge()
     cost = answer.cost + checking.cost
     if body is None:
@@ -110,7 +138,7 @@ async def _checked(router: Router, request: Request, answer: Answer, used: Used 
         opinions=tuple(checking.opinions),
         verdict=sign_verdict(body, router.caller.pair),
     )
-    missing = checking.problem if len(checking.opinions) < request.verify else ""
+    missing = checking.problem if checking.checkers < request.verify else ""
     return replace(answer, evidence=checked, cost=cost, unchecked=missing)
 
 

@@ -6,8 +6,10 @@ Answers are made by one backend and checked by another, in this process; docs-gp
 default, and the text models of other directories. Honest: eight at once with a cache against one
 pass alone; with two threads against one; drawn instead of greedy. Impostors: weights rounded to 8
 bits, and with noise of a share of their spread. `worst` and `mean` are the largest over all
-answers, or for impostors the smallest, in nats; `caught` how many of the answers. `written /
-checked` is how much longer it takes to write an answer alone than to check it.
+answers, or for impostors the smallest, in nats; `caught` how many of the answers. `told against
+found` is how far what servers tell of their tokens as they write is from what is found of them:
+what slacks rest on.
+`written / checked` is how much longer it takes to write an answer alone than to check it.
 """
 
 import tempfile
@@ -17,10 +19,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 
 from models.catalog import shipped_directory
 from models.checking import LIKELY
+from models.trace import read_trace
 from models.types import SURPRISE_UNIT, Sampling
 from models.verdict import Difference, Subject, judge
 from tests.bench.common import arguments, show
@@ -46,9 +50,21 @@ SLOTS = 8
 Row = dict[str, Any]
 
 
-def compare(checker: Party, subjects: Sequence[Subject]) -> list[Difference]:
-    """What a checker finds of answers."""
-    return [judge(one, [checker.check(one)]).differences[0] for one in subjects]
+def compare(server: Party, checker: Party, subjects: Sequence[Subject]) -> list[Difference]:
+    """What a checker finds of a server's answers."""
+    return [judge(one, server.checked(one, checker)).differences[0] for one in subjects]
+
+
+def rounding(name: str, checker: Party, subjects: Sequence[Subject]) -> Row:
+    """How far what an honest server told of its tokens is from what is found of them."""
+    apart = []
+    for subject in subjects:
+        _, told = read_trace(subject.trace, LIKELY)
+        output = checker.check(subject).output
+        found = np.frombuffer(output, "<f4").reshape(len(told) + 1, 1 + LIKELY)
+        apart.append(np.abs(told / SURPRISE_UNIT + found[:-1, 1:]).ravel())
+    worst, mean = (float(pick(np.concatenate(apart))) for pick in (np.max, np.mean))
+    return {"what": name, "worst": round(worst, 6), "mean": round(mean, 6)}
 
 
 def row(what: str, found: Sequence[Difference], pick: Callable[..., int]) -> Row:
@@ -68,17 +84,25 @@ def measure(directory: Path, prompts: Sequence[str], tokens: int) -> list[Row]:
     drawn = Sampling(700, 40, 7, tokens, 900, likely=LIKELY)
     name = f"{directory.name} {server.backend.dtype}"
     written = server.serve(prompts, greedy)
-    rows = [row(f"{name}: batch against alone", compare(checker, written), max)]
-    rows.append(row(f"{name}: drawn", compare(checker, server.serve(prompts, drawn)), max))
+    rows = [
+        row(f"{name}: batch against alone", compare(server, checker, written), max),
+        row(f"{name}: drawn", compare(server, checker, server.serve(prompts, drawn)), max),
+        rounding(f"{name}: told against found", checker, written),
+    ]
+    found = [server.checked(one) for one in written]
     torch.set_num_threads(2)
-    rows.append(row(f"{name}: 1 thread against 2", compare(checker, written), max))
+    against = [
+        judge(one, [checker.check(one), *own]).differences[0]
+        for one, own in zip(written, found, strict=True)
+    ]
     torch.set_num_threads(1)
+    rows.append(row(f"{name}: 1 thread against 2", against, max))
     rows.append({"what": f"{name}: written / checked", "ratio": saved(server, checker, greedy)})
     changes = {"8 bits": quantised, "noise 1e-3": noisy(1e-3), "noise 1e-4": noisy(1e-4)}
     for change, apply in changes.items():
         with tempfile.TemporaryDirectory() as place:
             other = Party(opened(impostor(directory, Path(place) / "m", apply), SLOTS), SERVER)
-        found = compare(checker, other.serve(prompts, greedy))
+        found = compare(other, checker, other.serve(prompts, greedy))
         rows.append(row(f"{name}: {change}", found, min))
     return rows
 

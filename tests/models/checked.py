@@ -76,6 +76,10 @@ class Party:
         [(output, receipt, _)] = self.run([(query, data)])
         return Opinion(query, output, receipt)
 
+    def checked(self, subject: Subject, *others: "Party") -> list[Opinion]:
+        """What others find of an answer of its own, and what it finds itself where that counts."""
+        return [each.check(subject) for each in (*others, *([] if subject.is_exact else [self]))]
+
     def run(self, queries: Sequence[tuple[Query, bytes]]) -> list[tuple[bytes, Receipt, bytes]]:
         """The answers to queries in one batch: output, receipt, trace."""
         parts: list[list[Part]] = [[] for _ in queries]
@@ -141,14 +145,6 @@ def impostor(
     after = change({name: weight.float() for name, weight in before.items()})
     saved = {name: after[name].to(weight.dtype).contiguous() for name, weight in before.items()}
     save_file(saved, target / WEIGHTS, metadata)
-    return target
-
-
-def in_float32(source: Path, target: Path) -> Path:
-    """A copy of a model's directory whose weights have 32 bits, and which computes with them."""
-    shutil.copytree(source, target)
-    weights = {name: weight.float() for name, weight in load_file(source / WEIGHTS).items()}
-    save_file(weights, target / WEIGHTS, {"format": "pt"})
     return target
 
 

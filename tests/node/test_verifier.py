@@ -22,25 +22,34 @@ TRUE = (0.5, 0.5, 1.5, 2.5, 3.5)
 FALSE = (0.6, 0.6, 1.5, 2.5, 3.5)
 
 
-def serves(numbers: Sequence[float]) -> Serve:
-    """A server that answers with the words, and checks answers, by such numbers."""
+def serves(
+    numbers: Sequence[float], engine: str = "float32", own: Sequence[float] | None = None
+) -> Serve:
+    """A server that answers with the words, and checks answers, by such numbers; `own` are those
+    that it finds of what it wrote itself, if it does that."""
+    wrote: set[bytes] = set()
 
     async def serve(server: Server, ask: Ask) -> None:
-        if ask.query.kind is Kind.CHECK:
+        if ask.query.kind is not Kind.CHECK:
+            wrote.add(ask.query.nonce)
+            await writes(server, ask, numbers, engine)
+        elif check_of(ask.chunk).query.nonce not in wrote:
             await finds(server, ask, numbers)
+        elif own is not None:
+            await finds(server, ask, own)
         else:
-            await writes(server, ask, numbers)
+            await is_busy(server, ask)
 
     return serve
 
 
-async def writes(server: Server, ask: Ask, numbers: Sequence[float]) -> None:
+async def writes(server: Server, ask: Ask, numbers: Sequence[float], engine: str) -> None:
     likely = tuple(Likely(b"x", round(1_000_000 * number)) for number in numbers)
     for number, word in enumerate(WORDS):
         await server.frames.send(Piece(ask.id, token(number), word, (), likely))
     trace = trace_hash(b"".join(row_of(token(number), likely) for number in range(len(WORDS))))
     await server.frames.send(
-        End(ask.id, server.receipt(ask.query, b"".join(WORDS), trace=trace, engine="float32"))
+        End(ask.id, server.receipt(ask.query, b"".join(WORDS), trace=trace, engine=engine))
     )
 
 
@@ -141,3 +150,27 @@ async def test_what_is_no_finding_is_asked_elsewhere(tmp_path) -> None:
         assert answer.evidence.verdict is not None
         assert answer.evidence.verdict.body.outcome is Outcome.RIGHT
         assert [kind.kind for kind in good.queries] == [Kind.CHECK]
+
+
+async def test_a_server_of_16_bits_is_asked_what_it_finds_itself(tmp_path) -> None:
+    """Given one that writes otherwise than exactly, what it finds of that is compared with what
+    others find; it need not be what it told of its tokens while it wrote."""
+    for own, due in ((TRUE, Outcome.RIGHT), (FALSE, Outcome.WRONG)):
+        rough = Server(serves(FALSE, "bfloat16", own))
+        good, better = Server(serves(TRUE)), Server(serves(TRUE))
+        async with asker(tmp_path / str(due), rough, good, better) as node:
+            answer = await ask_verified(node, rough, count=2)
+            evidence = answer.evidence
+            assert evidence.verdict is not None
+            body = evidence.verdict.body
+            assert (answer.unchecked, body.outcome, len(body.differences)) == ("", due, 2)
+            subject = Subject(evidence.query, evidence.data, evidence.receipt, evidence.trace)
+            verify_verdict(evidence.verdict, subject, evidence.opinions)
+
+
+async def test_a_server_that_does_not_check_itself_is_not_verified(tmp_path) -> None:
+    rough, good = Server(serves(TRUE, "bfloat16")), Server(serves(TRUE))
+    async with asker(tmp_path, rough, good) as node:
+        answer = await ask_verified(node, rough)
+        assert answer.evidence.verdict is None
+        assert answer.unchecked.startswith("its server does not check it itself")

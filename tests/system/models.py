@@ -6,7 +6,8 @@ from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
-from .swarm import ROOT, environment
+from .impostor import CLAIMED
+from .swarm import ROOT, Daemon, Swarm, environment
 
 TEXT = "docs-gpt"
 """The shipped one."""
@@ -34,6 +35,16 @@ def write_tensor_model(directory: Path) -> Path:
         [sys.executable, "-c", _EXPORT, str(directory)], check=True, env=environment(), cwd=ROOT
     )
     return directory
+
+
+def start_impostor(swarm: Swarm, model: str, other: Path, digest: str, address: str) -> Daemon:
+    """A daemon that serves the model in a directory as if it were another, of such a digest."""
+    (other.parent / CLAIMED).write_text(digest)
+    made = swarm.make(bootstrap=[address])
+    made.program = "tests.system.impostor"
+    made.start().ready()
+    made.client.post("/v0/serve", {"model": str(other), "name": model}, 60)
+    return made
 
 
 def tensor_of(values: list[float], rows: int = 1) -> dict[str, Any]:

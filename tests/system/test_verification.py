@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from models.catalog import shipped_directory
+from models.catalog import open_model, shipped_directory
 from tests.models.checked import impostor, quantised
 
-from .models import PROMPT, TEXT
+from .models import PROMPT, TEXT, start_impostor
 from .swarm import Daemon, Swarm, wait_until, yuma
 
 ASK = ("run", TEXT, PROMPT, "--max-tokens", "12")
@@ -27,11 +27,10 @@ def asker(shared: Swarm) -> Daemon:
 @pytest.fixture(scope="module")
 def liar(shared: Swarm, asker: Daemon) -> Daemon:
     """A third, whose model is the same rounded to 8 bits, and who says that it is the same."""
-    other = impostor(shipped_directory(TEXT), shared.root / "rounded", quantised)
-    made = shared.make(bootstrap=[asker.address])
-    made.program = "tests.system.impostor"
-    made.start().ready()
-    made.client.post("/v0/serve", {"model": str(other), "name": TEXT}, 60)
+    honest = shipped_directory(TEXT)
+    other = impostor(honest, shared.root / "rounded", quantised)
+    digest = open_model(honest).digest.hex()
+    made = start_impostor(shared, TEXT, other, digest, asker.address)
     wait_until(lambda: made.peer_id in asker.servers(TEXT), 40, "the impostor")
     return made
 
