@@ -39,6 +39,7 @@ from p2p.net.protocols import (
 from p2p.node.allowance import Allowance, Validators
 from p2p.node.buyer import Buyer
 from p2p.node.caller import Caller, Greeting
+from p2p.node.calls import Calls
 from p2p.node.cashbook import Cashbook
 from p2p.node.chain import Chain, agreed_checkpoint
 from p2p.node.composer import Composer
@@ -178,7 +179,8 @@ class Node:
             purse = Purse(
                 pair, follow, book, rao_of(settings.budget), settings.price_limit, unix_ms
             )
-        router = Router(caller, gossip, miner, directory, unix_ms, Buyer(caller, purse))
+        calls = Calls(caller, gossip, directory, unix_ms)
+        router = Router(caller, calls, miner, directory, Buyer(caller, purse))
         members = Members(own_pass, host, gossip, unix_ms) if own_pass else None
         allowance = Allowance(
             settings.free_requests, settings.validator_requests, Validators(follow, miner.mined),
@@ -273,7 +275,7 @@ class Node:
         self.host.handle(PEERS.id, self.presence.serve_peers)
         self.host.handle(DIALBACK.id, self.reach.serve)
         self.host.handle(QUERY.id, QueryServer(self.miner, self.allowance, self.till).handle)
-        self.host.handle(OFFER.id, self.router.take_offer)
+        self.host.handle(OFFER.id, self.router.calls.take_offer)
         if self.settings.share:
             self.host.handle(MODEL.id, self.share.serve)
         if self.members is not None:
