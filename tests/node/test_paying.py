@@ -216,7 +216,7 @@ async def until(condition) -> None:  # type: ignore[no-untyped-def]
 
 
 def guest_of(shop: Shop):  # type: ignore[no-untyped-def]
-    (guest,) = shop.server._guests.values()
+    (guest,) = shop.server.guests._guests.values()
     return guest
 
 
