@@ -32,7 +32,7 @@ from models.types import (
     Sampling,
     Tensor,
 )
-from p2p.config import is_peer_id
+from p2p.addresses import is_peer_id
 from p2p.http.api import Line, Refused, Say, integer_of, text_of
 from p2p.node import verifier
 from p2p.node.router import (

@@ -48,6 +48,7 @@ from p2p.node.follow import Follow
 from p2p.node.judging import Judging
 from p2p.node.members import Members
 from p2p.node.miner import Miner, prices_of
+from p2p.node.mining import Mining
 from p2p.node.offers import Offers
 from p2p.node.presence import NO_HEAD, Presence
 from p2p.node.pull import Pulls
@@ -92,6 +93,7 @@ class Node:
     keeper: Keeper
     presence: Presence
     miner: Miner
+    mining: Mining
     directory: Directory
     links: Links
     router: Router
@@ -153,6 +155,7 @@ class Node:
             pair, chain, unix_ms, lambda: node.position()[0], presence.changed, store.locate,
             prices_of(settings.prices),
         )  # fmt: skip
+        mining = Mining(miner)
         directory = Directory(pair.peer_id, presence, miner.announced, host.rtts)
         links = Links(host)
         caller = Caller(pair, chain, host, links, keeper.addresses_of)
@@ -183,12 +186,12 @@ class Node:
         router = Router(caller, calls, miner, directory, Buyer(caller, purse))
         members = Members(own_pass, host, gossip, unix_ms) if own_pass else None
         allowance = Allowance(
-            settings.free_requests, settings.validator_requests, Validators(follow, miner.mined),
+            settings.free_requests, settings.validator_requests, Validators(follow, mining.netuids),
             trio.current_time,
         )  # fmt: skip
         node = cls(
-            pair, chain, settings, host, gossip, keeper, presence, miner, directory, links,
-            router, offers, dht, follow, members, allowance, Reach(host), book, purse, till,
+            pair, chain, settings, host, gossip, keeper, presence, miner, mining, directory,
+            links, router, offers, dht, follow, members, allowance, Reach(host), book, purse, till,
             store, share, pulls, Composer(home.composed, caller, miner, directory, router),
         )  # fmt: skip
         if follow is not None:
