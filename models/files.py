@@ -17,23 +17,21 @@ CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
 TOKENIZER: Final = "tokenizer.json"
 TEMPLATE: Final = "chat_template.jinja"
+INDEX: Final = "model.safetensors.index.json"
+GENERATION: Final = "generation_config.json"
+TOKENIZER_CONFIG: Final = "tokenizer_config.json"
+SENTENCES: Final = "sentence_bert_config.json"
+MODULES: Final = "modules.json"
+POOLING: Final = "1_Pooling/config.json"
+OPTIONAL: Final = (TOKENIZER_CONFIG, GENERATION, TEMPLATE, SENTENCES, MODULES, POOLING)
+"""Of a directory of the transformers library: those that are there decide the answers too."""
 PROGRAM: Final = "model.pt2"
 """An exported program: of the operator's own, never of a peer."""
 KEPT: Final = "manifest"
 """The file, beside a model's own, that keeps its manifest."""
 WEIGHTS_END: Final = ".safetensors"
-PLAIN: Final = frozenset({
-    CONFIG,
-    TOKENIZER,
-    "1_Pooling/config.json",
-    TEMPLATE,
-    "generation_config.json",
-    "model.safetensors.index.json",
-    "modules.json",
-    "sentence_bert_config.json",
-    "special_tokens_map.json",
-    "tokenizer_config.json",
-})  # fmt: skip
+PLAIN: Final = frozenset({CONFIG, TOKENIZER, INDEX, *OPTIONAL})
+"""All but weights."""
 MAX_CONFIG_BYTES: Final = 65_536
 MAX_TEMPLATE_BYTES: Final = 2**16
 MAX_TOKENIZER_BYTES: Final = 16 * 2**20
@@ -44,7 +42,7 @@ _LIMITS: Final = {
     TEMPLATE: MAX_TEMPLATE_BYTES,
     TOKENIZER: MAX_TOKENIZER_BYTES,
 }
-_WEIGHTS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,80}\.safetensors", re.ASCII)
+_WEIGHTS: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,110}\.safetensors", re.ASCII)
 PICKLES: Final = frozenset({
     ".bin", ".ckpt", ".dill", ".joblib", ".pickle", ".pkl", ".pt", ".pth",
 })  # fmt: skip
@@ -55,7 +53,12 @@ ASKS_FOR_CODE: Final = ("auto_map", "custom_pipelines", "trust_remote_code")
 
 def belongs(name: str) -> bool:
     """Whether a model's file may have this name."""
-    return name in PLAIN or _WEIGHTS.fullmatch(name) is not None
+    return name in PLAIN or is_of_weights(name)
+
+
+def is_of_weights(name: str) -> bool:
+    """Whether a file of a model's weights may have this name."""
+    return _WEIGHTS.fullmatch(name) is not None
 
 
 def most_bytes(name: str) -> int | None:

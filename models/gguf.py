@@ -16,8 +16,8 @@ from typing import Any
 
 from ledger.errors import Invalid, Reason
 from models.catalog import Model, open_model
-from models.files import CONFIG, TOKENIZER
-from models.pretrained import OFFLINE, TOKENIZER_CONFIG, read_json
+from models.files import CONFIG, TOKENIZER, TOKENIZER_CONFIG
+from models.pretrained import OFFLINE, read_json
 
 MAGIC = b"GGUF"
 DIGITS = {"type": "Digits", "individual_digits": True}

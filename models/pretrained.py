@@ -7,22 +7,14 @@
 """
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from ledger.errors import Invalid, Reason
-from models.files import MAX_JSON_BYTES, TEMPLATE
+from models.files import INDEX, MAX_JSON_BYTES, OPTIONAL, is_of_weights
 from models.header import DTYPE_BYTES, Entry, parameters_of, read_header
 
-INDEX = "model.safetensors.index.json"
-MAX_INDEX_BYTES = 8 * 2**20
 MAX_SHARDS = 256
-SHARD = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,120}\.safetensors", re.ASCII)
-GENERATION = "generation_config.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
-SENTENCES, MODULES, POOLING = "sentence_bert_config.json", "modules.json", "1_Pooling/config.json"
-OPTIONAL = (TOKENIZER_CONFIG, GENERATION, TEMPLATE, SENTENCES, MODULES, POOLING)
 FORBIDDEN = ("adapter_config.json",)
 """What the library would act upon without being asked."""
 BUFFER_BYTES = {"I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
@@ -43,10 +35,10 @@ def weights_of(directory: Path, single: str) -> tuple[str, ...]:
     """The files of the weights: one, or shards. Raises Invalid BAD_MODEL, OSError."""
     if (directory / single).is_file() or not (directory / INDEX).is_file():
         return (single,)
-    fields = read_json(directory / INDEX, MAX_INDEX_BYTES)
+    fields = read_json(directory / INDEX)
     places = fields.get("weight_map")
     names = set(places.values()) if isinstance(places, dict) and _are_texts(places) else set()
-    if not 1 <= len(names) <= MAX_SHARDS or not all(map(SHARD.fullmatch, names)):
+    if not 1 <= len(names) <= MAX_SHARDS or not all(map(is_of_weights, names)):
         raise Invalid(Reason.BAD_MODEL, f"{INDEX} does not name 1..{MAX_SHARDS} safetensors files")
     return tuple(sorted(names))
 

@@ -22,9 +22,9 @@ from models.backends.text import read_replies, unusable
 from models.backends.tokenizer_json import open_tokenizer
 from models.catalog import Model
 from models.config import PretrainedConfig
-from models.files import MAX_JSON_BYTES
+from models.files import MAX_JSON_BYTES, MODULES, POOLING, SENTENCES
 from models.pipe import Choose, Submit
-from models.pretrained import MODULES, POOLING, SENTENCES, read_json
+from models.pretrained import read_json
 from models.reading import Numbers, Readings, Row
 from models.types import Kind
 

@@ -14,8 +14,8 @@ from tokenizers import Tokenizer
 
 from ledger.errors import Invalid, Reason
 from models.catalog import template_of
-from models.files import CONFIG, MAX_TEMPLATE_BYTES, TOKENIZER
-from models.pretrained import GENERATION, TOKENIZER_CONFIG, read_json
+from models.files import CONFIG, GENERATION, MAX_TEMPLATE_BYTES, TOKENIZER, TOKENIZER_CONFIG
+from models.pretrained import read_json
 
 MAX_TOKENIZER_BYTES = 64 * 2**20
 """The largest known, of 262,144 tokens, has 33 MB."""

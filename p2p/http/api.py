@@ -12,8 +12,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from ledger.keys import PeerId
+from p2p.addresses import is_address, is_peer_id
 from p2p.apikeys import load_keys
-from p2p.config import is_address, is_peer_id
 from p2p.home import Home
 from p2p.node.node import Node
 

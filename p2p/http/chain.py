@@ -22,7 +22,7 @@ from ledger.snapshot import Snapshot
 from ledger.state import State
 from ledger.tables import ACCOUNTS
 from ledger.types import Hash, PublicKey
-from p2p.config import is_peer_id
+from p2p.addresses import is_peer_id
 from p2p.documents import block_document, block_line, holdings, hotkey
 from p2p.http.api import Control, Line, Refused, Row
 from p2p.node.follow import Follow

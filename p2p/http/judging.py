@@ -20,8 +20,7 @@ JUDGED: Final = "see what is judged with: yuma validate; and end it with --off"
 
 async def mining(control: Control, request: Request) -> Response:
     """The subnets that are mined here."""
-    workers = control.node.miner.workers.values()
-    return JSONResponse({"mining": [_mined(one) for one in workers if one.netuid]})
+    return JSONResponse({"mining": [_mined(one) for one in control.node.mining.workers()]})
 
 
 async def mine(control: Control, request: Request) -> Response:
@@ -31,7 +30,7 @@ async def mine(control: Control, request: Request) -> Response:
     netuid, model = _netuid_of(body), text_of(body, "model")
     with _hinting(MINED):
         settings = node.settings
-        worker = await node.miner.mine(netuid, model, settings.slots, settings.threads)
+        worker = await node.mining.begin(netuid, model, settings.slots, settings.threads)
     return JSONResponse(_mined(worker))
 
 
@@ -39,7 +38,7 @@ async def stop_mining(control: Control, request: Request) -> Response:
     """Mine a subnet no longer; its model is served on."""
     netuid = _netuid_of(await body_of(request))
     with _hinting(MINED):
-        control.node.miner.stop_mining(netuid)
+        control.node.mining.end(netuid)
     return JSONResponse({"netuid": netuid})
 
 

@@ -171,7 +171,7 @@ def _models(node: Node) -> Iterator[Metric]:
     yield _counters("tokens_answered", text, label, each(lambda one: one.tokens))
     text = "Resident memory of its worker."
     yield _gauges("model_memory_bytes", text, label, each(Worker.memory_bytes))
-    yield _gauge("subnets_mined", "Subnets that this node mines.", len(node.miner.mined()))
+    yield _gauge("subnets_mined", "Subnets that this node mines.", len(node.mining.netuids()))
     judged = len(node.judging.validators) if node.judging else 0
     yield _gauge("subnets_judged", "Subnets that this node judges.", judged)
 

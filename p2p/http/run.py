@@ -32,7 +32,7 @@ from models.types import (
     Sampling,
     Tensor,
 )
-from p2p.config import is_peer_id
+from p2p.addresses import is_peer_id
 from p2p.http.api import Line, Refused, Say, integer_of, text_of
 from p2p.node import verifier
 from p2p.node.router import (
@@ -80,7 +80,7 @@ async def run_lines(router: Router, body: Line, say: Say) -> None:
 
 async def _ask_many(router: Router, request: Request, count: int, say: Say) -> list[Line]:
     """Ask `count` servers at once, each another one, after an open call for offers."""
-    await router.call(request.model, count, CALL_WAIT_S)
+    await router.calls.make(request.model, router.buyer.price_cap, count, CALL_WAIT_S)
     done: dict[int, Line] = {}
     problems: list[Exception] = []
     avoid: set[PeerId] = set()

@@ -21,7 +21,7 @@ import trio
 from gossip.validation import Bucket
 from ledger.errors import Invalid
 from ledger.keys import PeerId, public_key_of
-from p2p.config import is_address
+from p2p.addresses import is_address
 from p2p.home import write_whole
 from p2p.net.host import DialError, Host
 

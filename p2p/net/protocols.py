@@ -8,13 +8,11 @@ from typing import Annotated
 
 from consensus.light import MAX_ANSWER_BYTES, LightAnswer
 from gossip.membership import Membership, Revocations
-from ledger.blocks import MAX_BLOCK_BYTES, MAX_SIGNERS, Certificate
+from ledger.blocks import MAX_BLOCK_BYTES
 from ledger.codec import Tagged
 from ledger.errors import Reason
 from ledger.parts import LEAVES_BYTES
 from ledger.payloads import ClaimChannel
-from ledger.snapshot import MAX_KEY_BYTES
-from ledger.tables import Share
 from ledger.types import ChainField, HashField, Size, exactly
 from models.manifest import MAX_MANIFEST_BYTES, Manifest
 from models.parts import Parts
@@ -27,17 +25,28 @@ from models.types import (
     Receipt,
     Tensor,
 )
+from p2p.net.ledger import (
+    MAX_CERTIFICATE_BYTES,
+    MAX_RANGE_BYTES,
+    Blocks,
+    Bytes,
+    Found,
+    GetBlock,
+    GetBlocks,
+    GetLeaves,
+    GetOffer,
+    GetPart,
+    GetTransaction,
+    GetWay,
+    Held,
+    Offered,
+)
 
 MAX_OPEN_REQUESTS = 32
 """That a node may have at one server: half of a text model's queue, so that nobody has all of it.
 Askers wait for their turn; a server refuses what is beyond."""
 MAX_CHUNK_BYTES = 2**20
 """A larger input or output travels in chunks of this size (= 1 MiB)."""
-MAX_BLOCKS = 128
-"""In one answer."""
-MAX_RANGE_BYTES = 2 * 2**20
-"""Of blocks in one answer: four of the largest."""
-MAX_CERTIFICATE_BYTES = 24 * 2**10
 MAX_PORTS = 4
 """Of a node that asks to be dialled."""
 
@@ -193,111 +202,12 @@ class Dropped:
     cost: int
 
 
-# --- the ledger
-
-
-@dataclass(frozen=True)
-class GetBlocks:
-    """Blocks from a height on."""
-
-    first: int
-    count: int
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """Blocks one after the other, as many as fit, and the certificate of the last.
-
-    That of each other is the parent's in the next one.
-    """
-
-    blocks: Annotated[
-        tuple[Annotated[bytes, Size(MAX_BLOCK_BYTES)], ...], Size(MAX_BLOCKS, least=1)
-    ]
-    certificate: Annotated[bytes, Size(MAX_CERTIFICATE_BYTES)]
-
-
-@dataclass(frozen=True)
-class Held:
-    """None of those asked for is here: the blocks that are."""
-
-    first: int
-    last: int
-
-
-@dataclass(frozen=True)
-class GetBlock:
-    """A block by its hash, decided or proposed."""
-
-    hash: HashField
-
-
-@dataclass(frozen=True)
-class GetTransaction:
-    """A signed transaction by its id, included or waiting."""
-
-    id: HashField
-
-
-@dataclass(frozen=True)
-class Found:
-    """The bytes of what was asked for, if it is here."""
-
-    data: Annotated[tuple[Annotated[bytes, Size(MAX_BLOCK_BYTES)], ...], Size(1)]
-
-
-@dataclass(frozen=True)
-class GetWay:
-    """The next part of the way from the end of an epoch to a row (`consensus.light.answer`)."""
-
-    after: int
-    key: Annotated[bytes, Size(MAX_KEY_BYTES)]
-
-
-@dataclass(frozen=True)
-class GetOffer:
-    """The newest snapshot that the other side has."""
-
-
-@dataclass(frozen=True)
-class Offered:
-    """The block after which a state is there to be had, what decided it, and who voted on it."""
-
-    block: Annotated[bytes, Size(MAX_BLOCK_BYTES)]
-    certificate: Certificate
-    voters: Annotated[tuple[Share, ...], Size(MAX_SIGNERS)]
-
-
-@dataclass(frozen=True)
-class GetLeaves:
-    """The hashes of all buckets of the snapshot of a height."""
-
-    height: int
-
-
-@dataclass(frozen=True)
-class GetPart:
-    """A part of the snapshot of a height, from a byte on."""
-
-    height: int
-    number: int
-    start: int
-
-
-@dataclass(frozen=True)
-class Bytes:
-    """A chunk of the bytes asked for, and how many there are in all."""
-
-    data: Annotated[bytes, Size(LEAVES_BYTES)]
-    whole: int
+# --- models by their digests; what is asked of the ledger is in `ledger.py`
 
 
 @dataclass(frozen=True)
 class Gone:
     """What was asked for is not here."""
-
-
-# --- models by their digests
 
 
 @dataclass(frozen=True)

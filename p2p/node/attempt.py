@@ -25,6 +25,7 @@ from models.types import MAX_SURPRISE, WRITTEN, Query, Receipt, Tensor, cost_of,
 from models.verdict import Opinion, Verdict
 from p2p.net.links import Answers, Event
 from p2p.net.protocols import Dropped, End, More, Next, Piece, Refusal
+from p2p.node.miner import Miner
 
 FIRST_TIMEOUT_S = 60.0
 """For the first part of an answer: a server may have a queue."""
@@ -160,7 +161,7 @@ async def listen(
             progress.parts = event.parts
             return event.receipt, _whole(chunks, progress)
         if isinstance(event, Refusal):
-            raise refused(event.reason, event.detail, query)
+            raise _refused(event.reason, event.detail, query)
         if isinstance(event, Next):
             raise Broken("it asks for a choice")
         if isinstance(event, Dropped):
@@ -178,6 +179,28 @@ async def listen(
         else:
             chunks.append(event)
         timeout = NEXT_TIMEOUT_S
+
+
+async def listen_here(
+    miner: Miner, query: Query, data: bytes, progress: Progress, tell: Tell
+) -> Receipt:
+    """The same of an answer that this node makes itself. Raises Broken, Invalid."""
+    receipts: list[Receipt] = []
+
+    async def send(*answered: Part | Portion | Receipt) -> None:
+        progress.parts = tuple(one for one in answered if isinstance(one, Portion))
+        for one in answered:
+            if isinstance(one, Receipt):
+                receipts.append(one)
+            elif isinstance(one, Part):
+                progress.add(one)
+                await tell(one)
+
+    try:
+        await miner.answer(query, data, send)
+    except Invalid as error:
+        raise _refused(error.reason, error.detail, query) from None
+    return receipts[0]
 
 
 def settle(events: Answers, query: Query, progress: Progress) -> None:
@@ -231,7 +254,7 @@ def _whole(chunks: list[Piece | More], progress: Progress) -> list[Part]:
     return [part]
 
 
-def refused(reason: Reason, detail: str, query: Query) -> Exception:
+def _refused(reason: Reason, detail: str, query: Query) -> Exception:
     """What a refusal means: the asker's own fault, or another server's chance."""
     detail = _line(detail)
     if reason == Reason.BAD_REQUEST and not query.prefix:

@@ -36,16 +36,8 @@ from ledger.parts import PARTS
 from ledger.restore import Restore
 from ledger.types import Hash
 from p2p.net.host import Host
-from p2p.net.protocols import (
-    LIGHT,
-    SNAPSHOT,
-    Bytes,
-    GetLeaves,
-    GetOffer,
-    GetWay,
-    Offered,
-    Protocol,
-)
+from p2p.net.ledger import Bytes, GetLeaves, GetOffer, GetWay, Offered
+from p2p.net.protocols import LIGHT, SNAPSHOT, Protocol
 from p2p.node.core import OF_THE_DISK
 from p2p.node.fetch import Blame, ask
 from p2p.node.haul import ANSWER_S, SLOW_S, Haul

@@ -13,9 +13,7 @@ from ledger.mempool import Mempool
 from ledger.snapshot import Snapshot
 from ledger.store import Store
 from ledger.types import Hash
-from p2p.net.protocols import (
-    BLOCKS,
-    FETCH,
+from p2p.net.ledger import (
     MAX_BLOCKS,
     MAX_RANGE_BYTES,
     Blocks,
@@ -25,6 +23,7 @@ from p2p.net.protocols import (
     GetTransaction,
     Held,
 )
+from p2p.net.protocols import BLOCKS, FETCH
 from p2p.node.requests import Requests
 
 MAX_PROPOSED: Final = 8

@@ -20,7 +20,7 @@ from ledger.transactions import unpack_transaction
 from ledger.types import Hash, PublicKey
 from ledger.votes import Message
 from ledger.wal import Wal
-from p2p.net.protocols import MAX_CERTIFICATE_BYTES
+from p2p.net.ledger import MAX_CERTIFICATE_BYTES
 
 log = logging.getLogger("yuma.core")
 

@@ -154,7 +154,7 @@ async def _take_part(node: Node, settings: Settings) -> None:
     for each in settings.mine:
         netuid, _, model = each.partition(":")
         with _going_on(f"subnet {netuid} is not mined", f"yuma mine --netuid {netuid} --off"):
-            worker = await node.miner.mine(int(netuid), model, settings.slots, settings.threads)
+            worker = await node.mining.begin(int(netuid), model, settings.slots, settings.threads)
             log.info("mining subnet %s with %s", netuid, worker.card.name)
     for number, corpus in judged(settings.validate):
         if node.judging is None:

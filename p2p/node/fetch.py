@@ -16,7 +16,8 @@ from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId, peer_id_of
 from ledger.types import Hash, PublicKey
 from p2p.net.host import Host
-from p2p.net.protocols import FETCH, Found, GetBlock
+from p2p.net.ledger import Found, GetBlock
+from p2p.net.protocols import FETCH
 from p2p.net.scopes import briefly
 from p2p.net.streams import Frames
 

@@ -16,7 +16,8 @@ from ledger.keys import PeerId
 from ledger.parts import MAX_PART_BYTES
 from ledger.restore import Restore
 from p2p.net.host import Host
-from p2p.net.protocols import MAX_CHUNK_BYTES, SNAPSHOT, Bytes, GetPart
+from p2p.net.ledger import Bytes, GetPart
+from p2p.net.protocols import MAX_CHUNK_BYTES, SNAPSHOT
 from p2p.net.streams import Frames
 
 log = logging.getLogger("yuma.begin")

@@ -99,8 +99,6 @@ class Miner:
     """The models made of models that are served here."""
     _models: dict[str, catalog.Model] = field(default_factory=dict)
     """What each worker was started with."""
-    _begun: set[int] = field(default_factory=set)
-    """The subnets for which a model is being loaded."""
     _nursery: trio.Nursery | None = None
     _closed: bool = False
 
@@ -144,38 +142,6 @@ class Miner:
         """Return if another model may be served. Raises Invalid BAD_MODEL."""
         if len(self.workers) + len(self.composites) >= MAX_MODELS:
             raise Invalid(Reason.BAD_MODEL, f"a node serves at most {MAX_MODELS} models")
-
-    async def mine(self, netuid: int, place: str, slots: int, threads: int) -> Worker:
-        """Mine a subnet with a model, served here already or from now on.
-
-        Raises Invalid: BAD_MODEL, NO_MEMORY; BUSY where the subnet is mined with another.
-        """
-        mined = [worker for worker in self.workers.values() if worker.netuid == netuid]
-        if mined:
-            detail = f"subnet {netuid} is mined here with {mined[0].recipe.name}"
-            raise Invalid(Reason.BUSY, detail)
-        if netuid in self._begun:
-            raise Invalid(Reason.BUSY, f"subnet {netuid} is about to be mined here")
-        self._begun.add(netuid)
-        try:
-            served = (each for each in self.workers.values() if each.recipe.is_of(place))
-            worker = next(served, None) or await self.serve(place, None, slots, threads)
-        finally:
-            self._begun.remove(netuid)
-        if worker.netuid:
-            detail = f"{worker.recipe.name} mines subnet {worker.netuid} already"
-            raise Invalid(Reason.BUSY, detail)
-        worker.netuid = netuid
-        self.changed()
-        return worker
-
-    def stop_mining(self, netuid: int) -> None:
-        """Mine a subnet no longer; its model is served on. Raises Invalid NO_SUBNET."""
-        mined = [worker for worker in self.workers.values() if worker.netuid == netuid]
-        if not mined:
-            raise Invalid(Reason.NO_SUBNET, f"subnet {netuid} is not mined here")
-        mined[0].netuid = 0
-        self.changed()
 
     def _model_at(self, place: str) -> tuple[catalog.Model, str]:
         """The model at a place, and what it is called here."""
@@ -243,10 +209,6 @@ class Miner:
     def model(self, digest: Hash) -> catalog.Model | None:
         """A model that is served here."""
         return next((one for one in self._models.values() if one.digest == digest), None)
-
-    def mined(self) -> set[int]:
-        """The subnets that are mined here."""
-        return {worker.netuid for worker in self.workers.values()} - {0}
 
     def announced(self) -> tuple[Served, ...]:
         """What presence says of our models."""

@@ -39,6 +39,7 @@ from p2p.net.protocols import (
 from p2p.node.allowance import Allowance, Validators
 from p2p.node.buyer import Buyer
 from p2p.node.caller import Caller, Greeting
+from p2p.node.calls import Calls
 from p2p.node.cashbook import Cashbook
 from p2p.node.chain import Chain, agreed_checkpoint
 from p2p.node.composer import Composer
@@ -47,6 +48,7 @@ from p2p.node.follow import Follow
 from p2p.node.judging import Judging
 from p2p.node.members import Members
 from p2p.node.miner import Miner, prices_of
+from p2p.node.mining import Mining
 from p2p.node.offers import Offers
 from p2p.node.presence import NO_HEAD, Presence
 from p2p.node.pull import Pulls
@@ -91,6 +93,7 @@ class Node:
     keeper: Keeper
     presence: Presence
     miner: Miner
+    mining: Mining
     directory: Directory
     links: Links
     router: Router
@@ -152,6 +155,7 @@ class Node:
             pair, chain, unix_ms, lambda: node.position()[0], presence.changed, store.locate,
             prices_of(settings.prices),
         )  # fmt: skip
+        mining = Mining(miner)
         directory = Directory(pair.peer_id, presence, miner.announced, host.rtts)
         links = Links(host)
         caller = Caller(pair, chain, host, links, keeper.addresses_of)
@@ -178,15 +182,16 @@ class Node:
             purse = Purse(
                 pair, follow, book, rao_of(settings.budget), settings.price_limit, unix_ms
             )
-        router = Router(caller, gossip, miner, directory, unix_ms, Buyer(caller, purse))
+        calls = Calls(caller, gossip, directory, unix_ms)
+        router = Router(caller, calls, miner, directory, Buyer(caller, purse))
         members = Members(own_pass, host, gossip, unix_ms) if own_pass else None
         allowance = Allowance(
-            settings.free_requests, settings.validator_requests, Validators(follow, miner.mined),
+            settings.free_requests, settings.validator_requests, Validators(follow, mining.netuids),
             trio.current_time,
         )  # fmt: skip
         node = cls(
-            pair, chain, settings, host, gossip, keeper, presence, miner, directory, links,
-            router, offers, dht, follow, members, allowance, Reach(host), book, purse, till,
+            pair, chain, settings, host, gossip, keeper, presence, miner, mining, directory,
+            links, router, offers, dht, follow, members, allowance, Reach(host), book, purse, till,
             store, share, pulls, Composer(home.composed, caller, miner, directory, router),
         )  # fmt: skip
         if follow is not None:
@@ -273,7 +278,7 @@ class Node:
         self.host.handle(PEERS.id, self.presence.serve_peers)
         self.host.handle(DIALBACK.id, self.reach.serve)
         self.host.handle(QUERY.id, QueryServer(self.miner, self.allowance, self.till).handle)
-        self.host.handle(OFFER.id, self.router.take_offer)
+        self.host.handle(OFFER.id, self.router.calls.take_offer)
         if self.settings.share:
             self.host.handle(MODEL.id, self.share.serve)
         if self.members is not None:

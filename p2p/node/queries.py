@@ -1,13 +1,13 @@
 """Answers the queries of peers: one held stream each, many requests on it, all of it bounded.
 
 * Each request is a task that ends with the stream, so an asker that goes away cancels its jobs.
-* What one peer, and what all peers, can make us keep is counted in bytes, over all their streams.
+* What one peer, and what all peers, can make us keep is counted in bytes (`guests.py`).
 * Who may ask how often is the allowance's to say; who asks for free has a seat (`seats.py`). Who
   pays is let in by the till (`till.py`).
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,7 @@ from p2p.net.streams import Frames
 from p2p.net.tcp import source_of
 from p2p.node.allowance import Allowance, key_of
 from p2p.node.attempt import TOKEN_BYTES
+from p2p.node.guests import Guest, Guests
 from p2p.node.miner import MAX_TIME_MS, Answered, Miner, Send
 from p2p.node.seats import Seat, Seats
 from p2p.node.till import Bill, Till
@@ -49,39 +50,6 @@ MAX_BUFFERED = MAX_INPUT_BYTES
 """Bytes of inputs that may have come in part on one stream."""
 MAX_UNFINISHED = 16 * MAX_INPUT_BYTES
 """The same of all streams (= 128 MiB): what strangers can make us keep."""
-MAX_HELD = MAX_INPUT_BYTES
-"""Bytes of inputs and answers under way that one peer may make us keep (= 8 MiB), or else one
-request: its next input waits unread."""
-MAX_UNREAD = 4 * MAX_HELD
-"""Of answers that it does not read. Only a model's first answers, whose size nobody knows before,
-can come to so much; those beyond are dropped."""
-MAX_ALL_HELD = 32 * MAX_HELD
-"""Of all peers (= 256 MiB); beyond it a request is refused."""
-
-
-@dataclass
-class _Guest:
-    """What one peer makes us keep, over all its streams."""
-
-    peer: PeerId
-    streams: int = 0
-    held: int = 0
-    """Bytes reserved for its requests, from the whole input to the end of the answer."""
-    unread: int = 0
-    """Bytes of answers being sent."""
-    _freed: trio.Event = field(default_factory=trio.Event)
-
-    async def reserve(self, size: int) -> None:
-        """Take so many bytes, when others have been freed or there are none."""
-        while self.held and self.held + size > MAX_HELD:
-            await self._freed.wait()
-        self.held += size
-
-    def free(self, size: int) -> None:
-        """Give them back."""
-        self.held -= size
-        self._freed.set()
-        self._freed = trio.Event()
 
 
 @dataclass
@@ -93,13 +61,13 @@ class QueryServer:
     till: Till | None = None
     """None in a swarm without a ledger."""
     seats: Seats = field(default_factory=Seats)
+    guests: Guests = field(default_factory=Guests)
     _sessions: list["_Session"] = field(default_factory=list)
-    _guests: dict[PeerId, _Guest] = field(default_factory=dict)
 
     async def handle(self, stream: Any) -> None:
         """Serve one held stream of a peer until it ends."""
         frames = Frames(stream, receives=QUERY.request, sends=QUERY.response)
-        with self.guest(PeerId(stream.muxed_conn.peer_id.to_base58())) as guest:
+        with self.guests.receive(PeerId(stream.muxed_conn.peer_id.to_base58())) as guest:
             place = source_of(stream.muxed_conn.get_remote_address())
             session = _Session(self, frames, guest, place)
             self._sessions.append(session)
@@ -113,19 +81,7 @@ class QueryServer:
                 self._sessions.remove(session)
         await frames.close()
 
-    @contextmanager
-    def guest(self, peer: PeerId) -> Iterator[_Guest]:
-        """What we count of a peer while it has streams."""
-        guest = self._guests.setdefault(peer, _Guest(peer))
-        guest.streams += 1
-        try:
-            yield guest
-        finally:
-            guest.streams -= 1
-            if not guest.streams:
-                del self._guests[peer]
-
-    def requests(self, guest: _Guest) -> int:
+    def requests(self, guest: Guest) -> int:
         """Requests of one peer that are open, on all its streams."""
         sessions = [session for session in self._sessions if session.guest is guest]
         return sum(len(session.scopes) + len(session.partial) for session in sessions)
@@ -133,10 +89,6 @@ class QueryServer:
     def unfinished(self) -> int:
         """Bytes of inputs that have come in part, of all peers."""
         return sum(session.unfinished() for session in self._sessions)
-
-    def held(self) -> int:
-        """Bytes reserved for requests of all peers."""
-        return sum(guest.held for guest in self._guests.values())
 
 
 @dataclass
@@ -172,7 +124,7 @@ class _Session:
 
     server: QueryServer
     frames: Frames
-    guest: _Guest
+    guest: Guest
     place: str
     """The address that it comes from."""
     scopes: dict[int, trio.CancelScope] = field(default_factory=dict)
@@ -268,7 +220,7 @@ class _Session:
     async def _admit(self, number: int, partial: _Partial, nursery: trio.Nursery) -> None:
         """Take on a request whose input has come whole, when there is room for it."""
         size = self.server.miner.weight(partial.query)
-        if self.server.held() + size > MAX_ALL_HELD:
+        if not self.server.guests.have_room(size):
             self._forget(number)
             await self._send(Refusal(number, Reason.BUSY, "too many bytes of requests"))
             return
@@ -368,18 +320,13 @@ class _Session:
     async def _send_answered(self, number: int, answered: Sequence[Answered]) -> None:
         """Send parts of an answer: what is small in one go, what is large a frame at a time."""
         size = sum(len(one.data) for one in answered if isinstance(one, Part))
-        if self.guest.unread and self.guest.unread + size > MAX_UNREAD:
-            raise Invalid(Reason.BUSY, "answers to you wait to be read")
-        self.guest.unread += size
-        try:
+        with self.guest.sending(size):
             records = records_of(number, answered)
             if size <= MAX_CHUNK_BYTES:
                 await self._send(*records)
             else:
                 for record in records:
                     await self._send(record)
-        finally:
-            self.guest.unread -= size
 
     async def _send(self, *records: Piece | More | Next | End | Refusal | Dropped) -> None:
         """Write whole frames, cancelled or not: half a frame would end the stream for all that is

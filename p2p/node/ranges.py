@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ledger.keys import PeerId
-from p2p.net.protocols import MAX_BLOCKS, Blocks
+from p2p.net.ledger import MAX_BLOCKS, Blocks
 
 MAX_AHEAD: Final = 8 * MAX_BLOCKS
 """Heights asked for beyond the first that is missing: twice what all peers are asked at once."""

@@ -4,8 +4,7 @@
   the tokens already out travel with the query as its prefix.
 * The receipt must be the asked server's, for this query and these bytes, or the answer has failed.
 * Who has a price is paid when the answer has come (`buyer.py`).
-* When nobody is known to serve a model, and for k answers, an open call is gossiped; those who
-  want it make an offer by stream.
+* When nobody is known to serve a model, there is a call for offers (`calls.py`).
 """
 
 import logging
@@ -13,31 +12,18 @@ import os
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import trio
 
-from gossip.envelope import seal
-from gossip.pubsub import Gossip
-from gossip.topics import QUERIES, OpenCall, Served
 from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId
 from ledger.types import Hash
-from models.parts import Portion
 from models.pipe import Part
-from models.types import (
-    ANSWERS,
-    Kind,
-    Query,
-    Receipt,
-    Sampling,
-    Tensor,
-)
-from p2p.net.protocols import OFFER, Offer
-from p2p.net.streams import Frames
-from p2p.node.attempt import TOKEN_BYTES, Broken, Evidence, Lied, Progress, check, refused
+from models.types import ANSWERS, Kind, Query, Receipt, Sampling, Tensor
+from p2p.node.attempt import TOKEN_BYTES, Broken, Evidence, Lied, Progress, check, listen_here
 from p2p.node.buyer import Buyer
 from p2p.node.caller import NONCE_BYTES, Caller
+from p2p.node.calls import Calls
 from p2p.node.directory import Directory, Server
 from p2p.node.miner import Miner
 from p2p.node.purse import BUDGET, Order
@@ -49,9 +35,6 @@ log = logging.getLogger("yuma.router")
 GRACE_S = 5.0
 """What a server may be late with its own time limit."""
 MAX_TRIES = 6
-CALL_WAIT_S = 1.5
-"""How long offers are waited for when nobody is known."""
-CALL_MS = 10_000
 RECENT = 64
 MAX_RECENT_BYTES = 2**14
 """Of an input that is remembered: a megabyte in all."""
@@ -152,10 +135,9 @@ class Router:
     """Asks on behalf of this node's clients."""
 
     caller: Caller
-    gossip: Gossip
+    calls: Calls
     miner: Miner
     directory: Directory
-    unix_ms: Callable[[], int]
     buyer: Buyer
     recent: deque[Request] = field(default_factory=lambda: deque(maxlen=RECENT))
     """What clients of this node asked last, and were answered."""
@@ -168,7 +150,6 @@ class Router:
     """Of whole answers."""
     first_seconds: Tally = field(default_factory=Tally)
     """Until their first token."""
-    _calls: dict[bytes, trio.Event] = field(default_factory=dict)
 
     async def ask(
         self,
@@ -344,37 +325,14 @@ class Router:
         self, peer: PeerId, query: Query, data: bytes, progress: Progress, tell: Tell
     ) -> tuple[Receipt, list[Part]]:
         if peer == self.caller.host.peer_id:
-            return await self._from_here(query, data, progress, tell), []
+            return await listen_here(self.miner, query, data, progress, tell), []
         return await self.caller.exchange(peer, query, data, progress, tell)
-
-    async def _from_here(
-        self, query: Query, data: bytes, progress: Progress, tell: Tell
-    ) -> Receipt:
-        receipts: list[Receipt] = []
-
-        async def send(*answered: Part | Portion | Receipt) -> None:
-            progress.parts = tuple(one for one in answered if isinstance(one, Portion))
-            for one in answered:
-                if isinstance(one, Receipt):
-                    receipts.append(one)
-                elif isinstance(one, Part):
-                    progress.add(one)
-                    await tell(one)
-
-        try:
-            await self.miner.answer(query, data, send)
-        except Invalid as error:
-            raise refused(error.reason, error.detail, query) from None
-        return receipts[0]
 
     # --- who could answer
 
     async def _servers(self, request: Request) -> list[Server]:
         """The servers of the request's model. Raises NoServer."""
-        servers = self.directory.of(request.model)
-        if not servers:
-            await self.call(request.model, answers=1, wait_s=CALL_WAIT_S)
-            servers = self.directory.of(request.model)
+        servers = await self.calls.servers(request.model, self.buyer.price_cap)
         if not servers:
             raise NoServer(
                 f"nobody in the swarm serves a model named {request.model!r:.120}",
@@ -411,40 +369,6 @@ class Router:
             sampling=request.sampling,
             time_limit_ms=request.time_limit_ms,
         )
-
-    # --- open calls
-
-    async def call(self, model: str, answers: int, wait_s: float) -> None:
-        """Gossip an open call, and wait for offers: until as many came, or the time is over."""
-        number = os.urandom(16)
-        pair = self.caller.pair
-        cap = self.buyer.price_cap
-        call = OpenCall(pair.public, number, model, answers, cap, self.unix_ms() + CALL_MS)
-        heard = self._calls[number] = trio.Event()
-        try:
-            await self.gossip.publish(QUERIES, seal(self.caller.chain, QUERIES, call, pair))
-            with trio.move_on_after(wait_s):
-                for _ in range(answers):
-                    await heard.wait()
-                    heard = self._calls[number] = trio.Event()
-        finally:
-            del self._calls[number]
-
-    async def take_offer(self, stream: Any) -> None:
-        """Hear an offer that a server makes on a stream of its own."""
-        frames = Frames(stream, receives=OFFER.request, sends=OFFER.response)
-        with trio.fail_after(CALL_WAIT_S):
-            offer = await frames.receive()
-        if isinstance(offer, Offer) and offer.call in self._calls:
-            card = offer.card
-            peer = PeerId(stream.muxed_conn.peer_id.to_base58())
-            served = Served(
-                card.name, card.kind, card.digest, card.parameters, card.context, card.price,
-                offer.slots, offer.queue, offer.speed,
-            )  # fmt: skip
-            self.directory.offered(peer, served)
-            self._calls[offer.call].set()
-        await frames.close()
 
 
 def _announcement(server: Server, progress: Progress, problem: str, *, first: bool) -> Told:

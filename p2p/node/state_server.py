@@ -24,18 +24,8 @@ from ledger.store import Store
 from ledger.tables import Share
 from ledger.terms import unpack_voters
 from p2p.home import MODULES
-from p2p.net.protocols import (
-    LIGHT,
-    MAX_CHUNK_BYTES,
-    SNAPSHOT,
-    Bytes,
-    GetLeaves,
-    GetOffer,
-    GetPart,
-    GetWay,
-    Gone,
-    Offered,
-)
+from p2p.net.ledger import Bytes, GetLeaves, GetOffer, GetPart, GetWay, Offered
+from p2p.net.protocols import LIGHT, MAX_CHUNK_BYTES, SNAPSHOT, Gone
 from p2p.node.requests import Requests
 
 log = logging.getLogger("yuma.state")

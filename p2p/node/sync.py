@@ -20,7 +20,8 @@ from ledger.blocks import MAX_BLOCK_BYTES, unpack_header
 from ledger.errors import Invalid
 from ledger.keys import PeerId
 from p2p.net.host import Host
-from p2p.net.protocols import BLOCKS, MAX_RANGE_BYTES, Blocks, GetBlocks, Held
+from p2p.net.ledger import MAX_RANGE_BYTES, Blocks, GetBlocks, Held
+from p2p.net.protocols import BLOCKS
 from p2p.net.streams import Frames
 from p2p.node.fetch import Blame
 from p2p.node.ranges import SLOW_S, Part, Ranges

@@ -33,6 +33,7 @@ from p2p.net.protocols import PEERS, QUERY, STATUS, Protocol, Records, Status
 from p2p.net.streams import Frames
 from p2p.node.allowance import Allowance
 from p2p.node.miner import Miner
+from p2p.node.mining import Mining
 from p2p.node.queries import QueryServer
 from tests.bench.common import LISTEN
 
@@ -110,7 +111,7 @@ async def mine(directory: Path, count: int) -> None:
         nursery = await stack.enter_async_context(trio.open_nursery())
         await nursery.start(first.miner.run)
         settings = Settings()
-        worker = await first.miner.mine(NETUID, MODEL, settings.slots, settings.threads)
+        worker = await Mining(first.miner).begin(NETUID, MODEL, settings.slots, settings.threads)
         for one in miners[1:]:
             one.miner.workers[MODEL] = worker
         print(worker.pid, f"{first.host.addresses()[0]}/p2p/{first.host.peer_id}", flush=True)

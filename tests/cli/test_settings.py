@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.keys import KeyPair
+from p2p.addresses import is_address
 from p2p.config import (
     KEYS,
     Settings,
     chain_of,
-    is_address,
     load_settings,
     parse_value,
     plain_text,

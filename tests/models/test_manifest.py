@@ -163,7 +163,7 @@ def test_what_peers_may_not_say(files: tuple[File, ...]) -> None:
 def test_what_peers_may_say() -> None:
     names = (
         *("1_Pooling/config.json", "chat_template.jinja", "config.json"),
-        *("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"),
+        *("consolidated.00.safetensors", "model-00001-of-00002.safetensors"),
         *("model.safetensors.index.json", "modules.json", "tokenizer.json"),
     )
     validate_manifest(Manifest(tuple(map(file, names))))

@@ -19,7 +19,8 @@ from ledger.parts import write_parts
 from ledger.restore import finish
 from ledger.store import Store
 from p2p.home import Home
-from p2p.net.protocols import SNAPSHOT, Bytes, GetPart, Offered
+from p2p.net.ledger import Bytes, GetPart, Offered
+from p2p.net.protocols import SNAPSHOT
 from p2p.net.streams import Frames
 from p2p.node import begin, haul
 from p2p.node.begin import Begin

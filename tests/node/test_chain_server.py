@@ -21,11 +21,7 @@ from ledger.params import DEVNET
 from ledger.parts import PARTS, write_parts
 from ledger.tables import POOLS
 from ledger.types import Hash
-from p2p.net.protocols import (
-    BLOCKS,
-    FETCH,
-    LIGHT,
-    SNAPSHOT,
+from p2p.net.ledger import (
     Blocks,
     Bytes,
     Found,
@@ -36,11 +32,10 @@ from p2p.net.protocols import (
     GetPart,
     GetTransaction,
     GetWay,
-    Gone,
     Held,
     Offered,
-    Protocol,
 )
+from p2p.net.protocols import BLOCKS, FETCH, LIGHT, SNAPSHOT, Gone, Protocol
 from p2p.net.scopes import briefly
 from p2p.node import chain_server
 from p2p.node.fetch import ask

@@ -15,7 +15,7 @@ from ledger.codec import pack
 from ledger.keys import PeerId
 from ledger.types import Hash
 from ledger.votes import Proposal
-from p2p.net.protocols import Found, GetBlock
+from p2p.net.ledger import Found, GetBlock
 from p2p.node.fetch import ASK_S, AT_ONCE, MAX_ANNOUNCED, MAX_ASKED, MAX_WANTED, Fetch
 from tests.consensus.voters import Order, at, fresh, proposal
 

@@ -216,7 +216,7 @@ async def until(condition) -> None:  # type: ignore[no-untyped-def]
 
 
 def guest_of(shop: Shop):  # type: ignore[no-untyped-def]
-    (guest,) = shop.server._guests.values()
+    (guest,) = shop.server.guests._guests.values()
     return guest
 
 
@@ -509,7 +509,7 @@ async def test_an_open_call_says_what_would_be_paid(
 
     async with asker(tmp_path, shop, budget=budget) as node:
         monkeypatch.setattr(node.gossip, "publish", publish)
-        await node.router.call("another", 1, 0.01)
+        await node.router.calls.make("another", node.router.buyer.price_cap, 1, 0.01)
         calls = [open_sealed(node.chain, QUERIES, data) for data in said]
         assert [call.price_cap for call in calls if isinstance(call, OpenCall)] == [cap]
 

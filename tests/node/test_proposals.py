@@ -26,7 +26,8 @@ from ledger.payloads import Evidence
 from ledger.transactions import unpack_transaction
 from ledger.types import Hash, PublicKey
 from ledger.votes import Ballot, Proposal, TimeoutCertificate, proposal_vote
-from p2p.net.protocols import FETCH, Found, GetBlock
+from p2p.net.ledger import Found, GetBlock
+from p2p.net.protocols import FETCH
 from p2p.node.core import Step
 from p2p.node.fetch import ask
 from p2p.node.node import Node

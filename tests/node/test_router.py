@@ -38,7 +38,7 @@ from p2p.home import Home
 from p2p.net.host import Host
 from p2p.net.protocols import MAX_OPEN_REQUESTS, QUERY, Ask, Drop, End, More, Piece, Refusal
 from p2p.net.streams import Frames
-from p2p.node import attempt
+from p2p.node import attempt, calls
 from p2p.node import router as router_module
 from p2p.node.node import Node
 from p2p.node.router import Answer, Asked, NoServer, Request, Resumed, Told
@@ -445,7 +445,7 @@ async def test_more_requests_than_a_server_takes_wait_for_their_turn(tmp_path) -
 
 
 async def test_nobody_serves_it(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(router_module, "CALL_WAIT_S", 0.1)
+    monkeypatch.setattr(calls, "WAIT_S", 0.1)
     async with asker(tmp_path) as node:
         with pytest.raises(NoServer, match="nobody in the swarm serves"):
             await ask(node)

@@ -18,7 +18,8 @@ from ledger.params import DEVNET
 from ledger.store import Store
 from ledger.types import Hash, Signature
 from p2p.net.host import Host
-from p2p.net.protocols import BLOCKS, STATUS, Blocks, GetBlocks, Held, Status
+from p2p.net.ledger import Blocks, GetBlocks, Held
+from p2p.net.protocols import BLOCKS, STATUS, Status
 from p2p.net.streams import Frames
 from p2p.node import sync
 from p2p.node.node import Node

@@ -140,8 +140,8 @@ async def _play(found: Played, noise: str) -> None:
         Rogue(rog, list(WRONG.values()))
         doors = {"mia": Doorkeeper(mia), "moe": Doorkeeper(moe)}
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(mia.miner.mine, NETUID, GOOD, 2, 1)
-            nursery.start_soon(moe.miner.mine, NETUID, noise, 2, 1)
+            nursery.start_soon(mia.mining.begin, NETUID, GOOD, 2, 1)
+            nursery.start_soon(moe.mining.begin, NETUID, noise, 2, 1)
         ann = await start("ann", duplicates=True)
         lou = _Leaver(found.place / "lou")
         others = await stack.enter_async_context(trio.open_nursery())

@@ -18,6 +18,7 @@ from models.pipe import Done, Part
 from models.types import Kind, Query, Sampling, Tensor, input_hash
 from p2p.node import workers
 from p2p.node.miner import Miner
+from p2p.node.mining import Mining
 from p2p.node.workers import Recipe, Worker
 
 
@@ -142,11 +143,12 @@ async def test_two_that_would_mine_one_subnet_at_once(double, tmp_path) -> None:
     other = tmp_path / "other"
     shutil.copytree(double, other)
     miner = miner_of()
+    mining = Mining(miner)
     reasons: list[Reason] = []
 
     async def mine(place: Path) -> None:
         try:
-            await miner.mine(1, str(place), 1, 1)
+            await mining.begin(1, str(place), 1, 1)
         except Invalid as error:
             reasons.append(error.reason)
 
@@ -158,11 +160,11 @@ async def test_two_that_would_mine_one_subnet_at_once(double, tmp_path) -> None:
         assert reasons == [Reason.BUSY]
         assert [worker.netuid for worker in miner.workers.values()] == [1]
         with pytest.raises(Invalid) as caught:
-            await miner.mine(2, str(tmp_path / "nowhere"), 1, 1)
+            await mining.begin(2, str(tmp_path / "nowhere"), 1, 1)
         assert caught.value.reason == Reason.BAD_MODEL
         [worker] = miner.workers.values()  # of either: tasks begin in no order
-        miner.stop_mining(1)
-        again = await miner.mine(2, str(worker.recipe.directory), 1, 1)
+        mining.end(1)
+        again = await mining.begin(2, str(worker.recipe.directory), 1, 1)
         assert (again, again.netuid) == (worker, 2), "what failed holds no place"
         nursery.cancel_scope.cancel()
 
