@@ -1,4 +1,4 @@
-"""Answers that are checked: for clients by other servers of the model, for validators by this node.
+"""Answers that are checked: by other servers for clients, by this node for its weights.
 
 * Checkers are servers of the same digest, each another one, which are asked as any are: they have
   turns, prices and receipts. They are told the question and the tokens, not what the server told.
@@ -191,12 +191,14 @@ async def check_here(
     may take so long. Raises Broken, Lied, Invalid where the server says nothing that can be
     checked: its silence must not be worth more to it than its finding.
     """
-    if evidence.query.kind not in WRITTEN or not evidence.query.sampling.likely:
+    asked = evidence.query
+    can_be = asked.kind in WRITTEN and asked.sampling.likely
+    if not can_be or router.miner.find(asked.model) is None:
         return evidence
     subject = _subject_of(evidence)
     data = pack(subject.check())
     query = caller.query(
-        subject.query.model,
+        asked.model,
         Kind.CHECK,
         data,
         os.urandom(NONCE_BYTES),
@@ -218,7 +220,7 @@ async def check_here(
 async def _found_here(
     router: Router, query: Query, data: bytes, patience_s: float
 ) -> Opinion | None:
-    """What this node's own worker finds; None where it has none, or none that can."""
+    """What this node's own worker finds, if it can."""
     progress, own = Progress(), router.caller.host.peer_id
     with trio.move_on_after(patience_s):
         try:

@@ -3,8 +3,8 @@
 * A visit goes when its moment has come, not with its block: what comes in a row right after a block
   would be known for what it is.
 * A challenge has a truth that only this node knows; some visits repeat what clients asked. Of these
-  it counts only whether an answer came, and, where a client asked for likelihoods as who verifies
-  does, whether it is the miner's model's: as far as this node serves that model too, and finds it.
+  it counts only whether an answer came; and whether it is the miner's model's, where a client asked
+  for likelihoods, as to verify takes, and this node serves the model too.
 * A visit that fails by this node's own fault, as of its task, does not count.
 """
 

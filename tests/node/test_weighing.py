@@ -5,7 +5,7 @@ of servers with a made-up model, of which this node's own worker finds what is t
 """
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from ledger.errors import Invalid, Reason
+from ledger.params import DEVNET
 from ledger.tables import Task
-from ledger.types import Hash, Height
+from ledger.types import Hash, Height, PublicKey
+from models.catalog import SHIPPED
 from models.checking import LIKELY, check_of
 from models.pipe import Part
 from models.tasks.averages import Averages, Miner
@@ -39,11 +41,14 @@ from p2p.node.miner import Send
 from p2p.node.node import Node
 from p2p.node.round import Plan
 from p2p.node.router import Request
-from p2p.node.verifier import check_here
+from p2p.node.verifier import ask, check_here
 from p2p.node.visits import NOT_ITS_MODELS, Surroundings, Visits
+from tests.models.checked import impostor, quantised
 
+from .chains import followed, join, member, until
+from .judged import GOOD, NETUID, genesis_with, pair_of
 from .test_router import MODEL, SERVED, Serve, Server, asker
-from .test_verifier import FALSE, TRUE, doubted, serves, tells_less
+from .test_verifier import FALSE, TRUE, doubted, quiet, serves, tells_less
 
 ASKED = Request(MODEL.hex(), b"count", sampling=Sampling(max_tokens=8, likely=LIKELY))
 OTHER = Hash(b"o" * 32)
@@ -59,13 +64,14 @@ class Asks:
 
 
 def finds_here(node: Node, numbers: Sequence[float]) -> None:
-    """Have a node find such numbers of any token of the model that servers have here."""
+    """Have a node serve the model that servers have here, and find such numbers of any token; none:
+    have it too busy to."""
 
     async def answer(
         query: Query, data: bytes, send: Send, _: Standing = OWN, price: int = 0
     ) -> None:
-        if query.model != MODEL:
-            raise Invalid(Reason.NO_MODEL)
+        if not numbers:
+            raise Invalid(Reason.BUSY, "not now")
         rows = len(check_of(data).tokens) // 4 + 1
         output = np.array([(0.0, *(-number for number in numbers))] * rows, "<f4").tobytes()
         shape = (Tensor("float32", (rows, 1 + len(numbers))),)
@@ -76,11 +82,16 @@ def finds_here(node: Node, numbers: Sequence[float]) -> None:
         await send(Part(0, b"", output, shape), sign_receipt(body, node.pair))
 
     node.miner.answer = answer  # type: ignore[method-assign]
+    node.miner.find = lambda digest: object() if digest == MODEL else None  # type: ignore
 
 
 @asynccontextmanager
 async def judging(
-    place: Path, averages: Averages, *servers: Server, model: Hash = MODEL
+    place: Path,
+    averages: Averages,
+    *servers: Server,
+    model: Hash = MODEL,
+    found: Sequence[float] = TRUE,
 ) -> AsyncIterator[tuple[Node, list[dict]]]:
     """A node that has judged servers, each of which had earned 1 seven times at either door; the
     visits as it keeps them."""
@@ -88,7 +99,7 @@ async def judging(
     journal = Journal(place / "journal")
     journal.load(Task("text", ""))
     async with asker(place, *servers) as node:
-        finds_here(node, TRUE)
+        finds_here(node, found)
         caller = node.router.caller
         greeting = Greeting(node.presence.status, node.presence.freshest)
         around = Surroundings(
@@ -147,10 +158,13 @@ async def test_an_answer_that_is_not_its_models_earns_nothing(
         assert doubted(node, server) == [fault == NOT_ITS_MODELS]
 
 
-async def test_what_cannot_be_checked_here_counts_as_an_answer(tmp_path: Path) -> None:
-    """Given a miner of a model that this node does not serve, nobody else's word counts."""
+@pytest.mark.parametrize(("model", "found"), [(OTHER, TRUE), (MODEL, ())], ids=["other", "busy"])
+async def test_what_cannot_be_checked_here_counts_as_an_answer(
+    tmp_path: Path, model: Hash, found: Sequence[float]
+) -> None:
+    """Given a model that this node does not serve, or too much to do, nobody else's word counts."""
     server, averages = Server(serves(FALSE)), Averages()
-    async with judging(tmp_path, averages, server, model=OTHER) as (_, visits):
+    async with judging(tmp_path, averages, server, model=model, found=found) as (_, visits):
         assert [(visit["fault"], "verdict" in visit["receipt"]) for visit in visits] == [
             ("", False), ("", False),
         ]  # fmt: skip
@@ -176,3 +190,67 @@ async def test_anyone_can_check_the_verdict_behind_a_weight(tmp_path: Path) -> N
         asked_by_node = [one.body.asker == node.pair.public for one in verdicts]
         assert asked_by_node == [True, False] * 3
         assert {one.kind for server in servers[:2] for one in server.queries} == {Kind.TEXT}
+
+
+# --- with the shipped model, through tempos of a subnet
+
+PARAMS = replace(
+    DEVNET, block_ms=400, view_ms=1_500, max_view_ms=6_000, resend_ms=500, epoch=4, tempo=12,
+    heartbeat_interval=2,
+)  # fmt: skip
+MIA, ROG = 1, 2
+GENESIS = genesis_with(PARAMS, ["ann", "mia", "rog"], voters=1, parameters='{"per_tempo": 8}')
+PROMPT = b"The for statement"
+TEMPOS = 3
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(300)
+async def test_rounded_weights_cost_a_miner_what_a_client_asked_to_be_verified(
+    tmp_path: Path,
+) -> None:
+    """Given ann, who judges and serves docs-gpt, mia, who mines with it, and rog, whose weights are
+    rounded to 8 bits under its digest and know about as much, when a client of ann's has asked with
+    --verify, then rog's average is less than its challenges come to, and mia's is not."""
+    rounded = impostor(SHIPPED / "docs-gpt", tmp_path / "rounded", quantised)
+    async with AsyncExitStack() as stack:
+        ann, mia, rog = [
+            await stack.enter_async_context(member(tmp_path / name, GENESIS, pair_of(name)))
+            for name in ("ann", "mia", "rog")
+        ]
+        true = await mia.mining.begin(NETUID, GOOD, 2, 1)
+        false = await rog.mining.begin(NETUID, str(rounded), 2, 1)
+        assert false.ready is not None
+        claimed = replace(false.card, digest=true.card.digest)
+        false.ready = replace(false.ready, card=claimed)
+        await join(ann, mia, rog)
+        await until(lambda: len(ann.directory.of(true.card.digest.hex())) == 2)
+        asked = Request("docs-gpt", PROMPT, sampling=Sampling(max_tokens=40), verify=1)
+        await ask(ann.router, asked, quiet)
+        await ann.miner.serve(GOOD, None, 2, 1)
+        assert ann.judging is not None
+        validator = ann.judging.begin(NETUID, None)
+        ends: list[int] = []
+        while len(ends) < TEMPOS:
+            await until(lambda: validator.as_json()["until"] not in (None, *ends))
+            ends.append(validator.as_json()["until"])
+        await until(lambda: followed(ann).head.height >= ends[-1])
+        journal = Journal(tmp_path / "ann" / "validators" / str(NETUID))
+        tempos = [journal.visits(end) for end in ends]
+        said = validator.as_json()["scores"]
+    repeated = [one for visits in tempos for one in visits if one["duplicate"]]
+    faults = {uid: {one["fault"] for one in repeated if one["uid"] == uid} for uid in (MIA, ROG)}
+    assert faults == {MIA: {""}, ROG: {NOT_ITS_MODELS}}
+    assert said[str(MIA)] == pytest.approx(of_challenges(tempos, MIA), rel=0.05)
+    assert said[str(ROG)] < 0.95 * of_challenges(tempos, ROG)
+
+
+def of_challenges(tempos: Sequence[Sequence[dict]], uid: int) -> float:
+    """The score that a miner would have of its challenges alone."""
+    averages, miner = Averages(), Miner(PublicKey(bytes(32)), Height(1))
+    for visits in tempos:
+        for one in visits:
+            if one["uid"] == uid and not one["duplicate"]:
+                averages.observe(miner, one["stranger"], None if one["fault"] else one["reward"])
+        averages.turn([miner])
+    return averages.score(miner)
