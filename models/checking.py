@@ -103,7 +103,8 @@ def find(scan: Scan, row: Row, check: Check, ends: frozenset[int]) -> Numbers:
     slack = SLACKS.get(check.dtype, WORST) / SURPRISE_UNIT
     found: list[NDArray[np.float32]] = []
     first = len(check.query.prefix) // 4
-    count = len(check.tokens) // 4
+    said = np.frombuffer(check.tokens, "<u4")
+    count = len(said)
 
     def take(logits: Logits) -> None:
         for scores in logits:
@@ -111,7 +112,11 @@ def find(scan: Scan, row: Row, check: Check, ends: frozenset[int]) -> Numbers:
             position = first + at
             token = row.tokens[row.start + at]
             taken = [token] if at < count else sorted(ends) or [token]
-            slips = [slip(scores, each, sampling, position, slack) for each in taken]
+            exists = at >= count or said[at] == token
+            slips = [
+                slip(scores, each, sampling, position, slack) if exists else MOST_SLIP
+                for each in taken
+            ]
             nearest = taken[int(np.argmin(slips))]
             told = [logarithm for _, logarithm in likeliest(scores, nearest, sampling)]
             found.append(np.array([min(slips), *told], np.float32))
@@ -160,11 +165,14 @@ def _edges(scaled: NDArray[np.float64], sampling: Sampling, slack: float) -> tup
 
 
 def row_of(prompt: Sequence[int], check: Check, model: TokenModel) -> Row:
-    """What a checker reads of an answer. Raises Invalid BAD_REQUEST."""
-    said = np.frombuffer(check.query.prefix + check.tokens, "<u4").tolist()
-    if len(prompt) + len(said) > model.context:
+    """What a checker reads of an answer: in the place of a token that the model does not have, its
+    first. Raises Invalid BAD_REQUEST."""
+    prefix = np.frombuffer(check.query.prefix, "<u4").tolist()
+    said = np.frombuffer(check.tokens, "<u4").tolist()
+    if len(prompt) + len(prefix) + len(said) > model.context:
         raise Invalid(Reason.BAD_REQUEST, f"prompt and answer are over {model.context} tokens")
-    if any(token >= model.vocabulary for token in said):
+    if any(token >= model.vocabulary for token in prefix):
         raise Invalid(Reason.BAD_REQUEST, "a token is not of the model's vocabulary")
-    start = len(prompt) + len(check.query.prefix) // 4
-    return Row((*prompt, *said, min(model.ends, default=0)), start)
+    known = [token if token < model.vocabulary else 0 for token in said]
+    start = len(prompt) + len(prefix)
+    return Row((*prompt, *prefix, *known, min(model.ends, default=0)), start)

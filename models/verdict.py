@@ -33,7 +33,7 @@ from ledger.types import (
 )
 from models.answers import numbers_of, one_of
 from models.checking import EXACT, MEAN, WORST, Check, dtype_of, finding_shape
-from models.trace import Surprises, read_trace, trace_hash
+from models.trace import WORD_BYTES, Surprises, read_trace, trace_hash
 from models.types import (
     MAX_ANSWER_BYTES,
     SURPRISE_UNIT,
@@ -127,6 +127,8 @@ class Subject:
     def check(self) -> Check:
         """What its checkers are asked. Raises Invalid BAD_ANSWER."""
         tokens, _ = read_trace(self.trace, self.query.sampling.likely)
+        if len(tokens) != WORD_BYTES * self.receipt.body.output_tokens:
+            raise Invalid(Reason.BAD_ANSWER, "not all is told of its tokens that was asked for")
         return Check(self.query, self.data, tokens, self.dtype)
 
     @property

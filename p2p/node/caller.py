@@ -89,7 +89,8 @@ class Caller:
         progress = Progress()
         receipt, _ = await self.exchange(server, query, data, progress, _keep)
         await check(server, receipt, query, data, progress)
-        return Evidence(query, data, bytes(progress.output), receipt, progress.parts)
+        output, trace = bytes(progress.output), bytes(progress.trace)
+        return Evidence(query, data, output, receipt, progress.parts, trace)
 
     def query(
         self,

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from time import time
 
 import trio
@@ -58,6 +59,7 @@ from p2p.node.reach import Reach
 from p2p.node.router import Router
 from p2p.node.share import Share
 from p2p.node.till import Till
+from p2p.node.verifier import check_here
 from p2p.node.visits import Surroundings
 from p2p.node.weigher import Weigher, root_of
 from p2p.store import GIGABYTE, MEGABYTE, ModelStore
@@ -337,4 +339,5 @@ def _surroundings(node: Node, follow: Follow) -> Surroundings:
         greeting=Greeting(node.presence.status, node.presence.freshest),
         strangers=node.members is None,
         alone=lambda: all(one.peer == node.pair.peer_id for one in node.presence.everyone()),
+        check=partial(check_here, node.router),
     )

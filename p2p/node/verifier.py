@@ -1,4 +1,4 @@
-"""Answers that others check: the router's answer, then what other servers of its model find of it.
+"""Answers that are checked: by other servers for clients, by this node for its weights.
 
 * Checkers are servers of the same digest, each another one, which are asked as any are: they have
   turns, prices and receipts. They are told the question and the tokens, not what the server told.
@@ -6,9 +6,12 @@
 * Where servers stand against each other and nobody can tell who is right, one more is asked.
 * Who is found wrong is asked only when there is no other, for a day; in a dispute all who differ
   count as having failed just now.
+* A validator has answers checked by this node's own worker alone (`check_here`): what other servers
+  say must not cost a miner its weight, for most of them may be one owner's.
 """
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -18,10 +21,12 @@ import trio
 from ledger.codec import pack
 from ledger.errors import Invalid
 from ledger.keys import PeerId, peer_id_of
-from ledger.types import PublicKey
+from ledger.types import Hash, PublicKey
 from models.checking import LIKELY
-from models.types import MAX_LIKELY, WRITTEN, Kind, Sampling
+from models.types import MAX_LIKELY, WRITTEN, Kind, Query, Sampling
 from models.verdict import Opinion, Outcome, Subject, VerdictBody, judge, sign_verdict
+from p2p.node.attempt import Broken, Evidence, Lied, Progress, check, listen_here
+from p2p.node.caller import NONCE_BYTES, Caller
 from p2p.node.router import Answer, NoServer, Request, Router, Tell, Told, Used
 
 log = logging.getLogger("yuma.verifier")
@@ -39,6 +44,8 @@ class _Checking:
     router: Router
     answer: Answer
     subject: Subject
+    data: bytes
+    """What checkers are asked."""
     most: int | None
     """Rao that it may cost."""
     asked: set[PeerId]
@@ -78,7 +85,7 @@ class _Checking:
     async def _ask(self, peer: PeerId | None, most: int | None) -> None:
         request = Request(
             model=self.subject.query.model.hex(),
-            data=pack(self.subject.check()),
+            data=self.data,
             kind=Kind.CHECK,
             sampling=Sampling(max_tokens=1),
             time_limit_ms=CHECK_MS,
@@ -121,9 +128,13 @@ async def ask(router: Router, request: Request, tell: Tell, used: Used | None = 
 
 async def _checked(router: Router, request: Request, answer: Answer, used: Used | None) -> Answer:
     evidence = answer.evidence
-    subject = Subject(evidence.query, evidence.data, evidence.receipt, evidence.trace)
+    subject = _subject_of(evidence)
+    try:
+        data = pack(subject.check())
+    except Invalid as error:
+        return replace(answer, unchecked=f"its server does not let it be checked: {error}")
     most = None if request.most is None else request.most - answer.cost
-    checking = _Checking(router, answer, subject, most, {answer.server}, used)
+    checking = _Checking(router, answer, subject, data, most, {answer.server}, used)
     await checking.begin(min(request.verify, MAX_CHECKERS))
     body = checking.judge()
     if body is not None and body.outcome is Outcome.DISPUTED:
@@ -144,18 +155,98 @@ async def _checked(router: Router, request: Request, answer: Answer, used: Used 
 
 def _remember(router: Router, body: VerdictBody) -> None:
     """Have those who are found wrong asked last."""
-    now, model = trio.current_time(), body.model.hex()[:12]
     wrong = [one.checker for one in body.differences if one.wrong]
     if body.outcome is Outcome.WRONG:
         wrong.append(body.server)
-    for peer in map(peer_id_of, wrong):
-        router.directory.of_server(peer, body.model).doubted_at = now
-        log.warning("%s answers otherwise than model %s does", peer, model)
+    for key in wrong:
+        _doubt(router, key, body.model)
     if body.outcome is Outcome.DISPUTED:
         differing = [one.checker for one in body.differences if not one.agrees]
         for peer in map(peer_id_of, [body.server, *differing]):
-            router.directory.of_server(peer, body.model).failed_at = now
-            log.warning("%s and others do not agree on model %s", peer, model)
+            router.directory.of_server(peer, body.model).failed_at = trio.current_time()
+            log.warning("%s and others do not agree on model %s", peer, body.model.hex()[:12])
+
+
+def _doubt(router: Router, server: PublicKey, model: Hash) -> None:
+    """Have a server that is found wrong asked last."""
+    peer = peer_id_of(server)
+    router.directory.of_server(peer, model).doubted_at = trio.current_time()
+    log.warning("%s answers otherwise than model %s does", peer, model.hex()[:12])
+
+
+def _subject_of(evidence: Evidence) -> Subject:
+    return Subject(evidence.query, evidence.data, evidence.receipt, evidence.trace)
+
+
+# --- by this node's own worker alone
+
+
+async def check_here(
+    router: Router, caller: Caller, evidence: Evidence, patience_s: float
+) -> Evidence:
+    """An answer to a caller of this node with what this node's own worker finds of it, as a verdict
+    in the caller's name; without one where no worker here can say.
+
+    A server that writes in 16 bits is asked by the same caller what it finds itself; each finding
+    may take so long. Raises Broken, Lied, Invalid where the server says nothing that can be
+    checked: its silence must not be worth more to it than its finding.
+    """
+    asked = evidence.query
+    can_be = asked.kind in WRITTEN and asked.sampling.likely
+    if not can_be or router.miner.find(asked.model) is None:
+        return evidence
+    subject = _subject_of(evidence)
+    data = pack(subject.check())
+    query = caller.query(
+        asked.model,
+        Kind.CHECK,
+        data,
+        os.urandom(NONCE_BYTES),
+        sampling=Sampling(max_tokens=1),
+        time_limit_ms=CHECK_MS,
+    )
+    own = await _found_here(router, query, data, patience_s)
+    if own is None:
+        return evidence
+    opinions = [own]
+    if not subject.is_exact:
+        opinions.append(await _found_there(caller, subject, query, data, patience_s))
+    body = judge(subject, opinions)
+    if not body.differences[0].agrees:
+        _doubt(router, body.server, body.model)
+    return replace(evidence, opinions=tuple(opinions), verdict=sign_verdict(body, caller.pair))
+
+
+async def _found_here(
+    router: Router, query: Query, data: bytes, patience_s: float
+) -> Opinion | None:
+    """What this node's own worker finds, if it can."""
+    progress, own = Progress(), router.caller.host.peer_id
+    with trio.move_on_after(patience_s):
+        try:
+            receipt = await listen_here(router.miner, query, data, progress, _no_news)
+            await check(own, receipt, query, data, progress)
+        except (Broken, Lied, Invalid) as error:
+            log.info("an answer is not checked here: %s", error)
+        else:
+            return Opinion(query, bytes(progress.output), receipt)
+    return None
+
+
+async def _found_there(
+    caller: Caller, subject: Subject, query: Query, data: bytes, patience_s: float
+) -> Opinion:
+    """What a server finds of its own answer. Raises Broken, Lied."""
+    server = peer_id_of(subject.receipt.body.server)
+    again = replace(query, nonce=os.urandom(NONCE_BYTES))
+    try:
+        with trio.fail_after(patience_s):
+            found = await caller.ask(server, again, data)
+    except (Broken, Invalid) as error:
+        raise Broken(f"it does not check its own answer: {error}") from None
+    except trio.TooSlowError:
+        raise Broken(f"it does not check its own answer within {patience_s:g} s") from None
+    return Opinion(again, found.output, found.receipt)
 
 
 async def _no_news(_told: Told) -> None:

@@ -3,14 +3,15 @@
 * A visit goes when its moment has come, not with its block: what comes in a row right after a block
   would be known for what it is.
 * A challenge has a truth that only this node knows; some visits repeat what clients asked. Of these
-  it counts only whether an answer came.
+  it counts only whether an answer came; and whether it is the miner's model's, where a client asked
+  for likelihoods, as to verify takes, and this node serves the model too.
 * A visit that fails by this node's own fault, as of its task, does not count.
 """
 
 import logging
 import os
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -44,7 +45,11 @@ MOST_CONNECTED: Final = 384
 CLIENTS_LIMIT_MS: Final = Request("", b"").time_limit_ms
 """What a visit says it would wait, as a client does; the deadline is kept here."""
 DUPLICATE_TOKENS: Final = 16
-"""Of a text that is asked for again only to see whether it comes."""
+"""Of a text that is asked for again only to see whether it comes, and of which model."""
+PATIENCE: Final = 3
+"""What is found of an answer may take so many deadlines, here and at its server: it is one
+pass, but in 32 bits. At most one visit in eight is checked: the limit has room for that."""
+NOT_ITS_MODELS: Final = "its answer is not its model's"
 LEAST_CONTEXT: Final = 256
 """Bytes that any text model reads, whatever it says."""
 NO_TRUTH: Final = -1
@@ -70,6 +75,8 @@ class Surroundings:
     """Whether a node that nobody knows can ask: not in a private swarm."""
     alone: Callable[[], bool]
     """Whether no other node has been heard of lately."""
+    check: Callable[[Caller, Evidence, float], Awaitable[Evidence]]
+    """Gives an answer with what this node's own worker finds of it (`verifier.check_here`)."""
 
 
 class Visits:
@@ -165,13 +172,13 @@ class Visits:
         began = trio.current_time()
         try:
             evidence = await self._ask(served, miner, challenge, sampling, caller)
-            if challenge.truth != NO_TRUTH:
-                tensor = one_of(evidence.receipt.body.output_tensor)
-                reward = self.task.score(challenge, tensor, evidence.output)
         except (Broken, Lied, Invalid) as error:
             fault = str(error)
         except trio.TooSlowError:
             fault = f"no answer within {self.task.deadline_ms} ms"
+        took_ms = round((trio.current_time() - began) * 1000, 1)
+        if evidence is not None:
+            reward, evidence, fault = await self._weigh(challenge, evidence, caller)
         self.made += 1
         self.answered += not fault
         if fault:
@@ -181,9 +188,25 @@ class Visits:
         if fault or challenge.truth != NO_TRUTH:
             self._averages.observe(miner, visit.stranger, None if fault else reward)
         line = _line(visit, miner, challenge, reward, evidence, fault)
-        self._lines.append(line | {"ms": round((trio.current_time() - began) * 1000, 1)})
+        self._lines.append(line | {"ms": took_ms})
         if len(self._lines) >= KEPT_AT_ONCE:
             await self.keep()
+
+    async def _weigh(
+        self, challenge: Challenge, evidence: Evidence, caller: Caller
+    ) -> tuple[float, Evidence, str]:
+        """What an answer earns, what is known of it, and what is wrong with it."""
+        try:
+            if challenge.truth != NO_TRUTH:
+                tensor = one_of(evidence.receipt.body.output_tensor)
+                return self.task.score(challenge, tensor, evidence.output), evidence, ""
+            patience_s = PATIENCE * self.task.deadline_ms / 1000
+            evidence = await self._around.check(caller, evidence, patience_s)
+        except (Broken, Lied, Invalid) as error:
+            return 0.0, evidence, str(error)
+        verdict = evidence.verdict
+        is_false = verdict is not None and not verdict.agreed
+        return 0.0, evidence, NOT_ITS_MODELS if is_false else ""
 
     def _is_excused(self, uid: int, miner: Miner) -> bool:
         """Whether a neuron need not have a model: a validator that has nothing to lose, or any

@@ -181,6 +181,17 @@ def test_another_token_than_the_sampling_takes_is_caught(
     assert difference.worst < WORST < difference.slip
 
 
+def test_a_token_that_the_model_does_not_have_is_caught(
+    checkers: list[Party], answer: Subject
+) -> None:
+    """Given a server that says so of its last one, it is found out, not merely left unchecked."""
+    row = (1 + LIKELY) * 4
+    unknown = (2**31).to_bytes(4, "little") + answer.trace[4 - row :]
+    subject = signed_again(answer, trace=answer.trace[:-row] + unknown)
+    difference = judge(subject, [checkers[0].check(subject)]).differences[0]
+    assert difference.slip == MOST_SLIP * SURPRISE_UNIT
+
+
 def test_an_answer_that_ends_before_its_end_is_caught(server: Party, checkers: list[Party]) -> None:
     """Given a server that says after four tokens that the model ended the text."""
     [short] = server.serve(PROMPTS[:1], replace(GREEDY, max_tokens=4))
@@ -238,6 +249,9 @@ def test_opinions_are_of_this_answer_and_of_others_than_its_server(
     with pytest.raises(Invalid) as caught:
         judge(replace(answer, trace=answer.trace[:-24]), [good])
     assert caught.value.reason is Reason.WRONG_OUTPUT
+    with pytest.raises(Invalid) as caught:
+        judge(signed_again(answer, trace=answer.trace[:-24]), [good])
+    assert caught.value.reason is Reason.BAD_ANSWER
 
 
 def test_what_a_server_writes_with_is_read_from_its_engine() -> None:

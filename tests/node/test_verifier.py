@@ -53,6 +53,11 @@ async def writes(server: Server, ask: Ask, numbers: Sequence[float], engine: str
     )
 
 
+async def tells_less(server: Server, ask: Ask) -> None:
+    """It tells how likely its own token was, and one other."""
+    await writes(server, ask, TRUE[:2], "float32")
+
+
 async def finds(server: Server, ask: Ask, numbers: Sequence[float]) -> None:
     check = check_of(ask.chunk)
     assert check.tokens == b"".join(token(number) for number in range(len(WORDS)))
@@ -141,6 +146,14 @@ async def test_an_answer_that_nobody_can_check_is_given_and_said_so(tmp_path) ->
     async with asker(tmp_path, alone, busy) as node:
         answer = await ask_verified(node, alone)
         assert (answer.evidence.verdict, bool(answer.unchecked)) == (None, True)
+
+
+async def test_an_answer_that_tells_less_than_it_takes_is_not_verified(tmp_path) -> None:
+    server, good = Server(tells_less), Server(serves(TRUE))
+    async with asker(tmp_path, server, good) as node:
+        answer = await ask_verified(node, server)
+        assert answer.evidence.verdict is None
+        assert answer.unchecked.startswith("its server does not let it be checked")
 
 
 async def test_what_is_no_finding_is_asked_elsewhere(tmp_path) -> None:
