@@ -201,6 +201,18 @@ def test_an_answer_that_ends_before_its_end_is_caught(server: Party, checkers: l
     assert judge(cut, [checkers[0].check(cut)]).differences[0].slip > WORST
 
 
+def test_an_answer_that_a_stop_string_ended_is_checked_with_its_tokens(
+    server: Party, checkers: list[Party], answer: Subject
+) -> None:
+    """The tokens of the stop string are told, though their text is not said."""
+    [(text, _, _)] = server.run([(answer.query, answer.data)])
+    stop = text.decode()[8:12]
+    [short] = server.serve(PROMPTS[:1], replace(GREEDY, stop=(stop,)))
+    assert short.receipt.body.finish is Finish.STOP
+    assert short.receipt.body.output_tokens < answer.receipt.body.output_tokens
+    assert outcome(short, checkers[0].check(short)) is Outcome.RIGHT
+
+
 def test_a_resumed_answer_is_checked_from_where_its_server_began(
     server: Party, checkers: list[Party], answer: Subject
 ) -> None:
