@@ -23,11 +23,10 @@ from p2p.apikeys import load_keys
 from p2p.http.gateway import Gateway
 from p2p.node.miner import Miner
 from p2p.node.node import Node
-from p2p.node.purse import Purse
-from p2p.node.router import NoServer, Request, Unpaid
+from p2p.node.router import Request, Unpaid
 from p2p.node.workers import Worker
 from tests.node.payments import PRICE, funded
-from tests.node.test_paying import Quick, Shop, ask, asker, hang_up, purse_of, until
+from tests.node.test_paying import MODEL, Quick, Shop, ask, asker, hang_up, purse_of, until
 
 TOKENS = 8
 COST = 10 * TOKENS
@@ -46,33 +45,38 @@ class Writer:
 
     def __init__(self, likely: list[float], price: int) -> None:
         self.price, self.told, self.stalls_after = price, 0, 1000
+        self.say: list[trio.MemorySendChannel[Step | Done]] = []
+        self.due: list[int] = []
+        self.taken: list[int] = []
         self.scores = distribution(np.log(np.array(likely, np.float32))).scores.tobytes()
 
     @asynccontextmanager
     async def job(
         self, query: Query, data: bytes, standing: Standing
     ) -> AsyncIterator[trio.MemoryReceiveChannel[Step | Done]]:
-        self.say, job = trio.open_memory_channel[Step | Done](8)
-        self.due, self.taken = query.sampling.max_tokens - len(query.prefix) // 4, 0
-        await self._step(b"")
+        number = len(self.due)
+        say, job = trio.open_memory_channel[Step | Done](8)
+        self.say.append(say)
+        self.due.append(query.sampling.max_tokens - len(query.prefix) // 4)
+        self.taken.append(0)
+        await self._step(number, b"")
         yield job
 
-    async def _step(self, data: bytes) -> None:
+    async def _step(self, job: int, data: bytes) -> None:
         self.told += 1
         if self.told <= self.stalls_after:
-            await self.say.send(Step(1, data, b"", self.scores))
+            await self.say[job].send(Step(job, data, b"", self.scores))
 
-    async def choose(self, _job: int, token: bytes) -> None:
-        if token and any(token) and self.taken + 1 < self.due:
-            self.taken += 1
-            await self._step(b"x")
+    async def choose(self, job: int, token: bytes) -> None:
+        over = not any(token)
+        self.taken[job] += not over
+        if not over and self.taken[job] < self.due[job]:
+            await self._step(job, b"x")
             return
-        ends = not token or not any(token)
         if token:
-            await self.say.send(Step(1, b"" if ends else b"x", b"", b""))
-            self.taken += not ends
-        finish = Finish.STOP if ends else Finish.LENGTH
-        await self.say.send(Done(1, finish, 2, self.taken))
+            await self.say[job].send(Step(job, b"" if over else b"x", b"", b""))
+        finish = Finish.STOP if over else Finish.LENGTH
+        await self.say[job].send(Done(job, finish, 2, self.taken[job]))
 
     def measured(self, tokens: int, seconds: float) -> None:
         """Nobody asks how fast it was."""
@@ -91,7 +95,7 @@ class Serving(Miner):
 class Expert(Shop):
     """A node with an expert of a mixture, at a price."""
 
-    digest: Hash = Hash(b"e" * 32)
+    digest: Hash = MODEL
     chain_of: type[Quick] = Quick
 
     def __post_init__(self) -> None:
@@ -139,6 +143,10 @@ async def mixed(
         write_composed(node.composer.place / "both", card, b"")
         node.composer.serve("both", price)
         yield Two(node, bob, cid)
+
+
+async def no_news(_: object) -> None:
+    """Nobody waits for it."""
 
 
 async def test_each_expert_is_paid_for_what_it_said(tmp_path: Path) -> None:
@@ -222,8 +230,6 @@ async def test_a_key_pays_for_the_experts_of_what_it_asked(tmp_path: Path) -> No
         gateway = Gateway(two.node, keys)
         request = replace(REQUEST, model=both.served.digest.hex())
 
-        async def no_news(_: object) -> None: ...
-
         costs = [(await gateway.ask(key, request, no_news)).answer.cost for _ in range(2)]
         assert (costs, key.spent) == ([2 * COST, COST], 3 * COST)
 
@@ -264,9 +270,7 @@ async def test_who_takes_no_token_owes_what_was_told(tmp_path: Path, monkeypatch
                 sampling=Sampling(max_tokens=2), time_limit_ms=5000,
             )  # fmt: skip
             async with (
-                purse_of(two.node).order(
-                    shop.host.peer_id, PRICE, 20, lambda _: trio.sleep(0)
-                ) as order,
+                purse_of(two.node).order(shop.host.peer_id, PRICE, 20, no_news) as order,
                 caller.step_by_step(shop.host.peer_id, query, b"count", order.payment) as line,
             ):
                 step = await line.events.receive()
