@@ -171,20 +171,22 @@ CHAT = pack(Chat((Message(Role.USER, b"hello"),)))
 def test_step_by_step_the_likeliest_tokens_are_the_greedy_answer(
     backend: TextBackend, written: Kind, stepwise: Kind, data: bytes
 ) -> None:
-    """Given two that choose beside one that is written, of a text or of a conversation."""
+    """Of a text and of a conversation; from the beginning, and after tokens that are out."""
     sampling = Sampling(max_tokens=8)
     backend.submit(Submit(1, written, data, (), sampling, b"", 9000), 0.0)
-    greedy = drained(backend)[1]
-    for job in (2, 3):
-        backend.submit(Submit(job, stepwise, data, (), sampling, b"", 9000), 0.0)
-    taken: dict[int, list[int]] = {2: [], 3: []}
-    while backend.busy:
-        for reply in backend.step(0.0):
-            if isinstance(reply, Step):
-                said = read_distribution(reply.tokens, reply.scores)
-                taken[reply.job].append(int(said.scores.argmax()))
-                backend.choose(Choose(reply.job, taken[reply.job][-1].to_bytes(4, "little")))
-    assert taken[2] == taken[3] == tokens_of(greedy)
+    greedy = tokens_of(drained(backend)[1])
+    for out in (0, 3):
+        prefix = np.array(greedy[:out], "<u4").tobytes()
+        backend.submit(Submit(2, stepwise, data, (), sampling, prefix, 9000), 0.0)
+        taken: list[int] = []
+        while len(taken) < len(greedy) - out:
+            for step in backend.step(0.0):
+                assert isinstance(step, Step)
+                said = read_distribution(step.tokens, step.scores)
+                taken.append(int(said.scores.argmax()))
+                backend.choose(Choose(2, taken[-1].to_bytes(4, "little")))
+        assert taken == greedy[out:]
+        assert not backend.busy
 
 
 def test_nobody_fakes_a_turn_in_a_message(backend: TextBackend) -> None:

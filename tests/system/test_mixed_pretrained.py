@@ -83,7 +83,7 @@ def test_a_pair_is_asked_by_the_command_line(pair: Pair, tmp_path: Path) -> None
     assert "Paris" in done.stdout
     assert yuma(pair.asker.home, "receipts", "verify", str(saved)).returncode == 0
     kept = json.loads(saved.read_text())
-    kept = kept[0] if isinstance(kept, list) else kept
+    (kept,) = kept["receipts"]
     parts = [unpack(Portion, bytes.fromhex(part), 2**20) for part in kept["parts"]]
     query = unpack(Query, bytes.fromhex(kept["query"]), 2**20)
     receipt = unpack(Receipt, bytes.fromhex(kept["receipt"]), 4096)
