@@ -59,9 +59,9 @@ async def relay_steps(
         if event.scores:
             told += 1
             token = await _chosen(choices)
+            await worker.choose(event.job, token)  # it computes while we count
             if token:
                 output += taken(event, token)
-            await worker.choose(event.job, token)
     raise Invalid(Reason.MODEL_FAILED, "the worker ended while answering")
 
 
