@@ -37,9 +37,10 @@ LIKELY = {"bob": [0.1, 0.2, 0.6, 0.1], "cid": [0.1, 0.6, 0.2, 0.1]}
 
 
 class Writer:
-    """A worker that says the same of each next token; token 0 ends the text."""
+    """A worker that says the same of each next token; token 0 ends the text, if any does."""
 
     netuid = largest = 0
+    ends = True
     name = "expert"
     card = SimpleNamespace(engine="test")
 
@@ -68,13 +69,13 @@ class Writer:
             await self.say[job].send(Step(job, data, b"", self.scores))
 
     async def choose(self, job: int, token: bytes) -> None:
-        over = not any(token)
+        over = not token or (self.ends and not any(token))
         self.taken[job] += not over
         if not over and self.taken[job] < self.due[job]:
             await self._step(job, b"x")
             return
         if token:
-            await self.say[job].send(Step(job, b"" if over else b"x", b"", b""))
+            await self.say[job].send(Step(job, b"x", b"", b""))
         finish = Finish.STOP if over else Finish.LENGTH
         await self.say[job].send(Done(job, finish, 2, self.taken[job]))
 
@@ -279,6 +280,25 @@ async def test_who_takes_no_token_owes_what_was_told(tmp_path: Path, monkeypatch
                 await line.events.receive()
                 order.pay(10)
         await until(lambda: shop.till._accounts[tab.channel].due == COST + 20)
+
+
+@pytest.mark.parametrize(
+    ("bob", "tokens", "finish"),
+    [([0.8, 0.1, 0.05, 0.05], 0, Finish.STOP), ([0.3, 0.4, 0.2, 0.1], TOKENS, Finish.LENGTH)],
+)
+async def test_the_text_is_over_when_those_that_hold_it_over_have_most_of_the_weight(
+    tmp_path: Path, bob: list[float], tokens: int, finish: Finish
+) -> None:
+    """Given two experts of which bob alone ends texts with token 0, when that is taken, then the
+    text is over if it was likely to bob; else bob is left behind, and it goes on."""
+    async with mixed(tmp_path) as two:
+        two.cid.writer.ends = False
+        for one, likely in ((two.bob, bob), (two.cid, [0.6, 0.2, 0.1, 0.1])):
+            one.writer.scores = distribution(np.log(np.array(likely, np.float32))).scores.tobytes()
+        answer, _ = await ask(two.node, REQUEST)
+        assert (answer.tokens, answer.evidence.receipt.body.finish) == (tokens, finish)
+        costs = [part.receipt[0].body.cost for part in answer.evidence.parts]
+        assert costs == [10, 20 if finish is Finish.STOP else COST]
 
 
 # --- who else asks
