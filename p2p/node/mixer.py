@@ -13,7 +13,7 @@
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -105,8 +105,6 @@ class _Mixing:
     tokens: bytearray = field(default_factory=bytearray)
     """Of the whole answer, those that came with the query too."""
     output: bytearray = field(default_factory=bytearray)
-    words: list[Word] = field(default_factory=list)
-    """To be let out while the experts compute the next step."""
     made: int = 0
     first: float = 0.0
 
@@ -128,8 +126,7 @@ class _Mixing:
         finish = self._due()
         while finish is None:
             finish = await self._once(send)
-        self.words += self.ending.rest()
-        await self._say(send)
+        await self._say(self.ending.rest(), send)
         await self._end()
         self.first = self.first or trio.current_time()
         done = Done(0, finish, self._prompt_tokens(), self.made)
@@ -144,7 +141,7 @@ class _Mixing:
         given = self.query.prefix[len(self.tokens) : len(self.tokens) + TOKEN_BYTES]
         token = int.from_bytes(given, "little") if given else self._chosen(position)
         after = self.weights.after([self._score(expert, token) for expert in self.experts])
-        data = await self._take(token, send)
+        data = await self._take(token)
         finish = self._finish(after)
         if finish is Finish.STOP:
             return finish
@@ -161,12 +158,11 @@ class _Mixing:
                 self.ending.rest()
         else:
             self.made += 1
-            self.words += words
+            await self._say(words, send)
         return Finish.STOP if self.ending.stopped else finish or self._due()
 
-    async def _say(self, send: Send) -> None:
+    async def _say(self, words: Sequence[Word], send: Send) -> None:
         """Let tokens out."""
-        words, self.words = self.words, []
         if words:
             self.first = self.first or trio.current_time()
             self.output += b"".join(word.data for word in words)
@@ -188,14 +184,12 @@ class _Mixing:
         said = self._said(expert)
         return float(said.score(token)) if said is not None else 0.0
 
-    async def _take(self, token: int, send: Send) -> bytes:
-        """Tell every expert the token, let out those before, then hear each: the token's bytes. Who
-        fails is lost."""
+    async def _take(self, token: int) -> bytes:
+        """Tell every expert the token, then hear each: the token's bytes. Who fails is lost."""
         heard: bytes | None = None
         asked = [expert for expert in self.experts if expert.session is not None]
         for expert in asked:
             await self._told(expert, token)
-        await self._say(send)
         for expert in asked:
             data = await self._heard(expert)
             if data is not None and heard is None:

@@ -5,6 +5,8 @@
 * tokens a second of the mixture and, in the same run, of one expert asked for text the usual way;
   the share of a token's time that is spent outside the models: pipes, streams, mixing, and waiting
   for the slower expert. A model's own time is that of its decoding the same text in this process.
+  The processors' time a token, which other work leaves alone: of the mixing daemon, of the experts'
+  daemons, of their workers, in which the models are.
 * with --experts (`python -m tests.bench.experts DIR` makes them) bits per byte: of each expert
   alone, of both counting alike, as the gate says of what stands before, and of the mixture; on a
   file of Python commented in Spanish, and on each expert's own ground. Every figure comes out of
@@ -29,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import trio
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
@@ -82,6 +85,20 @@ class Swarm:
     alone: PeerId
     expert: str
     """Digest of the one that is asked alone."""
+    daemons: list[psutil.Process]
+    """The one that mixes comes first."""
+
+    def spent(self) -> Floats:
+        """Seconds of processors that the mixing daemon has taken, the experts', their workers."""
+        workers = [each for one in self.daemons for each in one.children(recursive=True)]
+        groups = self.daemons[:1], self.daemons[1:], workers
+        return np.array([sum(map(seconds_of, group)) for group in groups])
+
+
+def seconds_of(process: psutil.Process) -> float:
+    """What a process has taken of processors so far."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 async def seen(node: Node, model: str, peers: int = 1) -> None:
@@ -134,7 +151,8 @@ async def make_swarm(
     await seen(node, MIXTURE)
     (mixer,) = [one.peer for one in node.directory.of(MIXTURE)]
     (alone,) = [one.peer for one in node.directory.of(digests[0])]
-    return Swarm(node, mixer, alone, digests[0])
+    daemons = [psutil.Process(one.process.pid) for one in (mixing, *others)]
+    return Swarm(node, mixer, alone, digests[0], daemons)
 
 
 # --- how fast
@@ -177,13 +195,17 @@ async def speed(swarm: Swarm, experts: Sequence[Path], tokens: int, rounds: int)
     """The rows about time; each round runs all of them, so that ratios hold on a busy machine."""
     mixed: list[float] = []
     alone: list[float] = []
+    spent: list[Floats] = []
     own = []
     for _ in range(rounds):
         own.append(await trio.to_thread.run_sync(decoding, experts, tokens))
         for times, model in ((mixed, MIXTURE), (alone, swarm.expert)):
+            before = swarm.spent()
             seconds, count = await written(swarm, model, tokens)
             times.append(seconds / count)
+            spent.append(1000 * (swarm.spent() - before) / tokens)
     models = np.median(np.array(own), axis=0)
+    mixing, serving, working = np.median(np.array(spent[::2]), axis=0).tolist()
     token, text = float(np.median(mixed)), float(np.median(alone))
     return [
         {"what": "mixture over three daemons", "tokens_a_s": round(1 / token, 1),
@@ -196,6 +218,9 @@ async def speed(swarm: Swarm, experts: Sequence[Path], tokens: int, rounds: int)
         {"what": "share outside the models",
          "slower": round(1 - float(models.max()) / token, 2),
          "both": round(1 - float(models.sum()) / token, 2)},
+        {"what": "processors' time a token", "mixing_ms": round(mixing, 2),
+         "serving_ms": round(serving, 2), "workers_ms": round(working, 2),
+         "outside_workers": round((mixing + serving) / (mixing + serving + working), 2)},
     ]  # fmt: skip
 
 
