@@ -175,6 +175,7 @@ async def test_a_distribution_is_paid_though_it_ended_the_text(tmp_path: Path) -
         await until(lambda: two.earned == (10, 10))
 
 
+@pytest.mark.campaign
 async def test_many_at_once_are_paid_to_the_last_rao(tmp_path: Path) -> None:
     """Given eight requests at once and no credit yet; then no two wait for each other, each has
     its turn with both experts, and all is paid."""
@@ -192,6 +193,7 @@ async def test_many_at_once_are_paid_to_the_last_rao(tmp_path: Path) -> None:
         assert answers == 8 * [["of-bob", "of-cid"]]
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
@@ -206,7 +208,7 @@ async def test_without_a_budget_the_price_is_named(tmp_path: Path, changes, why:
         assert two.earned == (0, 0)
 
 
-@pytest.mark.parametrize("limit", ["most", "price"])
+@pytest.mark.parametrize("limit", ["most", pytest.param("price", marks=pytest.mark.campaign)])
 async def test_a_limit_holds_for_all_experts_together(tmp_path: Path, limit: str) -> None:
     """Given what pays for one expert and not for two, then one is asked and the text goes on."""
     async with mixed(tmp_path) as two:
@@ -248,6 +250,7 @@ async def test_who_hangs_up_pays_for_what_was_said(tmp_path: Path) -> None:
         assert (two.bob.till.refused, two.cid.till.refused) == (0, 0)
 
 
+@pytest.mark.campaign
 async def test_an_expert_too_slow_is_paid_for_what_it_said(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("p2p.node.session.STEP_S", 0.3)
     async with mixed(tmp_path) as two:
@@ -313,7 +316,12 @@ def stranger_query(two: Two, pair: KeyPair) -> Query:
 
 
 @pytest.mark.parametrize(
-    ("price", "answered"), [(0, False), (2 * PRICE - 1, True), (2 * PRICE, True)]
+    ("price", "answered"),
+    [
+        pytest.param(0, False, marks=pytest.mark.campaign),
+        (2 * PRICE - 1, True),
+        pytest.param(2 * PRICE, True, marks=pytest.mark.campaign),
+    ],
 )
 async def test_strangers_do_not_spend_what_is_ours(
     tmp_path: Path, price: int, answered: bool
@@ -336,6 +344,7 @@ async def test_strangers_do_not_spend_what_is_ours(
             assert sent[-1].body.cost == cost_of(Kind.TEXT, price, TOKENS)  # type: ignore[attr-defined]
 
 
+@pytest.mark.campaign
 async def test_a_mixture_with_a_price_says_so(tmp_path: Path) -> None:
     async with mixed(tmp_path, price=PRICE) as two:
         (both,) = two.node.directory.of("both")
