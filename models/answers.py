@@ -16,6 +16,7 @@ from models.types import (
     MAX_CHOICES,
     MAX_PASSAGES,
     MAX_READING_BYTES,
+    STEPWISE,
     Choices,
     Kind,
     Passages,
@@ -26,7 +27,7 @@ from models.types import (
 MAX_WIDTH = 8192
 """Numbers of one direction: twice what the widest models for embedding have."""
 MAX_STEPWISE = 4096
-"""Tokens that are taken in one answer of kind NEXT: its steps then have 32 KiB."""
+"""Tokens that are taken in one stepwise answer: its steps then have 32 KiB."""
 MAX_STEPWISE_BYTES = 2**15
 """Of one step on its way; it is looked at and not kept."""
 LARGEST_NUMBER = 8
@@ -58,7 +59,7 @@ def most_bytes(kind: Kind) -> int:
         return MAX_CHOICES * LARGEST_NUMBER
     if kind is Kind.EMBEDDING:
         return MAX_PASSAGES * MAX_WIDTH * LARGEST_NUMBER
-    if kind is Kind.NEXT:
+    if kind in STEPWISE:
         return MAX_STEPWISE * MAX_STEPWISE_BYTES
     return MAX_ANSWER_BYTES
 

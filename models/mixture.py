@@ -89,7 +89,7 @@ def read_distribution(tokens: bytes, scores: bytes) -> Distribution:
     named, count = len(said.tokens), len(said.scores)
     if count != named + 1 if named else not 2 <= count <= MAX_WHOLE:
         raise _refuse(f"{count} numbers are not those of {named or 'all'} tokens")
-    if named > TOP or not (np.diff(said.tokens.astype(np.int64)) > 0).all():
+    if named > TOP or not (said.tokens[1:] > said.tokens[:-1]).all():
         raise _refuse(f"its tokens are over {TOP} or not in order")
     if not np.isfinite(said.scores).all() or said.scores.max() > SUM_TOLERANCE:
         raise _refuse("a number of it is not the logarithm of a probability")

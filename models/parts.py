@@ -16,7 +16,7 @@ from ledger.codec import encode, hash_of, plain
 from ledger.errors import Invalid, Reason
 from ledger.types import Size
 from models.mixture import TOKEN_BYTES, replayed
-from models.types import Kind, Query, Receipt, input_hash, verify_receipt
+from models.types import STEPWISE, Query, Receipt, input_hash, verify_receipt
 
 UNIT = 1_000_000
 """Shares are whole numbers of millionths."""
@@ -81,7 +81,7 @@ def verify_parts(parts: Sequence[Portion], whole: Query, data: bytes, named: byt
             raise Invalid(Reason.WRONG_REQUEST, "another network")
         for receipt in part.receipt:
             verify_receipt(receipt, part.query, part.output)
-    stepwise = [part for part in parts if part.query.kind is Kind.NEXT]
+    stepwise = [part for part in parts if part.query.kind in STEPWISE]
     if stepwise:
         verify_shares(stepwise)
 
@@ -102,7 +102,8 @@ def steps_of(output: bytes) -> tuple[list[int], list[float]]:
 def verify_shares(parts: Sequence[Portion]) -> None:
     """Return if experts wrote the same tokens and their shares follow from the likelihoods.
 
-    Where an expert was lost or another took its place the shares are its mixer's word alone.
+    Where an expert was lost, another took its place, or one ends its texts with other tokens, the
+    shares are their mixer's word alone.
     Raises Invalid WRONG_OUTPUT.
     """
     steps = [steps_of(part.output) for part in parts]

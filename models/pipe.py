@@ -57,7 +57,7 @@ class Cancel:
 
 @dataclass(frozen=True)
 class Choose:
-    """The token that is taken in a job of kind NEXT, 4 bytes little-endian; none: it is over."""
+    """The token that is taken in a stepwise job, 4 bytes little-endian; none: it is over."""
 
     job: int
     token: Annotated[bytes, Size(4)]
@@ -99,7 +99,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Step:
-    """How likely each next token is in a job of kind NEXT (`models.mixture.Distribution`), which
+    """How likely each next token is in a stepwise job (`models.mixture.Distribution`), which
     waits for the choice. Where the answer ends there is no next one, and no scores."""
 
     job: int

@@ -69,18 +69,30 @@ class Kind(StrEnum):
     """A prompt in; out, again and again, how likely each next token is, and the asker says which
     one it takes. The answer is the tokens taken, each with the logarithm of its likelihood: 4 bytes
     of id and 4 of float32, little-endian."""
+    NEXT_IN_CHAT = "next-token-in-chat"
+    """The same after a Chat in the words of the model's template."""
     CHECK = "check"
     """A Check in, what is found of each token out (`models.checking`): a float32 tensor."""
 
 
 ANSWERS: Mapping[str, tuple[Kind, ...]] = {
-    Kind.TEXT: (Kind.TEXT, Kind.CHAT, Kind.CHOICE, Kind.EMBEDDING, Kind.NEXT, Kind.CHECK),
+    Kind.TEXT: (
+        Kind.TEXT,
+        Kind.CHAT,
+        Kind.CHOICE,
+        Kind.EMBEDDING,
+        Kind.NEXT,
+        Kind.NEXT_IN_CHAT,
+        Kind.CHECK,
+    ),
     Kind.EMBEDDING: (Kind.EMBEDDING,),
     Kind.TENSOR: (Kind.TENSOR,),
 }
 """The kinds of query that a model of a kind answers; no model is of another kind."""
 WRITTEN: frozenset[Kind] = frozenset({Kind.TEXT, Kind.CHAT})
 """Answered token by token; when a server breaks off, another goes on after those that are out."""
+STEPWISE: frozenset[Kind] = frozenset({Kind.NEXT, Kind.NEXT_IN_CHAT})
+"""Answered step by step: the asker says which token is taken."""
 
 
 class Finish(StrEnum):
@@ -257,8 +269,12 @@ class Receipt:
 
 
 def cost_of(kind: Kind, price: int, tokens: int) -> int:
-    """What an answer costs in rao, rounded up: by its output tokens, or the price for a tensor."""
-    by_tokens = kind in WRITTEN or kind is Kind.NEXT
+    """What an answer costs in rao, rounded up: by its output tokens, or the price for a tensor.
+
+    Of one that is stepwise each distribution told is such a token, whether one was taken or not:
+    with it the asker has what the model had to compute, and could choose for itself.
+    """
+    by_tokens = kind in WRITTEN or kind in STEPWISE
     return -(-price * tokens // PRICED_TOKENS) if by_tokens else price
 
 

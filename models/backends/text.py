@@ -18,7 +18,16 @@ from models.pipe import Choose, Done, Failed, Part, Step, Submit, brief
 from models.reading import Event as ReadEvent
 from models.reading import Numbers, Reader, Readings, Row, Unreadable, passage_rows
 from models.stops import Ending, Word
-from models.types import MAX_SURPRISE, SURPRISE_UNIT, WRITTEN, Finish, Kind, Likely, Tensor
+from models.types import (
+    MAX_SURPRISE,
+    STEPWISE,
+    SURPRISE_UNIT,
+    WRITTEN,
+    Finish,
+    Kind,
+    Likely,
+    Tensor,
+)
 
 MAX_LIKELY_BYTES = 1024
 """Of a token's text beside its likelihood."""
@@ -101,7 +110,7 @@ class TextBackend:
         if frame.tensor or frame.kind is Kind.TENSOR:
             raise Invalid(Reason.BAD_REQUEST, "this model takes text, not a tensor")
         deadline = now + frame.time_limit_ms / 1000
-        if frame.kind is Kind.NEXT:
+        if frame.kind in STEPWISE:
             self._submit_stepwise(frame, deadline)
             return
         if frame.kind in WRITTEN:
@@ -129,7 +138,7 @@ class TextBackend:
         self._writing[frame.job] = _Writing(ending, len(prompt))
 
     def _submit_stepwise(self, frame: Submit, deadline: float) -> None:
-        prompt, prefix = self._prompt(frame.input, templated=False), _tokens(frame.prefix)
+        prompt, prefix = self._asked(frame.kind, frame.input), _tokens(frame.prefix)
         self._engine.submit(
             frame.job, prompt, prefix, frame.sampling, deadline, frame.standing, stepwise=True
         )
@@ -137,7 +146,7 @@ class TextBackend:
 
     def _asked(self, kind: Kind, data: bytes) -> list[int]:
         """The tokens after which an answer in text goes on. Raises Invalid BAD_REQUEST."""
-        chat = kind is Kind.CHAT
+        chat = kind in (Kind.CHAT, Kind.NEXT_IN_CHAT)
         text = self._rendered(data) if chat else data
         return self._prompt(text, templated=chat and bool(self.template))
 

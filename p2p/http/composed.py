@@ -145,6 +145,7 @@ def composed_line(composite: Composite) -> Line:
         "digest": served.digest.hex(),
         "parameters": served.parameters,
         "context": served.context,
+        "price": served.price,
         "engine": composite.engine,
     }
 

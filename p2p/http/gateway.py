@@ -12,6 +12,7 @@ import trio
 
 from gossip.topics import Served
 from gossip.validation import Bucket
+from ledger.types import Hash
 from models.types import Kind, cost_of
 from p2p.apikeys import Key, Keys
 from p2p.http.faults import Fault
@@ -208,7 +209,10 @@ class Gateway:
         in a dispute there is one more."""
         price = max((one.served.price for one in self.node.directory.of(request.model)), default=0)
         checks = request.verify + 1 if request.verify else 0
-        answer = cost_of(request.kind, price, request.sampling.max_tokens)
+        tokens = request.sampling.max_tokens
+        answer = cost_of(request.kind, price, tokens)
+        digest = Hash(bytes.fromhex(request.model))
+        answer = max(answer, self.node.composer.dearest(digest, tokens))
         return answer + checks * cost_of(Kind.CHECK, price, 0)
 
 

@@ -24,7 +24,7 @@ async def serve(control: Control, request: Request) -> Response:
     settings = control.node.settings
     composer, name = control.node.composer, text_of(body, "model")
     if composer.has(name):
-        return JSONResponse(composed_line(composer.serve(name)))
+        return JSONResponse(composed_line(composer.serve(name, _price_of(control, body))))
     worker = await control.node.miner.serve(
         text_of(body, "model"),
         name_of(body),
@@ -38,7 +38,9 @@ async def serve(control: Control, request: Request) -> Response:
 async def price(control: Control, request: Request) -> Response:
     """Have a model that is served cost so much from now on."""
     body = await body_of(request)
-    name, asked = _served_here(control, text_of(body, "name")), _price_of(control, body)
+    name, asked = text_of(body, "name"), _price_of(control, body)
+    if name not in control.node.composer.served:
+        _served_here(control, name)
     if asked is None:
         raise Refused("the request lacks 'price'")
     control.node.miner.set_price(name, asked)

@@ -14,7 +14,7 @@ import trio
 from ledger.keys import PeerId
 from ledger.payloads import ClaimChannel
 from models.answers import most_bytes
-from models.types import Kind, Query
+from models.types import STEPWISE, Query
 from p2p.net.host import Host
 from p2p.net.protocols import (
     MAX_CHUNK_BYTES,
@@ -177,7 +177,7 @@ class Links:
     ) -> AsyncIterator[Answers]:
         number, link.next = link.next, link.next + 1
         room = query.sampling.max_tokens + len(data) // MAX_CHUNK_BYTES + SPARE_EVENTS
-        if query.kind is Kind.NEXT:
+        if query.kind in STEPWISE:
             room = 2  # a step is sent when the one before was answered: then its end, at most
         send, receive = trio.open_memory_channel[Event](room)
         asker = link.waiting[number] = _Asker(send, most_bytes(query.kind))
@@ -194,7 +194,7 @@ class Links:
                 link.waiting.pop(number, None)
 
     async def choose(self, peer: PeerId, number: int, token: bytes) -> None:
-        """Say which token is taken in a request of kind NEXT, by its number; none: it is over."""
+        """Say which token is taken in a stepwise request, by its number; none: it is over."""
         link = self._open.get(peer)
         if link is not None:  # where it is gone the request's channel has ended
             await link.send(Chosen(number, token))

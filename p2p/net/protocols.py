@@ -149,7 +149,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The token that the asker of a NEXT query takes, 4 bytes little-endian; none: it is over."""
+    """The token that a stepwise query's asker takes, 4 bytes little-endian; none: it is over."""
 
     id: int
     token: Annotated[bytes, Size(4)]

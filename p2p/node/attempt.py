@@ -26,6 +26,7 @@ from models.verdict import Opinion, Verdict
 from p2p.net.links import Answers, Event
 from p2p.net.protocols import Dropped, End, More, Next, Piece, Refusal
 from p2p.node.miner import Miner
+from p2p.node.question import Means
 
 FIRST_TIMEOUT_S = 60.0
 """For the first part of an answer: a server may have a queue."""
@@ -182,9 +183,14 @@ async def listen(
 
 
 async def listen_here(
-    miner: Miner, query: Query, data: bytes, progress: Progress, tell: Tell
+    miner: Miner,
+    query: Query,
+    data: bytes,
+    progress: Progress,
+    tell: Tell,
+    means: Means | None = None,
 ) -> Receipt:
-    """The same of an answer that this node makes itself. Raises Broken, Invalid."""
+    """The same of an answer that this node makes itself, by such means. Raises Broken, Invalid."""
     receipts: list[Receipt] = []
 
     async def send(*answered: Part | Portion | Receipt) -> None:
@@ -197,7 +203,7 @@ async def listen_here(
                 await tell(one)
 
     try:
-        await miner.answer(query, data, send)
+        await miner.answer(query, data, send, means=means)
     except Invalid as error:
         raise _refused(error.reason, error.detail, query) from None
     return receipts[0]

@@ -18,12 +18,13 @@ import trio
 from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId
 from models.pipe import Part
-from models.types import WRITTEN, Query, Receipt, cost_of
+from models.types import WRITTEN, Kind, Query, Receipt, cost_of
 from p2p.net.scopes import briefly
 from p2p.node.attempt import TOKEN_BYTES, Broken, Lied, Progress, Tell, check
 from p2p.node.caller import Caller
 from p2p.node.directory import Server
-from p2p.node.purse import Order, Purse
+from p2p.node.purse import BUDGET, Order, Purse
+from p2p.node.question import Means
 from p2p.node.tabs import CannotPay, Opening
 from p2p.node.till import price_text
 
@@ -54,16 +55,20 @@ class Buyer:
         """What an open call says it would pay: nothing where nothing is left to pay with."""
         return self.purse.price_limit if self.purse is not None and self.purse.left else 0
 
-    def price(self, server: Server, query: Query, progress: Progress, most: int | None) -> int:
+    def price(self, server: Server, kind: Kind, tokens: int, means: Means) -> int:
         """What is agreed to, in rao per 1000 output tokens (or per tensor); 0 where a server is
-        asked for nothing. `most`: rao that the answer may cost, or None. Raises CannotPay."""
+        asked for nothing. `tokens`: those that it may make. Raises CannotPay."""
         price = server.price_for(self.caller.host.peer_id)
         if not price:
             return 0
         try:
             if self.purse is None:
                 raise CannotPay(price_text(price), "this swarm has no ledger to pay on", price)
-            self.purse.check(price, _most_cost(query, progress, price), most)
+            together = means.price + price
+            if means.price_limit is not None and together > means.price_limit:
+                text = f"{price_text(together)}, and {means.price_limit} are paid for it"
+                raise CannotPay(text, BUDGET, together)
+            self.purse.check(together, cost_of(kind, price, tokens), means.left)
         except CannotPay:
             if server.served.netuid:
                 return 0  # who mines has to answer some for nothing, as validators are not known
@@ -72,14 +77,14 @@ class Buyer:
 
     @asynccontextmanager
     async def order(
-        self, peer: PeerId, query: Query, progress: Progress, price: int, opening: Opening
+        self, peer: PeerId, price: int, cost: int, opening: Opening, *, patient: bool = True
     ) -> AsyncIterator[Order | None]:
-        """What pays for a query at a price; nothing where it is free. Raises CannotPay."""
+        """What pays for a query at a price, which may cost so much; nothing where it is free.
+        `patient` as in `Purse.order`. Raises CannotPay."""
         if not price or self.purse is None:
             yield None
             return
-        cost = _most_cost(query, progress, price)
-        async with self.purse.order(peer, price, cost, opening) as order:
+        async with self.purse.order(peer, price, cost, opening, patient=patient) as order:
             yield order
 
     async def buy(
@@ -89,14 +94,12 @@ class Buyer:
         try:
             receipt, waiting = await self._answer(peer, query, data, progress, tell, order)
             await check(peer, receipt, query, data, progress, order.price)
-        except (Broken, Lied, Invalid) as error:
-            if isinstance(error, Broken) and error.reason in DISPUTED:
-                order.spoil()
+        except (Broken, Lied, Invalid):
             raise
         except BaseException:  # cancelled: the client has gone, or its time is over
-            await self._pay(peer, order, _owed(query, progress, order.price))
+            await self.pay(peer, order, _owed(query, progress, order.price))
             raise
-        await self._pay(peer, order, receipt.body.cost)
+        await self.pay(peer, order, receipt.body.cost)
         return receipt, waiting
 
     async def _answer(
@@ -106,11 +109,12 @@ class Buyer:
             try:
                 return await self.caller.exchange(peer, query, data, progress, tell, order.payment)
             except Broken as error:
-                if error.reason not in BEHIND or progress.made or not order.is_news:
+                if not may_ask_again(error, order) or progress.made:
                     raise
             await trio.sleep(BEHIND_S)
 
-    async def _pay(self, peer: PeerId, order: Order, cost: int) -> None:
+    async def pay(self, peer: PeerId, order: Order, cost: int) -> None:
+        """Give a voucher for an answer."""
         if not cost:
             return
         try:
@@ -122,6 +126,14 @@ class Buyer:
             await self.caller.links.pay(peer, voucher)
 
 
+def may_ask_again(error: Broken, order: Order) -> bool:
+    """Whether a server refused a paid request for want of a block that it will have in a moment. A
+    channel on which it does not agree is not used any more."""
+    if error.reason in DISPUTED and not (error.reason in BEHIND and order.is_news):
+        order.spoil()
+    return error.reason in BEHIND and order.is_news
+
+
 def _owed(query: Query, progress: Progress, price: int) -> int:
     """What is owed for an answer that was dropped: what its server says, but no more than for what
     came of it."""
@@ -130,9 +142,3 @@ def _owed(query: Query, progress: Progress, price: int) -> int:
     asked = query.sampling.max_tokens - len(query.prefix) // TOKEN_BYTES
     most = cost_of(query.kind, price, min(progress.made, asked))
     return most if progress.owed is None else max(0, min(progress.owed, most))
-
-
-def _most_cost(query: Query, progress: Progress, price: int) -> int:
-    """What the rest of an answer can cost, in rao."""
-    out = len(progress.tokens) // TOKEN_BYTES
-    return cost_of(query.kind, price, query.sampling.max_tokens - out)

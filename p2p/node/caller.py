@@ -25,7 +25,7 @@ GREET_S = 5.0
 
 @dataclass(frozen=True)
 class Line:
-    """Both directions of a query of kind NEXT."""
+    """Both directions of a stepwise query."""
 
     events: Answers
     choose: Callable[[int, bytes], Awaitable[None]]
@@ -73,11 +73,14 @@ class Caller:
             raise Broken(f"its stream broke ({error!r})") from error
 
     @asynccontextmanager
-    async def step_by_step(self, server: PeerId, query: Query, data: bytes) -> AsyncIterator[Line]:
-        """A query of kind NEXT as a conversation. Raises NotConnected, DialError, TooSlowError, or
-        an error of the library's."""
+    async def step_by_step(
+        self, server: PeerId, query: Query, data: bytes, payment: Pays | None = None
+    ) -> AsyncIterator[Line]:
+        """A stepwise query as a conversation; where it is paid, what was on the way when it was
+        left is among the events then. Raises NotConnected, DialError, TooSlowError, or an error of
+        the library's."""
         await self._connect(server)
-        async with self.links.ask(server, query, data) as events:
+        async with self.links.ask(server, query, data, payment) as events:
             yield Line(events, partial(self.links.choose, server))
 
     async def _connect(self, server: PeerId) -> None:

@@ -5,7 +5,7 @@ What is refused is refused with a reason; a full queue says so at once instead o
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -36,7 +36,9 @@ from models.types import (
     request_hash,
     sign_receipt,
 )
+from p2p.node.question import Means
 from p2p.node.stepwise import Choices, relay_steps
+from p2p.node.tabs import CannotPay
 from p2p.node.workers import Job, Recipe, Worker
 
 log = logging.getLogger("yuma.miner")
@@ -51,14 +53,15 @@ Send = Callable[..., Awaitable[None]]
 
 @dataclass(frozen=True)
 class Made:
-    """What a finished job gave, when it began and gave its first part (trio's clock), its price."""
+    """What a finished job gave, when it began and gave its first part (trio's clock), its cost."""
 
     output: bytes
     tensor: tuple[Tensor, ...]
     done: Done
     began: float
     first: float
-    price: int = 0
+    cost: int = 0
+    """Rao that are due for it."""
     parts: tuple[Portion, ...] = ()
     """Of others, where they had any."""
     trace: bytes = b""
@@ -68,6 +71,14 @@ class Made:
 class Composite(Protocol):
     """A model made of models, which are asked wherever they are served."""
 
+    price: int
+    """Rao per 1000 output tokens, as of a worker."""
+    netuid: int
+
+    @property
+    def name(self) -> str:
+        """What the model is called here."""
+
     @property
     def served(self) -> Served:
         """What presence says of it."""
@@ -76,8 +87,8 @@ class Composite(Protocol):
     def engine(self) -> str:
         """What its receipts say of what made the answer."""
 
-    async def answer(self, query: Query, data: bytes, send: Send) -> Made:
-        """Answer a query, each Part as it comes. Raises Invalid."""
+    async def answer(self, query: Query, data: bytes, send: Send, means: Means) -> Made:
+        """Answer a query, each Part as it comes. Raises Invalid, CannotPay."""
 
 
 @dataclass
@@ -123,7 +134,7 @@ class Miner:
         if not may_be_called(name, model.digest.hex()):
             detail = f"{name} reads as the digest of another model: choose another with --name"
             raise Invalid(Reason.BAD_MODEL, detail)
-        if name in self.workers or name in (one.served.name for one in self.composites.values()):
+        if name in self.workers or name in (one.name for one in self.composites.values()):
             raise Invalid(Reason.BAD_MODEL, f"a model named {name} is served already")
         self.validate_room()
         catalog.validate_memory(model, slots, catalog.available_memory())
@@ -179,9 +190,13 @@ class Miner:
     def set_price(self, name: str, price: int) -> None:
         """Have a model cost so much from now on. Raises Invalid NO_MODEL."""
         worker = self.workers.get(name)
-        if worker is None:
+        made_here = [one for one in self.composites.values() if one.name == name]
+        if worker is not None:
+            worker.set_price(price)
+        elif made_here:
+            made_here[0].price = price
+        else:
             raise Invalid(Reason.NO_MODEL, name)
-        worker.set_price(price)
         self.changed()
 
     def close(self) -> None:
@@ -206,6 +221,10 @@ class Miner:
         found = [worker for worker in self.ready() if worker.card.digest == digest]
         return min(found, key=lambda worker: worker.running, default=None)
 
+    def seller(self, digest: Hash) -> Worker | Composite | None:
+        """Whatever answers for a model here: its name, price and subnet are those of the model."""
+        return self.composites.get(digest) or self.find(digest)
+
     def model(self, digest: Hash) -> catalog.Model | None:
         """A model that is served here."""
         return next((one for one in self._models.values() if one.digest == digest), None)
@@ -225,35 +244,66 @@ class Miner:
     # --- answering
 
     async def answer(
-        self, query: Query, data: bytes, send: Send, standing: Standing = OWN, price: int = 0
+        self,
+        query: Query,
+        data: bytes,
+        send: Send,
+        standing: Standing = OWN,
+        price: int = 0,
+        means: Means | None = None,
     ) -> None:
         """Answer a query: `send(*answered)` gets each Part, and at the end the Receipt.
 
-        `price`: what was agreed with the asker. Raises Invalid with what to tell it.
+        `price`: what was agreed with the asker; `means`: what a client of this node's may spend on
+        those that answer for a model made of models. Raises Invalid with what to tell it; CannotPay
+        where there are `means`.
         """
         self._check(query, data)
         composite = self.composites.get(query.model)
         if composite is not None:
-            made = await composite.answer(query, data, send)
-            await send(*made.parts, self._receipt(query, made, composite.engine))
+            await self._composed(composite, query, data, send, price, means)
             return
         worker = self._found(query)
         began = trio.current_time()
         async with worker.job(query, data, standing) as job:
             await self._relay(worker, query, job, send, began, price)
 
+    async def _composed(
+        self,
+        composite: Composite,
+        query: Query,
+        data: bytes,
+        send: Send,
+        price: int,
+        means: Means | None,
+    ) -> None:
+        """Answer for a model made of models. What strangers pay for it is all that goes on to those
+        that it is made of: they cannot spend what is this node's."""
+        most = cost_of(query.kind, price, query.sampling.max_tokens - len(query.prefix) // 4)
+        try:
+            made = await composite.answer(query, data, send, means or Means(most, price))
+        except CannotPay as error:
+            if means is not None:
+                raise
+            log.info("%s is not answered: %s", composite.name, error)
+            detail = "those that it is made of cost more than is paid for it"
+            raise Invalid(Reason.BUSY, detail) from None
+        made = replace(made, cost=cost_of(query.kind, price, made.done.output_tokens))
+        await send(*made.parts, self._receipt(query, made, composite.engine))
+
     async def step_by_step(
         self, query: Query, data: bytes, send: Send, choices: Choices,
         standing: Standing = OWN, price: int = 0,
     ) -> None:  # fmt: skip
-        """Answer a query of kind NEXT: `send` gets each Step, and at the end the Receipt; `choices`
+        """Answer a stepwise query: `send` gets each Step, and at the end the Receipt; `choices`
         gives the tokens taken. Raises Invalid with what to tell the asker."""
         self._check(query, data)
         worker = self._found(query)
         began = trio.current_time()
         async with worker.job(query, data, standing) as job:
-            output, done, first = await relay_steps(worker, query, job, send, choices)
-        made = Made(output, (), done, began, first, price)
+            steps = await relay_steps(worker, query, job, send, choices)
+        done, cost = steps.done, cost_of(query.kind, price, steps.told)
+        made = Made(steps.output, (), done, began, steps.first, cost)
         worker.measured(done.output_tokens, 0)  # how fast was its asker's doing
         await send(self._receipt(query, made, worker.card.engine))
 
@@ -296,8 +346,9 @@ class Miner:
                     batch.append(following)
                 elif isinstance(following, Done):
                     worker.largest = max(worker.largest, len(output))
+                    cost = cost_of(query.kind, price, following.output_tokens)
                     made = Made(
-                        bytes(output), tensor, following, began, first, price, trace=bytes(trace)
+                        bytes(output), tensor, following, began, first, cost, trace=bytes(trace)
                     )
                     _measure(worker, query, made)
                     batch.append(self._receipt(query, made, worker.card.engine))
@@ -325,7 +376,7 @@ class Miner:
             time_ms=self.unix_ms(),
             height=self.height(),
             engine=engine,
-            cost=cost_of(query.kind, made.price, done.output_tokens),
+            cost=made.cost,
             parts=parts_hash(made.parts),
             trace=trace_hash(made.trace),
         )

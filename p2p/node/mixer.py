@@ -3,40 +3,44 @@
 * The experts that the gate gives most are asked, each wherever it is served, step by step.
 * An expert that is lost is replaced by another server of the same model, which is told the tokens
   already out; where there is none its weight goes to the others, and the text goes on.
-* Experts that want to be paid are not asked: nothing is agreed with them step by step.
+* Experts that have a price are paid, as for any answer: agreed before, by voucher at the end. What
+  the asker may spend, and the price it agrees to, hold for all of them together (`hiring.py`).
+* Each expert reads a conversation in the words of its own template; from the first token of the
+  answer on they share their tokens, whatever those words are. The text is over when those that hold
+  it over have most of the weight: templates end a turn with different tokens.
 * The token at a position is a function of (seed, position, what the experts said), as in an engine.
   Those that a resumed query has already are taken again, so that the weights are what they were.
 """
 
 import logging
-import os
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import trio
 
 from ledger.errors import Invalid, Reason
-from ledger.keys import PeerId
 from models.answers import MAX_STEPWISE
-from models.composed import Composed, Member, Mixture
+from models.composed import Composed, Mixture
 from models.engine import next_token
 from models.mixture import TOKEN_BYTES, Distribution, Weights
 from models.parts import UNIT, Portion, bounded
 from models.pipe import Done, Part
 from models.stops import Ending, Word
-from models.types import Finish, Kind, Query, Receipt
-from p2p.node.caller import NONCE_BYTES, Caller
-from p2p.node.directory import Directory, Server
+from models.types import Finish, Receipt
+from p2p.node.buyer import Buyer
+from p2p.node.caller import Caller
+from p2p.node.directory import Directory
+from p2p.node.hiring import Expert, Hiring
 from p2p.node.miner import Made, Miner
-from p2p.node.session import Lost, Opener, Session, resumed
+from p2p.node.question import Question
+from p2p.node.session import Lost, Opener
+from p2p.node.tabs import CannotPay
 
 log = logging.getLogger("yuma.mixer")
 
-MAX_TRIES = 3
-"""Servers asked in place of one expert during an answer."""
 REPLACE_S = 10.0
-"""For finding one: the other experts wait meanwhile, and not for ever."""
+"""For finding others: the experts that are left wait meanwhile, and not for ever."""
 
 Send = Callable[..., Awaitable[None]]
 
@@ -50,22 +54,25 @@ class Mixer:
     caller: Caller
     miner: Miner
     directory: Directory
+    buyer: Buyer
 
-    async def answer(self, query: Query, data: bytes, send: Send) -> Made:
-        """Answer a query with a text, sending it as it comes. Raises Invalid."""
-        if query.sampling.max_tokens > MAX_STEPWISE:
+    async def answer(self, question: Question, send: Send) -> Made:
+        """Answer a query with a text, sending it as it comes. Raises Invalid, CannotPay."""
+        if question.query.sampling.max_tokens > MAX_STEPWISE:
             raise Invalid(Reason.BAD_REQUEST, f"a mixture writes at most {MAX_STEPWISE} tokens")
-        problem: Invalid | None = None
+        problem: Invalid | CannotPay | None = None
         made: Made | None = None
         async with trio.open_nursery() as nursery:
-            mixing = _Mixing(self, query, data, Opener(self.caller, self.miner, nursery))
+            opener = Opener(self.caller, self.miner, self.buyer, nursery)
+            hiring = Hiring(self.caller, self.directory, self.buyer, opener, question)
+            mixing = _Mixing(self, question, hiring)
             try:
                 made = await mixing.run(send)
-            except Invalid as error:  # outside of the nursery it would be one of a group
+            except (Invalid, CannotPay) as error:  # outside it would be one of a group
                 problem = error
             finally:
                 with trio.CancelScope(shield=True):
-                    await mixing.close()
+                    await hiring.close()
                 nursery.cancel_scope.cancel()
         if made is None:
             raise problem or Invalid(Reason.MODEL_FAILED)
@@ -86,26 +93,13 @@ def top_of(composed: Composed, card: Mixture, data: bytes) -> list[tuple[int, in
 
 
 @dataclass
-class _Expert:
-    """An expert of an answer under way."""
-
-    place: int
-    opinion: int
-    session: Session | None = None
-    past: list[Session] = field(default_factory=list)
-    """All sessions with it, the one now among them."""
-    excluded: set[PeerId] = field(default_factory=set)
-
-
-@dataclass
 class _Mixing:
     """One answer under way."""
 
     mixer: Mixer
-    query: Query
-    data: bytes
-    opener: Opener
-    experts: list[_Expert] = field(default_factory=list)
+    question: Question
+    hiring: Hiring
+    experts: list[Expert] = field(default_factory=list)
     weights: Weights = field(init=False)
     ending: Ending = field(init=False)
     tokens: bytearray = field(default_factory=bytearray)
@@ -115,17 +109,19 @@ class _Mixing:
     first: float = 0.0
 
     def __post_init__(self) -> None:
+        self.query = self.question.query
         self.began = trio.current_time()
         self.ending = Ending([stop.encode() for stop in self.query.sampling.stop])
-        opinions = top_of(self.mixer.composed, self.mixer.card, self.data)
-        self.experts = [_Expert(place, opinion) for place, opinion in opinions]
+        opinions = top_of(self.mixer.composed, self.mixer.card, self.question.prompt)
+        named = self.mixer.card.experts
+        self.experts = [Expert(named[place], opinion) for place, opinion in opinions]
         self.weights = Weights.first([opinion / UNIT for _, opinion in opinions])
 
     async def run(self, send: Send) -> Made:
-        """Write the text; what was made. Raises Invalid when no expert is left."""
-        async with trio.open_nursery() as nursery:
-            for expert in self.experts:
-                nursery.start_soon(self._open, expert)
+        """Write the text; what was made. Raises Invalid, CannotPay when no expert is left."""
+        await self.hiring.open_all(self.experts)
+        if self.hiring.unpaid is not None and not any(one.session for one in self.experts):
+            raise self.hiring.unpaid
         self._drop_lost()
         finish = self._due()
         while finish is None:
@@ -137,12 +133,6 @@ class _Mixing:
         parts = bounded([part for expert in self.experts for part in self._portions(expert)])
         return Made(bytes(self.output), (), done, self.began, self.first, parts=parts)
 
-    async def close(self) -> None:
-        """Let all experts go."""
-        for expert in self.experts:
-            if expert.session is not None:
-                await expert.session.stack.aclose()
-
     # --- one token
 
     async def _once(self, send: Send) -> Finish | None:
@@ -150,13 +140,12 @@ class _Mixing:
         position = len(self.tokens) // TOKEN_BYTES
         given = self.query.prefix[len(self.tokens) : len(self.tokens) + TOKEN_BYTES]
         token = int.from_bytes(given, "little") if given else self._chosen(position)
-        scores = [self._score(expert, token) for expert in self.experts]
+        after = self.weights.after([self._score(expert, token) for expert in self.experts])
         data = await self._take(token)
-        finish = self._finish()
+        finish = self._finish(after)
         if finish is Finish.STOP:
             return finish
         self.tokens += token.to_bytes(TOKEN_BYTES, "little")
-        after = self.weights.after(scores)
         for expert, share in zip(self.experts, after.now, strict=True):
             if expert.past:
                 expert.past[-1].responsibility += float(share)
@@ -188,10 +177,10 @@ class _Mixing:
         place = next_token(scores.astype(np.float32), self.query.sampling, position)
         return int(tokens[place]) if len(tokens) else place
 
-    def _said(self, expert: _Expert) -> Distribution | None:
+    def _said(self, expert: Expert) -> Distribution | None:
         return expert.session.said if expert.session else None
 
-    def _score(self, expert: _Expert, token: int) -> float:
+    def _score(self, expert: Expert, token: int) -> float:
         said = self._said(expert)
         return float(said.score(token)) if said is not None else 0.0
 
@@ -211,14 +200,14 @@ class _Mixing:
             raise Invalid(Reason.BUSY, "all experts are lost")
         return heard
 
-    async def _told(self, expert: _Expert, token: int | None) -> None:
+    async def _told(self, expert: Expert, token: int | None) -> None:
         if expert.session is not None:
             try:
                 await expert.session.choose(token)
             except Lost as error:
                 await self._lose(expert, str(error))
 
-    async def _heard(self, expert: _Expert) -> bytes | None:
+    async def _heard(self, expert: Expert) -> bytes | None:
         if expert.session is None:
             return None
         try:
@@ -227,62 +216,32 @@ class _Mixing:
             await self._lose(expert, str(error))
             return None
 
-    def _finish(self) -> Finish | None:
-        """How the experts say that the text ended; None while one of them goes on."""
-        sessions = [expert.session for expert in self.experts if expert.session is not None]
-        if any(session.receipt is None for session in sessions):
-            return None
-        finishes = [one.receipt.body.finish for one in sessions if one.receipt is not None]
-        return finishes[0]
+    def _finish(self, after: Weights) -> Finish | None:
+        """How the experts say that the text ended, by their weights after its last token; None
+        while it goes on."""
+        weight: dict[Finish | None, float] = {}
+        for expert, share in zip(self.experts, after.now.tolist(), strict=True):
+            if expert.session is not None:
+                receipt = expert.session.receipt
+                finish = Finish(receipt.body.finish) if receipt is not None else None
+                weight[finish] = weight.get(finish, 0.0) + share
+        if None in weight:
+            over = weight.get(Finish.STOP, 0.0) > weight[None]
+            return Finish.STOP if over else None
+        return max(weight, key=lambda finish: weight[finish], default=None)
 
     def _due(self) -> Finish | None:
         """How the text ends by its limits, if it does now."""
         if len(self.tokens) >= TOKEN_BYTES * self.query.sampling.max_tokens:
             return Finish.LENGTH
-        return Finish.TIME if self._left_ms() <= 0 else None
-
-    def _left_ms(self) -> int:
-        return self.query.time_limit_ms - round((trio.current_time() - self.began) * 1000)
+        return Finish.TIME if self.hiring.left_ms <= 0 else None
 
     # --- experts come and go
 
-    async def _open(self, expert: _Expert) -> None:
-        """Find a server of an expert, while there is one that was not tried."""
-        member = self.mixer.card.experts[expert.place]
-        for _ in range(MAX_TRIES - len(expert.past)):
-            known = self.mixer.directory.of(member.digest.hex())
-            servers = [one for one in known if self._suits(one, member)]
-            server = self.mixer.directory.choose(servers, expert.excluded)
-            if server is None:
-                return
-            expert.excluded.add(server.peer)
-            query = self.mixer.caller.query(
-                member.digest, Kind.NEXT, self.data, os.urandom(NONCE_BYTES),
-                sampling=replace(self.query.sampling, stop=(), likely=0),
-                time_limit_ms=self.query.time_limit_ms,
-            )  # fmt: skip
-            query = resumed(query, query.nonce, bytes(self.tokens), self._left_ms())
-            try:
-                session = await self.opener.open(server.peer, query, self.data)
-            except Lost as error:
-                log.info("%s at %s: %s", member.name, server.peer, error)
-                continue
-            if session.said is not None:
-                expert.session = session
-                expert.past.append(session)
-                return
-            await session.stack.aclose()
-
-    def _suits(self, server: Server, member: Member) -> bool:
-        """Whether a server is of an expert's very digest, and wants nothing for it."""
-        free = not server.price_for(self.mixer.caller.host.peer_id)
-        return free and server.served.digest == member.digest
-
-    async def _lose(self, expert: _Expert, why: str) -> None:
+    async def _lose(self, expert: Expert, why: str) -> None:
         """Let an expert's server go."""
         if expert.session is not None:
-            name = self.mixer.card.experts[expert.place].name
-            log.info("%s at %s is lost: %s", name, expert.session.peer, why)
+            log.info("%s at %s is lost: %s", expert.member.name, expert.session.peer, why)
             session, expert.session = expert.session, None
             with trio.move_on_after(1):
                 await session.stack.aclose()
@@ -292,10 +251,10 @@ class _Mixing:
         going = any(self._said(expert) is not None for expert in self.experts)
         if self._due() is not None or not going:
             return
-        for expert, weight in zip(self.experts, self.weights.gate, strict=True):
-            if expert.session is None and weight:
-                with trio.move_on_after(REPLACE_S):
-                    await self._open(expert)
+        with trio.move_on_after(REPLACE_S):
+            for expert, weight in zip(self.experts, self.weights.gate, strict=True):
+                if expert.session is None and weight:
+                    await self.hiring.open(expert, bytes(self.tokens))
 
     def _drop_lost(self, ended: bool = False) -> None:
         """Take the weight of those that are lost. Raises Invalid BUSY when nobody is left."""
@@ -320,14 +279,14 @@ class _Mixing:
         past = [session for expert in self.experts for session in expert.past]
         return [session.receipt for session in past if session.receipt is not None]
 
-    def _portions(self, expert: _Expert) -> list[Portion]:
+    def _portions(self, expert: Expert) -> list[Portion]:
         """An expert's parts, one for each server that was asked in its place."""
         count = max(1, len(self.tokens) // TOKEN_BYTES)
-        name = self.mixer.card.experts[expert.place].name
         return [
             Portion(
-                name, expert.opinion, round(session.responsibility / count * UNIT), session.query,
-                b"" if session.query.input_hash == self.query.input_hash else self.data,
+                expert.member.name, expert.opinion,
+                round(session.responsibility / count * UNIT), session.query,
+                b"" if session.query.input_hash == self.query.input_hash else self.question.data,
                 bytes(session.output), () if session.receipt is None else (session.receipt,),
             )
             for session in expert.past

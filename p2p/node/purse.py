@@ -28,6 +28,7 @@ log = logging.getLogger("yuma.purse")
 
 PATIENCE_S: Final = 15.0
 """For a server to get the block that the ledger took a channel in."""
+LATER: Final = "ask again: it gives as much credit as it was paid before"
 BUDGET: Final = "let the node pay with: yuma config set budget TOKENS_A_DAY, and start it again"
 
 
@@ -120,11 +121,12 @@ class Purse:
 
     @asynccontextmanager
     async def order(
-        self, server: PeerId, price: int, cost: int, opening: Opening
+        self, server: PeerId, price: int, cost: int, opening: Opening, *, patient: bool = True
     ) -> AsyncIterator[Order]:
         """Have a channel to a server from which a request that may cost so much is paid.
 
-        `opening` is told what is about to be locked in one. Raises CannotPay.
+        `opening` is told what is about to be locked in one; who is not `patient` does not wait
+        until what is under way is paid. Raises CannotPay.
         """
         self.check(price, cost, None)  # others may have taken what was left when it was looked at
         self.reserved += cost
@@ -132,6 +134,8 @@ class Purse:
             payee = public_key_of(server)
             async with self.tabs.place(payee, price, cost, self._unspent, opening) as tab:
                 while tab.open and tab.open + cost > tab.promised:
+                    if not patient:
+                        raise CannotPay("it gives no credit for two answers at once", LATER, price)
                     await tab.freed.wait()  # the server would refuse what is not paid by then
                 tab.open += cost
                 try:

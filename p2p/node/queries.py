@@ -19,7 +19,7 @@ from ledger.types import Hash
 from models.parts import Portion
 from models.pipe import Part, Step, brief
 from models.turns import Lane, Standing
-from models.types import MAX_INPUT_BYTES, Kind, Query, Receipt
+from models.types import MAX_INPUT_BYTES, STEPWISE, Query, Receipt
 from p2p.net.links import FRAME_S
 from p2p.net.protocols import (
     MAX_CHUNK_BYTES,
@@ -130,7 +130,7 @@ class _Session:
     scopes: dict[int, trio.CancelScope] = field(default_factory=dict)
     partial: dict[int, _Partial] = field(default_factory=dict)
     choices: dict[int, trio.MemorySendChannel[bytes]] = field(default_factory=dict)
-    """Of requests of kind NEXT: where the tokens go that their asker takes."""
+    """Of stepwise requests: where the tokens go that their asker takes."""
 
     async def take(self, record: Ask | More | Chosen | Drop | Pay, nursery: trio.Nursery) -> None:
         """Act on what the peer said. Raises Invalid, which ends the stream, on nonsense."""
@@ -196,8 +196,8 @@ class _Session:
 
     def _heard(self, ask: Ask) -> _Partial:
         """A request whose payment, if there is one, is taken as it comes. Raises Invalid."""
-        worker, till = self.server.miner.find(ask.query.model), self.server.till
-        price = worker.price if worker is not None else 0
+        seller, till = self.server.miner.seller(ask.query.model), self.server.till
+        price = seller.price if seller is not None else 0
         channel = None
         if ask.payment and price and till is not None:
             (payment,) = ask.payment
@@ -240,14 +240,14 @@ class _Session:
     def _terms(self, request: _Partial) -> tuple[Lane, Bill | None]:
         """In which lane a request waits, and on which bill it goes. Raises Invalid."""
         query, peer, till = request.query, self.guest.peer, self.server.till
-        worker = self.server.miner.find(query.model)
-        price = worker.price if worker is not None else 0
-        if request.channel is not None and worker is not None and till is not None:
+        seller = self.server.miner.seller(query.model)
+        price = seller.price if seller is not None else 0
+        if request.channel is not None and seller is not None and till is not None:
             tokens = max(1, query.sampling.max_tokens - len(query.prefix) // TOKEN_BYTES)
-            what = worker.recipe.name, query.kind, tokens
+            what = seller.name, query.kind, tokens
             payer = key_of(peer, query)
             return Lane.PAID, till.admit(payer, request.channel, request.price, what)
-        mined = worker is not None and worker.netuid > 0
+        mined = seller is not None and seller.netuid > 0
         try:
             return self.server.allowance.admit(peer, query, price, mined=mined), None
         except Invalid as error:
@@ -282,7 +282,7 @@ class _Session:
         try:
             with self._seat(query, standing, scope) as seat:
                 with scope:
-                    if query.kind is Kind.NEXT:
+                    if query.kind in STEPWISE:
                         await self._step_by_step(number, query, data, send, standing, price)
                     else:
                         await self.server.miner.answer(query, data, send, standing, price)
@@ -292,7 +292,9 @@ class _Session:
                 await self._send(Dropped(number, bill.drop() if bill is not None else 0))
         except Invalid as error:
             if bill is not None:
-                bill.end(0)
+                if not _is_askers(query, error):
+                    bill.end(0)
+                bill.drop()  # who takes no token, or one that there is not, has had what was told
             await self._send(Refusal(number, error.reason, brief(error.detail)))
         finally:
             if bill is not None:
@@ -338,6 +340,11 @@ class _Session:
             await self.frames.reset()
 
 
+def _is_askers(query: Query, error: Invalid) -> bool:
+    """Whether a stepwise answer ends for what its asker did."""
+    return query.kind in STEPWISE and error.reason is Reason.BAD_REQUEST
+
+
 def _count(bill: Bill, answered: Sequence[Answered]) -> None:
     """Put what is about to be sent on the bill, before the payment for it can come."""
     for one in answered:
@@ -346,7 +353,7 @@ def _count(bill: Bill, answered: Sequence[Answered]) -> None:
         elif isinstance(one, Part):
             bill.tokens += len(one.tokens) // TOKEN_BYTES
         elif isinstance(one, Step):
-            bill.tokens += bool(one.data)
+            bill.tokens += bool(one.scores)
 
 
 def records_of(number: int, answered: Sequence[Answered]) -> list[Piece | More | Next | End]:

@@ -19,7 +19,7 @@ from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId
 from ledger.types import Hash
 from models.pipe import Part
-from models.types import ANSWERS, Kind, Query, Receipt, Sampling, Tensor
+from models.types import ANSWERS, Kind, Query, Receipt, Sampling, Tensor, cost_of
 from p2p.node.attempt import TOKEN_BYTES, Broken, Evidence, Lied, Progress, check, listen_here
 from p2p.node.buyer import Buyer
 from p2p.node.caller import NONCE_BYTES, Caller
@@ -27,6 +27,7 @@ from p2p.node.calls import Calls
 from p2p.node.directory import Directory, Server
 from p2p.node.miner import Miner
 from p2p.node.purse import BUDGET, Order
+from p2p.node.question import Means
 from p2p.node.tabs import CannotPay
 from p2p.node.tally import Tally
 
@@ -205,13 +206,14 @@ class Router:
         began = trio.current_time()
         problem, refused_by, asked = "", 0, False
         unpaid: CannotPay | None = None
+        means = Means(request.most)
         for _ in range(MAX_TRIES):
             server = self.directory.choose(servers, excluded)
             if server is None:
                 break
             excluded.add(server.peer)
             try:
-                price = self.buyer.price(server, query, progress, request.most)
+                price = self.buyer.price(server, query.kind, _left(query, progress), means)
             except CannotPay as error:
                 unpaid = unpaid or error
                 continue
@@ -226,7 +228,7 @@ class Router:
             )
             try:
                 receipt, order = await self._attempt(
-                    server, query, request.data, progress, tell, price, used
+                    server, query, request.data, progress, tell, price, means, used
                 )
             except CannotPay as error:
                 unpaid = unpaid or error
@@ -248,8 +250,10 @@ class Router:
                 now = trio.current_time()
                 first_s = (progress.first or now) - began
                 tokens = len(progress.tokens) // TOKEN_BYTES
-                paid = (order.cost, order.channel) if order else (0, None)
-                return Answer(server.peer, evidence, tokens, first_s, now - began, *paid)
+                channel = order.channel if order is not None else None
+                return Answer(
+                    server.peer, evidence, tokens, first_s, now - began, means.spent, channel
+                )
         if unpaid is not None:
             text = f"nobody answers {request.model!r:.120} for that: {unpaid}"
             raise Unpaid(text, unpaid.hint, unpaid.price)
@@ -263,6 +267,7 @@ class Router:
         progress: Progress,
         tell: Tell,
         price: int,
+        means: Means,
         used: Used,
     ) -> tuple[Receipt, Order | None]:
         """One server's part of an answer, from the tokens already out to the end, paid if it has a
@@ -272,12 +277,14 @@ class Router:
         async def opening(amount: int) -> None:
             await tell(Opening(server.peer, amount))
 
-        async with self.buyer.order(server.peer, query, progress, price, opening) as order:
+        cost, before = cost_of(query.kind, price, _left(query, progress)), means.spent
+        async with self.buyer.order(server.peer, price, cost, opening) as order:
             try:
-                receipt = await self._answered(server, query, data, progress, tell, order)
+                receipt = await self._answered(server, query, data, progress, tell, order, means)
             finally:
+                means.spent += order.cost if order is not None else 0
                 used.tokens += progress.made
-                used.rao += order.cost if order is not None else 0
+                used.rao += means.spent - before
         return receipt, order
 
     async def _answered(
@@ -288,6 +295,7 @@ class Router:
         progress: Progress,
         tell: Tell,
         order: Order | None,
+        means: Means,
     ) -> Receipt:
         """A server's answer, checked and paid for."""
         measured = self.directory.of_server(server.peer, query.model)
@@ -299,7 +307,7 @@ class Router:
                     server.peer, query, data, progress, tell, order
                 )
             else:
-                receipt, waiting = await self._from(server.peer, query, data, progress, tell)
+                receipt, waiting = await self._from(server.peer, query, data, progress, tell, means)
                 await check(server.peer, receipt, query, data, progress)
         except Broken:
             measured.failed_at = trio.current_time()
@@ -322,10 +330,16 @@ class Router:
     # --- the two ways to a server
 
     async def _from(
-        self, peer: PeerId, query: Query, data: bytes, progress: Progress, tell: Tell
+        self,
+        peer: PeerId,
+        query: Query,
+        data: bytes,
+        progress: Progress,
+        tell: Tell,
+        means: Means,
     ) -> tuple[Receipt, list[Part]]:
         if peer == self.caller.host.peer_id:
-            return await listen_here(self.miner, query, data, progress, tell), []
+            return await listen_here(self.miner, query, data, progress, tell, means), []
         return await self.caller.exchange(peer, query, data, progress, tell)
 
     # --- who could answer
@@ -369,6 +383,11 @@ class Router:
             sampling=request.sampling,
             time_limit_ms=request.time_limit_ms,
         )
+
+
+def _left(query: Query, progress: Progress) -> int:
+    """How many tokens an answer can still have."""
+    return query.sampling.max_tokens - len(progress.tokens) // TOKEN_BYTES
 
 
 def _announcement(server: Server, progress: Progress, problem: str, *, first: bool) -> Told:

@@ -3,12 +3,14 @@
 * A session goes from the tokens already out to the end; its receipt must be for exactly what was
   taken, each with what the expert said of it.
 * Whatever goes wrong with an expert is Lost, and the mixture's business.
+* One that has a price is paid when the session ends: by its receipt, or for what it had said when
+  it was let go. What it broke off, or lied about, is not paid.
 """
 
 import struct
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
 
 import trio
 
@@ -17,11 +19,14 @@ from ledger.keys import PeerId, public_key_of
 from models.mixture import Distribution, read_distribution
 from models.parts import STEP_BYTES
 from models.pipe import brief
-from models.types import Finish, Query, Receipt, verify_receipt
+from models.types import Finish, Query, Receipt, cost_of, verify_receipt
 from p2p.net.links import Event
-from p2p.net.protocols import End, Next, Refusal
+from p2p.net.protocols import Dropped, End, Next, Refusal
+from p2p.node.attempt import Broken
+from p2p.node.buyer import BEHIND_S, Buyer, may_ask_again
 from p2p.node.caller import Caller, Line
 from p2p.node.miner import Answered, Miner
+from p2p.node.purse import Order
 from p2p.node.queries import records_of
 
 OPEN_S = 10.0
@@ -30,7 +35,7 @@ STEP_S = 5.0
 """Between a choice and the next step: an expert that says nothing for so long is lost."""
 
 
-class Lost(Exception):  # noqa: N818 - what happened to the expert
+class Lost(Broken):
     """An expert is gone, busy, or not what it says."""
 
 
@@ -43,6 +48,8 @@ class Session:
     line: Line
     stack: AsyncExitStack
     """Closes the line."""
+    order: Order | None = None
+    """What pays for it; None where it is free."""
     said: Distribution | None = None
     """Of the next token; None once there is no next one."""
     output: bytearray = field(default_factory=bytearray)
@@ -50,6 +57,10 @@ class Session:
     receipt: Receipt | None = None
     responsibility: float = 0.0
     """Summed over the tokens taken."""
+    told: int = 0
+    """Distributions that it gave: what is paid for."""
+    _broke: bool = False
+    """Whether it broke off, or lied."""
     _number: int = 0
 
     async def choose(self, token: int | None) -> None:
@@ -57,7 +68,7 @@ class Session:
         if token is not None and self.said is not None:
             try:
                 score = self.said.score(token)
-            except Invalid as error:
+            except Invalid as error:  # others know the token: it has another vocabulary
                 raise Lost(str(error)) from None
             self.output += struct.pack("<If", token, score)
         data = b"" if token is None else token.to_bytes(4, "little")
@@ -65,7 +76,7 @@ class Session:
             with trio.fail_after(STEP_S):
                 await self.line.choose(self._number, data)
         except Exception as error:  # the library's own, when a stream breaks under us
-            raise Lost(f"its stream broke ({error!r:.200})") from error
+            raise self._broken(f"its stream broke ({error!r:.200})") from error
 
     async def step(self) -> bytes:
         """Hear what follows a choice: the token's bytes. At the end, check the receipt.
@@ -80,12 +91,14 @@ class Session:
                 try:
                     self.said = read_distribution(event.tokens, event.scores)
                 except Invalid as error:
-                    raise Lost(str(error)) from None
+                    raise self._broken(str(error)) from None
+                self.told += 1
                 return data
             event = await self._event()
+        if isinstance(event, Refusal):
+            raise self._broken(f"{event.reason}: {event.detail}", event.reason)
         if not isinstance(event, End):
-            detail = f"{event.reason}: {event.detail}" if isinstance(event, Refusal) else "nonsense"
-            raise Lost(f"{detail:.300}")
+            raise self._broken("nonsense")
         self.said = None
         self._end(event.receipt)
         return data
@@ -97,7 +110,12 @@ class Session:
         except trio.TooSlowError:
             raise Lost(f"it said nothing for {STEP_S:g} s") from None
         except trio.EndOfChannel:
-            raise Lost("its stream ended before the answer did") from None
+            raise self._broken("its stream ended before the answer did") from None
+
+    def _broken(self, text: str, reason: Reason | None = None) -> Lost:
+        """What is raised of an expert that broke off; of what its asker did wrong it is owed."""
+        self._broke = reason is not Reason.BAD_REQUEST
+        return Lost(f"{text:.300}", reason)
 
     def _end(self, receipt: Receipt) -> None:
         """Keep the receipt if it is for what was taken. Raises Lost."""
@@ -110,9 +128,33 @@ class Session:
             verify_receipt(receipt, self.query, bytes(self.output))
             if body.output_tokens * STEP_BYTES != len(self.output):
                 raise Invalid(Reason.WRONG_OUTPUT, "another number of tokens")
+            if body.cost > self._most():
+                raise Invalid(Reason.WRONG_OUTPUT, "a higher cost than was agreed")
         except Invalid as error:
-            raise Lost(f"it signed something else than it said ({error})") from None
+            raise self._broken(f"it signed something else than it said ({error})") from None
         self.receipt = receipt
+
+    def owed(self) -> int:
+        """Rao that are due for it, once its line is closed."""
+        if self.receipt is not None:
+            return self.receipt.body.cost
+        if self._broke:
+            return 0
+        said: int | None = None
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                event = self.line.events.receive_nowait()
+                if isinstance(event, Next):
+                    self.told += bool(event.scores)
+                elif isinstance(event, Dropped):
+                    said = event.cost
+                elif isinstance(event, End):
+                    said = event.receipt.body.cost
+        return self._most() if said is None else max(0, min(said, self._most()))
+
+    def _most(self) -> int:
+        price = self.order.price if self.order is not None else 0
+        return cost_of(self.query.kind, price, self.told)
 
 
 @dataclass(frozen=True)
@@ -121,21 +163,27 @@ class Opener:
 
     caller: Caller
     miner: Miner
+    buyer: Buyer
     nursery: trio.Nursery
     """Of the answer: whatever runs for it ends with it."""
 
-    async def open(self, peer: PeerId, query: Query, data: bytes) -> Session:
-        """A session whose first step is there. Raises Lost."""
+    async def open(self, peer: PeerId, query: Query, data: bytes, order: Order | None) -> Session:
+        """A session whose first step is there, paid for by an order. Raises Lost."""
+        while True:
+            try:
+                return await self._opened(peer, query, data, order)
+            except Lost as error:
+                if order is None or not may_ask_again(error, order):
+                    raise
+            await trio.sleep(BEHIND_S)
+
+    async def _opened(
+        self, peer: PeerId, query: Query, data: bytes, order: Order | None
+    ) -> Session:
         stack = AsyncExitStack()
         try:
             with trio.fail_after(OPEN_S):
-                if peer == self.caller.host.peer_id:
-                    line = await stack.enter_async_context(self._here(query, data))
-                else:
-                    line = await stack.enter_async_context(
-                        self.caller.step_by_step(peer, query, data)
-                    )
-                session = Session(peer, query, line, stack)
+                session = await self._begun(peer, query, data, order, stack)
                 await session.step()
                 return session
         except BaseException as error:
@@ -144,6 +192,26 @@ class Opener:
             if isinstance(error, Lost) or not isinstance(error, Exception):
                 raise
             raise Lost(f"cannot be reached ({error!r:.200})") from error
+
+    async def _begun(
+        self, peer: PeerId, query: Query, data: bytes, order: Order | None, stack: AsyncExitStack
+    ) -> Session:
+        session: Session | None = None
+
+        async def settle() -> None:
+            if order is not None and session is not None:
+                await self.buyer.pay(peer, order, session.owed())
+
+        stack.push_async_callback(settle)  # it comes after the line is closed
+        if peer == self.caller.host.peer_id:
+            line = await stack.enter_async_context(self._here(query, data))
+        else:
+            payment = order.payment if order is not None else None
+            line = await stack.enter_async_context(
+                self.caller.step_by_step(peer, query, data, payment)
+            )
+        session = Session(peer, query, line, stack, order)
+        return session
 
     @asynccontextmanager
     async def _here(self, query: Query, data: bytes) -> AsyncIterator[Line]:
@@ -171,8 +239,3 @@ class Opener:
             yield Line(events, choose)
         finally:
             scope.cancel()
-
-
-def resumed(query: Query, nonce: bytes, tokens: bytes, time_limit_ms: int) -> Query:
-    """The query of an expert that goes on after the tokens already out."""
-    return replace(query, nonce=nonce, prefix=tokens, time_limit_ms=max(1, time_limit_ms))

@@ -7,6 +7,7 @@
 
 import struct
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import trio
 
@@ -24,30 +25,43 @@ Choices = trio.MemoryReceiveChannel[bytes]
 Send = Callable[..., Awaitable[None]]
 
 
+@dataclass(frozen=True)
+class Steps:
+    """What came of a job."""
+
+    output: bytes
+    """The tokens taken, with what was said of each."""
+    done: Done
+    told: int
+    """Distributions that the asker had."""
+    first: float
+    """When the first came (trio's clock)."""
+
+
 async def relay_steps(
     worker: Worker, query: Query, job: Job, send: Send, choices: Choices
-) -> tuple[bytes, Done, float]:
-    """Pass a job's steps on and its asker's choices back: what was taken, the job's end, and when
-    the first step came (trio's clock). Raises Invalid."""
+) -> Steps:
+    """Pass a job's steps on and its asker's choices back. Raises Invalid."""
     if query.sampling.max_tokens > MAX_STEPWISE:
         raise Invalid(Reason.BAD_REQUEST, f"at most {MAX_STEPWISE} tokens are taken one by one")
     output = bytearray()
-    first = 0.0
+    told, first = 0, 0.0
     async for event in job:
         first = first or trio.current_time()
         if isinstance(event, Failed):
             raise Invalid(event.reason, event.detail)
         if isinstance(event, Done):
             # A token that ends the text is no part of it.
-            return bytes(output[: STEP_BYTES * event.output_tokens]), event, first
+            return Steps(bytes(output[: STEP_BYTES * event.output_tokens]), event, told, first)
         if not isinstance(event, Step):
             raise Invalid(Reason.MODEL_FAILED, "the worker wrote, and was asked for steps")
         await send(event)
         if event.scores:
+            told += 1
             token = await _chosen(choices)
+            await worker.choose(event.job, token)  # it computes while we count
             if token:
                 output += taken(event, token)
-            await worker.choose(event.job, token)
     raise Invalid(Reason.MODEL_FAILED, "the worker ended while answering")
 
 

@@ -26,7 +26,7 @@ from ledger.state import State
 from ledger.tables import CHANNELS, Channel
 from ledger.types import Hash, PublicKey
 from models.engine import MAX_WAITING
-from models.types import WRITTEN, Kind, cost_of
+from models.types import STEPWISE, WRITTEN, Kind, cost_of
 from p2p.net.protocols import Payment
 from p2p.node.cashbook import Cashbook, Earned
 from p2p.node.follow import Follow
@@ -90,7 +90,7 @@ class Bill:
     most: int
     """What it can cost."""
     tokens: int = 0
-    """Sent so far."""
+    """Sent so far; of a stepwise answer, distributions."""
     cost: int = 0
     """What is owed for it, when it is over."""
     _ended: bool = False
@@ -113,7 +113,8 @@ class Bill:
 
     def drop(self) -> int:
         """Its asker wants no more of it: the tokens sent are owed. The rao owed for it."""
-        self.end(cost_of(self.kind, self.price, self.tokens) if self.kind in WRITTEN else 0)
+        by_tokens = self.kind in WRITTEN or self.kind in STEPWISE
+        self.end(cost_of(self.kind, self.price, self.tokens) if by_tokens else 0)
         return self.cost
 
 

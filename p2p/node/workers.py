@@ -111,6 +111,11 @@ class Worker:
     _ended: trio.Event = field(default_factory=trio.Event)
 
     @property
+    def name(self) -> str:
+        """What the model is called here."""
+        return self.recipe.name
+
+    @property
     def card(self) -> ModelCard:
         """What is served. Raises Invalid BUSY while the worker is not up."""
         if self.ready is None:
@@ -277,7 +282,7 @@ class Worker:
                     await self._write(Cancel(number))
 
     async def choose(self, job: int, token: bytes) -> None:
-        """Say which token is taken in a job of kind NEXT; none: it is over."""
+        """Say which token is taken in a stepwise job; none: it is over."""
         await self._write(Choose(job, token))
 
     async def _write(self, frame: Submit | Choose | Cancel) -> None:

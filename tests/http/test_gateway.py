@@ -63,7 +63,8 @@ def keys(tmp_path: Path) -> Keys:
 async def gateway(keys: Keys, router: Router) -> Gateway:
     served = Served("model", Kind.TEXT, DIGEST, 10, 512, PRICE, 8, 0, 0)
     directory = SimpleNamespace(of=lambda name: [Server(PeerId("server"), served)])
-    node: Any = SimpleNamespace(router=router, directory=directory)
+    composer = SimpleNamespace(dearest=lambda digest, tokens: 0)
+    node: Any = SimpleNamespace(router=router, directory=directory, composer=composer)
     return Gateway(node, keys)
 
 

@@ -17,7 +17,8 @@ from ledger.errors import Invalid, Reason
 from models.answers import directions_of, probabilities_of
 from models.catalog import Model, open_model
 from models.config import PretrainedConfig
-from models.pipe import Done, Failed, Part, Ready, Submit
+from models.mixture import read_distribution
+from models.pipe import Choose, Done, Failed, Part, Ready, Step, Submit
 from models.reading import Row
 from models.types import Chat, Choices, Finish, Kind, Message, Passages, Role, Sampling, Tensor
 from tests.models.model_worker import running_worker, text_job
@@ -159,6 +160,34 @@ def test_a_chat_is_in_the_words_of_the_template(backend: TextBackend) -> None:
     assert isinstance(done, Done)
     # Three control tokens, and a byte each for: user, two ends of line, hello, another, assistant.
     assert done.prompt_tokens == 3 + len("user\nhello\nassistant\n")
+
+
+CHAT = pack(Chat((Message(Role.USER, b"hello"),)))
+
+
+@pytest.mark.parametrize(
+    ("written", "stepwise", "data"),
+    [(Kind.TEXT, Kind.NEXT, PROMPT.encode()), (Kind.CHAT, Kind.NEXT_IN_CHAT, CHAT)],
+)
+def test_step_by_step_the_likeliest_tokens_are_the_greedy_answer(
+    backend: TextBackend, written: Kind, stepwise: Kind, data: bytes
+) -> None:
+    """Of a text and of a conversation; from the beginning, and after tokens that are out."""
+    sampling = Sampling(max_tokens=8)
+    backend.submit(Submit(1, written, data, (), sampling, b"", 9000), 0.0)
+    greedy = tokens_of(drained(backend)[1])
+    for out in (0, 3):
+        prefix = np.array(greedy[:out], "<u4").tobytes()
+        backend.submit(Submit(2, stepwise, data, (), sampling, prefix, 9000), 0.0)
+        taken: list[int] = []
+        while len(taken) < len(greedy) - out:
+            for step in backend.step(0.0):
+                assert isinstance(step, Step)
+                said = read_distribution(step.tokens, step.scores)
+                taken.append(int(said.scores.argmax()))
+                backend.choose(Choose(2, taken[-1].to_bytes(4, "little")))
+        assert taken == greedy[out:]
+        assert not backend.busy
 
 
 def test_nobody_fakes_a_turn_in_a_message(backend: TextBackend) -> None:

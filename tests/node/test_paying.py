@@ -121,9 +121,8 @@ class Shop:
 
     # --- what the serving side asks of a miner
 
-    def find(self, digest: Hash) -> SimpleNamespace:
-        recipe = SimpleNamespace(name="words")
-        return SimpleNamespace(price=self.price, netuid=self.netuid, recipe=recipe)
+    def seller(self, digest: Hash) -> SimpleNamespace:
+        return SimpleNamespace(name="words", price=self.price, netuid=self.netuid)
 
     def weight(self, query: Query) -> int:
         return query.input_size

@@ -30,7 +30,7 @@ class Pondering:
         self.open = 0
         self.given: list[bytes] = []
 
-    def find(self, digest: Hash) -> None:
+    def seller(self, digest: Hash) -> None:
         return None
 
     def weight(self, query: Query) -> int:

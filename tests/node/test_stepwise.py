@@ -82,8 +82,9 @@ async def serve(*tokens: int | None, query: Query = QUERY) -> tuple[bytes, Done,
     async def send(*answered: Step) -> None:
         sent.extend(answered)
 
-    output, done, _ = await relay_steps(model, query, model.job, send, choices)  # type: ignore[arg-type]
-    return output, done, sent
+    steps = await relay_steps(model, query, model.job, send, choices)  # type: ignore[arg-type]
+    assert steps.told == sum(1 for one in sent if one.scores)
+    return steps.output, steps.done, sent
 
 
 async def test_what_was_taken_is_the_answer() -> None:

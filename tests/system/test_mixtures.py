@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ledger.codec import unpack
+from ledger.codec import pack, unpack
 from models.catalog import shipped_directory
 from models.parts import UNIT, Portion, verify_parts
-from models.types import Query, Receipt
+from models.types import Chat, Message, Query, Receipt, Role
 
 from .models import PROMPT, TEXT
 from .swarm import Answer, Swarm, wait_until
 
 TOKENS = 40
+TEMPLATE = "{% for said in messages %}{{ said.role }}: {{ said.content }}\n{% endfor %}assistant:"
+"""The other expert's; the shipped one has none."""
 ASKED: dict[str, Any] = {"prompt": PROMPT, "max_tokens": TOKENS}
 
 
@@ -30,6 +32,7 @@ def write_other(directory: Path) -> Path:
         for name, each in weights.items()
     }
     save_file(shaken, directory / "model.safetensors")
+    (directory / "chat_template.jinja").write_text(TEMPLATE)
     return directory
 
 
@@ -61,13 +64,13 @@ def experts(shared: Swarm) -> Experts:
     return made
 
 
-def parts_of(answer: Answer) -> tuple[list[Portion], Query, Receipt]:
+def parts_of(answer: Answer, data: bytes = PROMPT.encode()) -> tuple[list[Portion], Query, Receipt]:
     """The parts of an answer, checked as anybody can."""
     (kept,) = answer.done[0]["receipts"]
     parts = [unpack(Portion, bytes.fromhex(part), 2**20) for part in kept["parts"]]
     query = unpack(Query, bytes.fromhex(kept["query"]), 2**20)
     receipt = unpack(Receipt, bytes.fromhex(kept["receipt"]), 4096)
-    verify_parts(parts, query, PROMPT.encode(), receipt.body.parts)
+    verify_parts(parts, query, data, receipt.body.parts)
     return parts, query, receipt
 
 
@@ -91,6 +94,19 @@ def test_the_same_seed_gives_the_same_text(experts: Experts) -> None:
     seeded = {**ASKED, "model": "both", "temperature": 0.8, "seed": 7}
     first, second = (experts.mixer.ask(**seeded).text for _ in range(2))
     assert first == second != experts.mixer.ask(**ASKED, model="both").text
+
+
+def test_each_expert_reads_a_chat_in_its_own_words(experts: Experts) -> None:
+    """Given experts one of which has a chat template, when a mixture of them is asked in a chat,
+    then that one's prompt is in the words of its template, and the other's is the message."""
+    answer = experts.mixer.ask(**ASKED, model="both", chat=True)
+    chat = pack(Chat((Message(Role.USER, PROMPT.encode()),)))
+    parts, _, _ = parts_of(answer, chat)
+    read = {part.role: part.receipt[0].body.prompt_tokens for part in parts}
+    plain = experts.mixer.ask(**ASKED, model=TEXT).done[0]["prompt_tokens"]
+    assert (read[TEXT], read["other"] > plain) == (plain, True)
+    assert answer.done[0]["output_tokens"] == TOKENS
+    assert [len(part.output) for part in parts] == 2 * [8 * TOKENS]
 
 
 def test_a_pipeline_holds_the_receipts_of_its_parts(experts: Experts) -> None:
