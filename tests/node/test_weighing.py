@@ -70,7 +70,7 @@ def finds_here(node: Node, numbers: Sequence[float]) -> None:
     have it too busy to."""
 
     async def answer(
-        query: Query, data: bytes, send: Send, _: Standing = OWN, price: int = 0
+        query: Query, data: bytes, send: Send, _: Standing = OWN, price: int = 0, means: None = None
     ) -> None:
         if not numbers:
             raise Invalid(Reason.BUSY, "not now")
