@@ -1,5 +1,6 @@
 """What holds for all tests, and in which order their files are run."""
 
+import gc
 from itertools import chain, groupby, zip_longest
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from hypothesis import settings
 
 settings.register_profile("steady", deadline=None)  # the machine may be busy otherwise
 settings.load_profile("steady")
+gc.disable()  # until all is collected: there is little garbage in it, and much to go through
 
 WAITING = ("system", "dashboard", "cli")
 """Folders whose tests wait for daemons more than they compute."""
@@ -24,6 +26,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     computing.sort(key=lambda file: (*COMPUTING, _folder_of(file)).index(_folder_of(file)))
     turns = zip_longest(waiting, computing, fillvalue=())
     items[:] = chain.from_iterable(chain.from_iterable(turns))
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what was collected: it stays to the end."""
+    gc.freeze()
+    gc.enable()
 
 
 def _folder_of(file: list[pytest.Item]) -> str:
