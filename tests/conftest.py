@@ -13,7 +13,7 @@ gc.disable()  # until all is collected: there is little garbage in it, and much 
 
 WAITING = ("system", "dashboard", "cli")
 """Folders whose tests wait for daemons more than they compute."""
-COMPUTING = ("simulate", "economy", "consensus", "models", "node", "ledger", "net")
+COMPUTING = ("simulate", "economy", "gossip", "consensus", "models", "node", "ledger", "net")
 """Of the others those with the longer files: one of them at the end would be waited for alone."""
 
 
