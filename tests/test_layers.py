@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,7 @@ def sources() -> list[Path]:
     return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 
+@cache
 def imports_of(path: Path) -> set[str]:
     """The dotted names that a file imports, anywhere in it."""
     names: set[str] = set()
@@ -102,7 +104,7 @@ def test_no_rule_hangs_on_the_unicode_tables_of_a_python_version() -> None:
 def methods_of(path: Path) -> set[str]:
     """The methods that a file calls, and those of `str` that it names."""
     nodes = list(ast.walk(ast.parse(path.read_text())))
-    called = [node.func for node in nodes if isinstance(node, ast.Call)]
+    called = {node.func for node in nodes if isinstance(node, ast.Call)}
     return {
         node.attr
         for node in nodes
@@ -125,16 +127,14 @@ def test_the_top_level_is_as_designed() -> None:
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("p2p.node.node", "torch"),
-        ("p2p.cli", "torch"),
-        ("p2p.cli", "libp2p"),
-        ("p2p.cli", "starlette"),
-        ("models.catalog", "torch"),
-        ("models.tasks.text", "torch"),
-        ("models.tasks.embedding", "torch"),
-        ("models.tasks.tensor", "torch"),
+        ("p2p.node.node", {"torch"}),
+        ("p2p.cli", {"torch", "libp2p", "starlette"}),
+        ("models.catalog", {"torch"}),
+        ("models.tasks.text", {"torch"}),
+        ("models.tasks.embedding", {"torch"}),
+        ("models.tasks.tensor", {"torch"}),
     ],
 )
-def test_what_a_process_does_not_load(module: str, unwanted: str) -> None:
-    code = f"import sys, {module}; sys.exit({unwanted!r} in sys.modules)"
+def test_what_a_process_does_not_load(module: str, unwanted: set[str]) -> None:
+    code = f"import sys, {module}; sys.exit(bool({unwanted!r} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

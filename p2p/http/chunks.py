@@ -24,7 +24,6 @@ class Chunks:
         self, model: str, served: Served, what: str, likely: int, include_usage: bool
     ) -> None:
         self._chat = what == "chat.completion"
-        self._what = what
         self._likely = likely
         self._include_usage = include_usage
         self._opened: set[int] = set()
