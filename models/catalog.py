@@ -197,7 +197,7 @@ def _shape_of(directory: Path, config: Config) -> Shape:
 
 
 def _gpt_shape(directory: Path, config: GptConfig) -> Shape:
-    merges = read_small(directory / TOKENIZER, MAX_TOKENIZER_BYTES)
+    merges = read_small(directory / TOKENIZER, MAX_JSON_BYTES)
     tokenizer = load_tokenizer(merges)
     if tokenizer.size != config.vocabulary:
         detail = f"tokenizer.json has {tokenizer.size} tokens, config.json {config.vocabulary}"

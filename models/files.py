@@ -34,7 +34,8 @@ PLAIN: Final = frozenset({CONFIG, TOKENIZER, INDEX, *OPTIONAL})
 """All but weights."""
 MAX_CONFIG_BYTES: Final = 65_536
 MAX_TEMPLATE_BYTES: Final = 2**16
-MAX_TOKENIZER_BYTES: Final = 16 * 2**20
+MAX_TOKENIZER_BYTES: Final = 64 * 2**20
+"""The largest known, of 262,144 tokens, has 33 MB."""
 MAX_JSON_BYTES: Final = 8 * 2**20
 """Of any other JSON file; some tokenizer_config.json list every added token."""
 _LIMITS: Final = {

@@ -14,11 +14,16 @@ from tokenizers import Tokenizer
 
 from ledger.errors import Invalid, Reason
 from models.catalog import template_of
-from models.files import CONFIG, GENERATION, MAX_TEMPLATE_BYTES, TOKENIZER, TOKENIZER_CONFIG
+from models.files import (
+    CONFIG,
+    GENERATION,
+    MAX_TEMPLATE_BYTES,
+    MAX_TOKENIZER_BYTES,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+)
 from models.pretrained import read_json
 
-MAX_TOKENIZER_BYTES = 64 * 2**20
-"""The largest known, of 262,144 tokens, has 33 MB."""
 LETTERS = 4
 """Fewer letters than this are hardly ever one token, in any language."""
 END_OF_TEXT = "<|endoftext|>"
@@ -78,8 +83,6 @@ class JsonTokenizer:
 def open_tokenizer(directory: Path) -> Tokenizer:
     """The tokenizer of a directory, which cuts and fills nothing. Raises Invalid BAD_MODEL."""
     path = directory / TOKENIZER
-    if path.stat().st_size > MAX_TOKENIZER_BYTES:
-        raise Invalid(Reason.BAD_MODEL, f"{TOKENIZER} is over {MAX_TOKENIZER_BYTES} bytes")
     try:
         tokenizer = Tokenizer.from_str(path.read_text())
     except Exception as error:  # the library raises Exception itself

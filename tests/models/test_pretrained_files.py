@@ -9,6 +9,7 @@ import pytest
 from ledger.errors import Invalid, Reason
 from models.catalog import CACHE_BYTES, context_of, memory_need, open_model
 from models.config import PretrainedConfig, read_config
+from models.manifest import validate_manifest
 from models.packages import package_model
 from models.processor import has_bfloat16
 from models.types import ANSWERS, Kind
@@ -49,6 +50,17 @@ def test_opens_an_encoder_whose_buffers_are_no_parameters(bert: Path) -> None:
     assert model.parameters == 64 * 32 + 40 * 32 + 2 * 32 + 2 * 32 + (
         4 * (32 * 32 + 32) + (48 * 32 + 48) + (32 * 48 + 32) + 4 * 32
     )
+
+
+def test_a_tokenizer_may_be_as_large_as_the_largest_are(llama: Path) -> None:
+    """Of 262,144 tokens, in 33 MB of JSON; what nobody has is refused before it is read."""
+    tokenizer = llama / "tokenizer.json"
+    tokenizer.write_bytes(tokenizer.read_bytes() + b" " * 33_000_000)
+    model = open_model(llama)
+    validate_manifest(model.described.manifest)
+    with tokenizer.open("ab") as file:
+        file.truncate(2**26 + 1)
+    assert refusal_of(llama) == "tokenizer.json is over 67108864 bytes"
 
 
 @pytest.mark.parametrize(
