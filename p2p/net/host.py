@@ -322,7 +322,7 @@ def _guarded(handler: StreamHandler) -> StreamHandler:
     async def guarded(stream: Any) -> None:
         try:
             await handler(stream)
-        except Exception as error:
+        except* Exception as error:  # also beside a cancellation
             peer = stream.muxed_conn.peer_id
             log.debug("stream %s of %s ended: %r", stream.get_protocol(), peer, error)
             with briefly(1):

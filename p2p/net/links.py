@@ -3,8 +3,9 @@
 A stream for each request costs two round trips and 3 ms of CPU more.
 """
 
+import itertools
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,7 +92,6 @@ class _Link:
 
     frames: Frames
     waiting: dict[int, _Asker] = field(default_factory=dict)
-    next: int = 1
     room: trio.Semaphore = field(default_factory=lambda: trio.Semaphore(MAX_OPEN_REQUESTS))
     _large: trio.Lock = field(default_factory=trio.Lock)
 
@@ -137,6 +137,8 @@ class Links:
     host: Host
     _open: dict[PeerId, _Link] = field(default_factory=dict)
     _locks: dict[PeerId, trio.Lock] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    """Of requests: one of a stream that is gone is none of the next stream's."""
     _nursery: trio.Nursery | None = None
 
     async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
@@ -175,7 +177,7 @@ class Links:
     async def _asked(
         self, link: _Link, query: Query, data: bytes, payment: Pays | None
     ) -> AsyncIterator[Answers]:
-        number, link.next = link.next, link.next + 1
+        number = next(self._numbers)
         room = query.sampling.max_tokens + len(data) // MAX_CHUNK_BYTES + SPARE_EVENTS
         if query.kind in STEPWISE:
             room = 2  # a step is sent when the one before was answered: then its end, at most

@@ -279,3 +279,31 @@ async def test_who_comes_leaves_room_for_those_that_a_node_chooses() -> None:
         assert len(full.peers()) == 4
         await full.dial(friend.peer_id, friend.addresses())
         await until(lambda: full.is_connected(friend.peer_id) and friend.is_connected(full.peer_id))
+
+
+async def test_a_handler_that_breaks_as_the_host_ends_breaks_nothing_else() -> None:
+    """Given a stream that is being served when both hosts end, and that breaks in cleaning up; then
+    what is left is the end of the hosts, and no error."""
+    began = trio.Event()
+
+    async def work() -> None:
+        began.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise OSError("on purpose")
+
+    async def clumsy(_stream: object) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work)
+            await trio.sleep_forever()
+
+    one, other = host(), host()
+    one.handle("/test/clumsy/1", clumsy)
+    with trio.CancelScope() as scope:
+        async with one.run(), other.run():
+            await other.dial(one.peer_id, one.addresses())
+            await other.open_stream(one.peer_id, "/test/clumsy/1")
+            await began.wait()
+            scope.cancel()
+    assert scope.cancelled_caught
