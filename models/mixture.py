@@ -50,6 +50,11 @@ class Distribution:
     """The natural logarithm of each one's probability; where tokens are named, one number more at
     the end: that of any other token."""
 
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens it is over, where all are said; 0 where they are more than that."""
+        return 0 if len(self.tokens) else len(self.scores)
+
     def score(self, token: int) -> np.float32:
         """What it said of one token. Raises Invalid BAD_REQUEST where the vocabulary has it not."""
         if not len(self.tokens):
@@ -93,7 +98,10 @@ def read_distribution(tokens: bytes, scores: bytes) -> Distribution:
         raise _refuse(f"its tokens are over {TOP} or not in order")
     if not np.isfinite(said.scores).all() or said.scores.max() > SUM_TOLERANCE:
         raise _refuse("a number of it is not the logarithm of a probability")
-    total = float(np.exp(said.scores[: named or count].astype(np.float64)).sum())
+    shares = np.exp(said.scores.astype(np.float64))
+    if named:  # each of those left out has the last share: so many there are at least
+        shares[-1] *= MAX_WHOLE + 1 - named
+    total = float(shares.sum())
     if total > 1 + SUM_TOLERANCE or (not named and total < 1 - SUM_TOLERANCE):
         raise _refuse(f"its probabilities sum to {total:.4f}")
     return said

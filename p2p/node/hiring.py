@@ -15,6 +15,7 @@ from typing import Final
 
 import trio
 
+from ledger.errors import Invalid
 from ledger.keys import PeerId
 from models.composed import Member
 from models.mixture import TOKEN_BYTES
@@ -156,7 +157,7 @@ class Hiring:
                 bid.order = await bid.stack.enter_async_context(
                     self.buyer.order(peer, bid.price, bid.cost, opening, patient=patient)
                 )
-        except (CannotPay, trio.TooSlowError) as error:
+        except (CannotPay, Invalid, trio.TooSlowError) as error:  # Invalid: of the disk
             log.info("%s cannot be paid: %s", peer, error)
             if isinstance(error, CannotPay):
                 self.unpaid = self.unpaid or error
@@ -180,7 +181,7 @@ class Hiring:
         asked = replace(asked, prefix=tokens)
         try:
             session = await self.opener.open(bid.server.peer, asked, self.question.data, bid.order)
-        except Lost as error:
+        except (Lost, Invalid) as error:  # Invalid: of the disk
             log.info("%s at %s: %s", expert.member.name, bid.server.peer, error)
             return None
         bid.stack.push_async_callback(session.stack.aclose)

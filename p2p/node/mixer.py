@@ -13,8 +13,9 @@
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import trio
@@ -43,6 +44,7 @@ REPLACE_S = 10.0
 """For finding others: the experts that are left wait meanwhile, and not for ever."""
 
 Send = Callable[..., Awaitable[None]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,14 @@ def top_of(composed: Composed, card: Mixture, data: bytes) -> list[tuple[int, in
     ]
 
 
+def _heaviest(said: Iterable[tuple[T, float]]) -> T | None:
+    """What has most of the weight of those that say something; the first of those on a tie."""
+    weight: dict[T, float] = {}
+    for what, share in said:
+        weight[what] = weight.get(what, 0.0) + share
+    return max(weight, key=lambda what: weight[what], default=None)
+
+
 @dataclass
 class _Mixing:
     """One answer under way."""
@@ -122,7 +132,7 @@ class _Mixing:
         await self.hiring.open_all(self.experts)
         if self.hiring.unpaid is not None and not any(one.session for one in self.experts):
             raise self.hiring.unpaid
-        self._drop_lost()
+        await self._drop_lost()
         finish = self._due()
         while finish is None:
             finish = await self._once(send)
@@ -141,7 +151,7 @@ class _Mixing:
         given = self.query.prefix[len(self.tokens) : len(self.tokens) + TOKEN_BYTES]
         token = int.from_bytes(given, "little") if given else self._chosen(position)
         after = self.weights.after([self._score(expert, token) for expert in self.experts])
-        data = await self._take(token)
+        data = await self._take(token, after)
         finish = self._finish(after)
         if finish is Finish.STOP:
             return finish
@@ -151,7 +161,8 @@ class _Mixing:
                 expert.past[-1].responsibility += float(share)
         self.weights = after.shared()
         await self._replace_lost()
-        self._drop_lost(ended=finish is not None)
+        if finish is None:
+            await self._drop_lost()
         words = self.ending.add(Word(token, data))
         if given:  # it is out already
             if len(self.tokens) == len(self.query.prefix):
@@ -184,21 +195,24 @@ class _Mixing:
         said = self._said(expert)
         return float(said.score(token)) if said is not None else 0.0
 
-    async def _take(self, token: int) -> bytes:
-        """Tell every expert the token, then hear each: the token's bytes. Who fails is lost."""
-        heard: bytes | None = None
-        asked = [expert for expert in self.experts if expert.session is not None]
-        for expert in asked:
+    async def _take(self, token: int, after: Weights) -> bytes:
+        """Tell every expert the token, then hear each: the token's bytes, as those say that have
+        most of the weight after it. Who fails, or says other bytes, is lost."""
+        asked = [
+            (expert, share)
+            for expert, share in zip(self.experts, after.now.tolist(), strict=True)
+            if self._said(expert) is not None
+        ]
+        for expert, _ in asked:
             await self._told(expert, token)
-        for expert in asked:
-            data = await self._heard(expert)
-            if data is not None and heard is None:
-                heard = data
-            elif data is not None and data != heard:
-                await self._lose(expert, "its tokenizer is another")
-        if heard is None:
+        heard = [(expert, share, await self._heard(expert)) for expert, share in asked]
+        if not any(expert.session for expert, _ in asked):
             raise Invalid(Reason.BUSY, "all experts are lost")
-        return heard
+        due = _heaviest((data, share) for _, share, data in heard if data is not None)
+        for expert, _, data in heard:
+            if data is not None and data != due:
+                await self._lose(expert, "its tokenizer is another")
+        return due or b""
 
     async def _told(self, expert: Expert, token: int | None) -> None:
         if expert.session is not None:
@@ -256,10 +270,20 @@ class _Mixing:
                 if expert.session is None and weight:
                     await self.hiring.open(expert, bytes(self.tokens))
 
-    def _drop_lost(self, ended: bool = False) -> None:
-        """Take the weight of those that are lost. Raises Invalid BUSY when nobody is left."""
+    async def _drop_lost(self) -> None:
+        """Take the weight of those that are lost, or speak of another vocabulary than those that
+        have most of it. Raises Invalid BUSY when nobody is left."""
+        there = [
+            (expert, said.vocabulary, share)
+            for expert, share in zip(self.experts, self.weights.now.tolist(), strict=True)
+            if (said := self._said(expert)) is not None
+        ]
+        due = _heaviest((vocabulary, share) for _, vocabulary, share in there)
+        for expert, vocabulary, _ in there:
+            if vocabulary != due:
+                await self._lose(expert, "its vocabulary is another")
         for index, expert in enumerate(self.experts):
-            if self._said(expert) is None and not ended and self.weights.gate[index]:
+            if self._said(expert) is None and self.weights.gate[index]:
                 self.weights = self.weights.without(index)
 
     async def _end(self) -> None:

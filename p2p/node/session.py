@@ -4,7 +4,7 @@
   taken, each with what the expert said of it.
 * Whatever goes wrong with an expert is Lost, and the mixture's business.
 * One that has a price is paid when the session ends: by its receipt, or for what it had said when
-  it was let go. What it broke off, or lied about, is not paid.
+  it was let go. What it broke off, or lied about, is not paid; nor what nobody asked it.
 """
 
 import struct
@@ -16,7 +16,7 @@ import trio
 
 from ledger.errors import Invalid, Reason
 from ledger.keys import PeerId, public_key_of
-from models.mixture import Distribution, read_distribution
+from models.mixture import TOKEN_BYTES, Distribution, read_distribution
 from models.parts import STEP_BYTES
 from models.pipe import brief
 from models.types import Finish, Query, Receipt, cost_of, verify_receipt
@@ -58,7 +58,9 @@ class Session:
     responsibility: float = 0.0
     """Summed over the tokens taken."""
     told: int = 0
-    """Distributions that it gave: what is paid for."""
+    """Distributions that it gave: what is paid for, as far as they were asked for."""
+    chosen: int = 0
+    """Tokens that it was told to go on after."""
     _broke: bool = False
     """Whether it broke off, or lied."""
     _number: int = 0
@@ -71,19 +73,19 @@ class Session:
             except Invalid as error:  # others know the token: it has another vocabulary
                 raise Lost(str(error)) from None
             self.output += struct.pack("<If", token, score)
-        data = b"" if token is None else token.to_bytes(4, "little")
+        self.chosen += token is not None
+        data = b"" if token is None else token.to_bytes(TOKEN_BYTES, "little")
         try:
             with trio.fail_after(STEP_S):
                 await self.line.choose(self._number, data)
         except Exception as error:  # the library's own, when a stream breaks under us
             raise self._broken(f"its stream broke ({error!r:.200})") from error
 
-    async def step(self) -> bytes:
-        """Hear what follows a choice: the token's bytes. At the end, check the receipt.
-
-        Raises Lost.
+    async def step(self) -> bytes | None:
+        """Hear what follows a choice: the token's bytes, if it says them. At the end, check the
+        receipt. Raises Lost.
         """
-        data = b""
+        data = None
         event = await self._event()
         if isinstance(event, Next):
             data, self._number, self.said = event.data, event.id, None
@@ -104,11 +106,12 @@ class Session:
         return data
 
     async def _event(self) -> Event:
+        limit_s = STEP_S if self.told else OPEN_S
         try:
-            with trio.fail_after(STEP_S):
+            with trio.fail_after(limit_s):
                 return await self.line.events.receive()
         except trio.TooSlowError:
-            raise Lost(f"it said nothing for {STEP_S:g} s") from None
+            raise Lost(f"it said nothing for {limit_s:g} s") from None
         except trio.EndOfChannel:
             raise self._broken("its stream ended before the answer did") from None
 
@@ -120,19 +123,23 @@ class Session:
     def _end(self, receipt: Receipt) -> None:
         """Keep the receipt if it is for what was taken. Raises Lost."""
         body = receipt.body
-        if body.finish is Finish.STOP:  # a token that ends the text is no part of it
-            del self.output[STEP_BYTES * body.output_tokens :]
+        if body.finish is Finish.STOP and self._number_taken == body.output_tokens + 1:
+            del self.output[-STEP_BYTES:]  # a token that ends the text is no part of it
         try:
             if body.server != public_key_of(self.peer):
                 raise Invalid(Reason.BAD_SIGNATURE, "another node's key")
             verify_receipt(receipt, self.query, bytes(self.output))
-            if body.output_tokens * STEP_BYTES != len(self.output):
+            if body.output_tokens != self._number_taken:
                 raise Invalid(Reason.WRONG_OUTPUT, "another number of tokens")
             if body.cost > self._most():
                 raise Invalid(Reason.WRONG_OUTPUT, "a higher cost than was agreed")
         except Invalid as error:
             raise self._broken(f"it signed something else than it said ({error})") from None
         self.receipt = receipt
+
+    @property
+    def _number_taken(self) -> int:
+        return len(self.output) // STEP_BYTES
 
     def owed(self) -> int:
         """Rao that are due for it, once its line is closed."""
@@ -153,8 +160,11 @@ class Session:
         return self._most() if said is None else max(0, min(said, self._most()))
 
     def _most(self) -> int:
+        """What it can be owed by now: one distribution was asked for at first, and one after each
+        token but the last."""
         price = self.order.price if self.order is not None else 0
-        return cost_of(self.query.kind, price, self.told)
+        agreed = self.query.sampling.max_tokens - len(self.query.prefix) // TOKEN_BYTES
+        return cost_of(self.query.kind, price, min(self.told, 1 + self.chosen, agreed))
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,11 @@ def test_of_a_large_one_the_likeliest_are_named_and_the_rest_alike() -> None:
             np.full(TOP + 2, -9, "<f4").tobytes(),
             id="too many named",
         ),
+        pytest.param(
+            np.array([7], "<u4").tobytes(),
+            np.array([-9, 0], "<f4").tobytes(),
+            id="any other token for sure",
+        ),
     ],
 )
 def test_what_is_no_distribution_is_refused(tokens: bytes, scores: bytes) -> None:

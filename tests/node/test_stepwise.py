@@ -171,8 +171,19 @@ async def test_an_ended_text_has_one_token_less() -> None:
         await one.choose(1)
         await one.step()
         await one.choose(0)
-        assert await one.step() == b""
+        assert await one.step() is None
         assert bytes(one.output) == taken(1)
+
+
+async def test_of_a_text_that_ended_no_more_than_its_end_is_left_out() -> None:
+    end = End(7, receipt(b"", finish=Finish.STOP))
+    async with session(FIRST, LATER, end) as one:
+        for token in (1, 2):
+            await one.step()
+            await one.choose(token)
+        with pytest.raises(Lost):
+            await one.step()
+        assert bytes(one.output) == taken(1, 2)
 
 
 @pytest.mark.parametrize(
