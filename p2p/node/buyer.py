@@ -55,6 +55,11 @@ class Buyer:
         """What an open call says it would pay: nothing where nothing is left to pay with."""
         return self.purse.price_limit if self.purse is not None and self.purse.left else 0
 
+    def price_limit(self, means: Means) -> int:
+        """The most rao per 1000 tokens that all parts of a token may cost together."""
+        own = self.purse.price_limit if self.purse is not None else 0
+        return own if means.price_limit is None else min(own, means.price_limit)
+
     def price(self, server: Server, kind: Kind, tokens: int, means: Means) -> int:
         """What is agreed to, in rao per 1000 output tokens (or per tensor); 0 where a server is
         asked for nothing. `tokens`: those that it may make. Raises CannotPay."""

@@ -1,23 +1,20 @@
-"""Models made of models that this node serves, and answers that are not mixed token by token.
+"""Models made of models that this node serves: who may ask for how much, and who answers.
 
-* Answers of experts without a common tokenizer are asked for whole and ranked: by how likely a
-  verifier holds each, or by agreement. The best one is the answer, with the parts of all.
-* A pipeline asks one model after the other, each with what those before it said.
-* Whatever is asked goes through the router, so that it is resumed elsewhere where a server dies.
+Experts that share a tokenizer are mixed token by token (`mixer.py`); what else there is is made of
+whole answers (`whole.py`).
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
-import numpy as np
 import trio
 
 from gossip.topics import Served
-from ledger.codec import pack
 from ledger.errors import Invalid, Reason
 from ledger.types import Hash
-from models.answers import directions_of, one_of, probabilities_of
 from models.chat import chat_of, render
 from models.composed import (
     Card,
@@ -25,36 +22,28 @@ from models.composed import (
     Member,
     Mixture,
     Pipeline,
-    PipelineStep,
-    filled,
     open_composed,
 )
-from models.mixture import best_answer
-from models.parts import UNIT, Portion, bounded
-from models.pipe import Done, Part
+from models.mixture import TOKEN_BYTES
+from models.turns import Lane
 from models.types import (
-    MAX_PASSAGE_BYTES,
-    MAX_READING_BYTES,
     WRITTEN,
-    Choices,
-    Finish,
     Kind,
-    Passages,
     Query,
-    Sampling,
     cost_of,
 )
-from p2p.node.attempt import Evidence
 from p2p.node.caller import Caller
 from p2p.node.directory import Directory
 from p2p.node.miner import Made, Miner
-from p2p.node.mixer import Mixer, top_of
+from p2p.node.mixer import Mixer
 from p2p.node.question import Means, Question
-from p2p.node.router import Answer, NoServer, Request, Router, Told, Unpaid, Used
-from p2p.node.tabs import CannotPay
+from p2p.node.router import Router
+from p2p.node.whole import Chain, Ranking
 
 SLOTS = 8
 """Answers made at once of one model made of models; each has as many of its experts' places."""
+FREE_SLOTS = SLOTS // 2
+"""Of them for those who ask for free: they keep neither who pays nor our own clients out."""
 
 Send = Callable[..., Awaitable[None]]
 
@@ -73,6 +62,7 @@ class Composite:
     price: int = 0
     """Rao per 1000 output tokens: what is paid to its members for others than our own clients."""
     running: int = 0
+    running_free: int = 0
     speed: float = 0.0
     netuid: int = 0
     """No subnet is mined with it."""
@@ -91,22 +81,35 @@ class Composite:
             SLOTS, self.running, round(self.speed * 1000), self.netuid, tokenizer,
         )  # fmt: skip
 
-    async def answer(self, query: Query, data: bytes, send: Send, means: Means) -> Made:
+    async def answer(self, query: Query, data: bytes, send: Send, means: Means, lane: Lane) -> Made:
         """Answer a query, each Part as it comes. Raises Invalid, CannotPay."""
         if query.kind not in WRITTEN:
             raise Invalid(Reason.BAD_REQUEST, f"{self.name} writes text and nothing else")
-        if self.running >= SLOTS:
-            raise Invalid(Reason.BUSY, f"{SLOTS} answers are being made already")
+        if query.sampling.likely:
+            raise Invalid(Reason.BAD_REQUEST, f"{self.name} does not tell how likely a token was")
+        if len(query.prefix) % TOKEN_BYTES:
+            raise Invalid(Reason.BAD_REQUEST, "the answer to resume is not of whole tokens")
         question = Question(query, data, _prompt_of(query.kind, data), means)
-        self.running += 1
-        try:
+        with self._slot(lane):
             made = await self.make(question, send)
-        finally:
-            self.running -= 1
         seconds = trio.current_time() - made.first
         if seconds > 0 and made.done.output_tokens > 1:
             self.speed = made.done.output_tokens / seconds
         return made
+
+    @contextmanager
+    def _slot(self, lane: Lane) -> Iterator[None]:
+        """Have one of the answers that are made at once. Raises Invalid BUSY."""
+        free = lane is Lane.FREE
+        if self.running >= SLOTS or (free and self.running_free >= FREE_SLOTS):
+            raise Invalid(Reason.BUSY, f"{self.running} answers are being made already")
+        self.running += 1
+        self.running_free += free
+        try:
+            yield
+        finally:
+            self.running -= 1
+            self.running_free -= free
 
 
 @dataclass
@@ -153,11 +156,11 @@ class Composer:
         make: Callable[[Question, Send], Awaitable[Made]]
         if isinstance(card, Pipeline):
             members = [(step.model, step.kind) for step in card.steps]
-            make, engine = _Chain(self.router, card).answer, "pipeline"
+            make, engine = Chain(self.router, card).answer, "pipeline"
         else:
             members = [(expert, Kind.TEXT) for expert in card.experts]
             members += [(member, Kind.CHOICE) for member in card.verifier]
-            make, engine = _Ranking(self.router, composed, card).answer, "mixture/answer"
+            make, engine = Ranking(self.router, composed, card).answer, "mixture/answer"
             if card.tokenizer:
                 buyer = self.router.buyer
                 mixer = Mixer(composed, card, self.caller, self.miner, self.directory, buyer)
@@ -168,138 +171,21 @@ class Composer:
         return Composite(card, composed.digest, parameters, engine, tuple(members), make)
 
     def dearest(self, digest: Hash, tokens: int) -> int:
-        """Rao that an answer's parts can cost where this node mixes it, by announced prices."""
-        composite = self.miner.composites.get(digest)
-        if not isinstance(composite, Composite):
-            return 0
-        return sum(
-            cost_of(kind, max((each.price_for(self.directory.me) for each in servers), default=0),
-                    tokens)
-            for member, kind in composite.members
-            for servers in (self.directory.of(member.digest.hex()),)
-        )  # fmt: skip
+        """Rao that an answer's parts can cost where this node mixes it, by announced prices, and
+        theirs where it mixes those, too."""
 
+        @cache
+        def dearest(digest: Hash) -> int:
+            composite = self.miner.composites.get(digest)
+            members = composite.members if isinstance(composite, Composite) else ()
+            return sum(most(Hash(member.digest), kind) for member, kind in members)
 
-@dataclass(frozen=True)
-class _Ranking:
-    """A mixture by answer."""
+        def most(digest: Hash, kind: Kind) -> int:
+            servers = self.directory.of(digest.hex())
+            price = max((each.price_for(self.directory.me) for each in servers), default=0)
+            return max(cost_of(kind, price, tokens), dearest(digest))
 
-    router: Router
-    composed: Composed
-    card: Mixture
-
-    async def answer(self, question: Question, send: Send) -> Made:
-        """Ask all, give the best. Raises Invalid, CannotPay."""
-        began, query = trio.current_time(), question.query
-        _refuse_prefix(query)
-        told: dict[int, list[Part]] = {}
-        answers: dict[int, Answer] = {}
-        unpaid: list[CannotPay] = []
-        opinions = top_of(self.composed, self.card, question.prompt)
-        # What is left is shared: answers at once must not cost more together than one may.
-        most = question.means.left
-        share = None if most is None else most // (len(opinions) + len(self.card.verifier))
-
-        async def ask(place: int) -> None:
-            parts = told[place] = []
-            digest = self.card.experts[place].digest
-            request = _request(digest, question.data, query, began, share, query.kind)
-            try:
-                answers[place] = await _asked(self.router, request, question, _collector(parts))
-            except CannotPay as error:
-                unpaid.append(error)
-            except (NoServer, Invalid):
-                return
-
-        async with trio.open_nursery() as nursery:
-            for place, _ in opinions:
-                nursery.start_soon(ask, place)
-        places = sorted(place for place in answers if told[place])
-        if not places:
-            raise unpaid[0] if unpaid else Invalid(Reason.BUSY, "no expert answered")
-        texts = [b"".join(part.data for part in told[place]).decode(errors="replace")
-                 for place in places]  # fmt: skip
-        best, verdict = await self._best(question, texts, began)
-        parts = [
-            _portion(self.card.experts[place].name, answers[place].evidence,
-                     UNIT * (place == places[best]), query)
-            for place in places
-        ]  # fmt: skip
-        if verdict is not None:
-            parts.append(_portion(self.card.verifier[0].name, verdict, 0, query))
-        chosen = answers[places[best]]
-        await send(*told[places[best]])
-        return _made(chosen, told[places[best]], began, bounded(parts))
-
-    async def _best(
-        self, question: Question, texts: Sequence[str], began: float
-    ) -> tuple[int, Evidence | None]:
-        """Which text is best, and by whose evidence if a verifier said so."""
-        able = [place for place, text in enumerate(texts) if text]
-        if not self.card.verifier or len(able) < 2:
-            return best_answer(texts), None
-        room = min(MAX_PASSAGE_BYTES, MAX_READING_BYTES // (len(able) + 1) - 16)
-        asked = Choices(
-            _cut(question.prompt.decode()[-room:], room),
-            tuple(_cut(texts[place], room) for place in able),
-        )
-        digest, most = self.card.verifier[0].digest, question.means.left
-        request = _request(digest, pack(asked), question.query, began, most, Kind.CHOICE)
-        try:
-            answer = await _asked(self.router, request, question, _collector([]))
-        except (NoServer, Invalid, CannotPay):
-            return best_answer(texts), None
-        evidence = answer.evidence
-        shape = one_of(evidence.receipt.body.output_tensor)
-        shares = probabilities_of(shape, evidence.output, len(able))
-        return able[shares.index(max(shares))], evidence
-
-
-@dataclass(frozen=True)
-class _Chain:
-    """A pipeline."""
-
-    router: Router
-    card: Pipeline
-
-    async def answer(self, question: Question, send: Send) -> Made:
-        """Ask each step's model in turn, send the last one's text. Raises Invalid, CannotPay."""
-        began, query = trio.current_time(), question.query
-        _refuse_prefix(query)
-        values = {"input": text_of(question.prompt)}
-        parts: list[Portion] = []
-        told: list[Part] = []
-        for number, step in enumerate(self.card.steps, 1):
-            last = number == len(self.card.steps)
-            asked = filled(step.template, values)
-            tell = _teller(told, send) if last else _collector([])
-            answer, text = await self._step(step, asked, question, began, tell)
-            values[f"step{number}"] = text
-            role = f"step {number}, {step.model.name}"[:64]
-            parts.append(_portion(role, answer.evidence, UNIT * last, query))
-        return _made(answer, told, began, bounded(parts))
-
-    async def _step(
-        self, step: PipelineStep, asked: str, question: Question, began: float,
-        tell: Callable[[Told], Awaitable[None]],
-    ) -> tuple[Answer, str]:  # fmt: skip
-        """What a step's model answered, and the text that it gives to those after it."""
-        finds = step.kind is Kind.EMBEDDING
-        data = pack(Passages((_cut(asked, MAX_PASSAGE_BYTES), *step.passages))) if finds else (
-            asked.encode()
-        )  # fmt: skip
-        most = question.means.left
-        request = _request(step.model.digest, data, question.query, began, most, step.kind)
-        try:
-            answer = await _asked(self.router, request, question, tell)
-        except NoServer as error:
-            raise Invalid(Reason.BUSY, f"{step.model.name}: {error}") from None
-        output = answer.evidence.output
-        if not finds:
-            return answer, output.decode(errors="replace")
-        shape = one_of(answer.evidence.receipt.body.output_tensor)
-        directions = directions_of(shape, output, 1 + len(step.passages))
-        return answer, step.passages[int(np.argmax(directions[1:] @ directions[0]))]
+        return dearest(digest)
 
 
 def text_of(data: bytes) -> str:
@@ -322,69 +208,3 @@ def _prompt_of(kind: Kind, data: bytes) -> bytes:
             raise Invalid(Reason.BAD_REQUEST, error.detail or str(error)) from None
     text_of(data)
     return data
-
-
-def _refuse_prefix(query: Query) -> None:
-    """Only what is made token by token can go on in the middle."""
-    if query.prefix:
-        raise Invalid(Reason.BAD_REQUEST, "its answers are not resumed")
-
-
-def _cut(text: str, room: int) -> str:
-    """The beginning of a text that has at most so many bytes."""
-    return text.encode()[:room].decode(errors="ignore")
-
-
-def _request(
-    digest: bytes, data: bytes, query: Query, began: float, most: int | None, kind: Kind
-) -> Request:
-    """What is asked of a part, in the time that is left and for so many rao at most."""
-    left = query.time_limit_ms - round((trio.current_time() - began) * 1000)
-    sampling = query.sampling if kind in WRITTEN else Sampling()
-    return Request(
-        digest.hex(), data, kind, sampling=sampling, time_limit_ms=max(1, left), most=most
-    )
-
-
-async def _asked(
-    router: Router, request: Request, question: Question, tell: Callable[[Told], Awaitable[None]]
-) -> Answer:
-    """A part's answer; what it costs is the whole's. Raises NoServer, Invalid, CannotPay."""
-    used = Used()
-    try:
-        return await router.ask(request, tell, used=used)
-    except Unpaid as error:
-        raise CannotPay(str(error), error.hint, error.price) from None
-    finally:
-        question.means.spent += used.rao
-
-
-def _collector(parts: list[Part]) -> Callable[[Told], Awaitable[None]]:
-    async def tell(told: Told) -> None:
-        if isinstance(told, Part):
-            parts.append(told)
-
-    return tell
-
-
-def _teller(parts: list[Part], send: Send) -> Callable[[Told], Awaitable[None]]:
-    async def tell(told: Told) -> None:
-        if isinstance(told, Part):
-            parts.append(told)
-            await send(told)
-
-    return tell
-
-
-def _portion(role: str, evidence: Evidence, share: int, whole: Query) -> Portion:
-    own = b"" if evidence.query.input_hash == whole.input_hash else evidence.data
-    return Portion(role, 0, share, evidence.query, own, evidence.output, (evidence.receipt,))
-
-
-def _made(answer: Answer, told: Sequence[Part], began: float, parts: tuple[Portion, ...]) -> Made:
-    """What the answer of one part makes of the whole."""
-    body = answer.evidence.receipt.body
-    output = b"".join(part.data for part in told)
-    count = sum(len(part.tokens) for part in told) // 4
-    done = Done(0, Finish(body.finish), body.prompt_tokens, count)
-    return Made(output, (), done, began, began + answer.first_s, parts=parts)

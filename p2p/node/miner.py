@@ -21,7 +21,7 @@ from models.config import may_be_called
 from models.parts import Portion, parts_hash
 from models.pipe import Done, Failed, Part, Step
 from models.trace import row_of, trace_hash
-from models.turns import OWN, Standing
+from models.turns import OWN, Lane, Standing
 from models.types import (
     MAX_NEW_TOKENS,
     Kind,
@@ -87,7 +87,7 @@ class Composite(Protocol):
     def engine(self) -> str:
         """What its receipts say of what made the answer."""
 
-    async def answer(self, query: Query, data: bytes, send: Send, means: Means) -> Made:
+    async def answer(self, query: Query, data: bytes, send: Send, means: Means, lane: Lane) -> Made:
         """Answer a query, each Part as it comes. Raises Invalid, CannotPay."""
 
 
@@ -261,7 +261,7 @@ class Miner:
         self._check(query, data)
         composite = self.composites.get(query.model)
         if composite is not None:
-            await self._composed(composite, query, data, send, price, means)
+            await self._composed(composite, query, data, send, standing.lane, price, means)
             return
         worker = self._found(query)
         began = trio.current_time()
@@ -274,6 +274,7 @@ class Miner:
         query: Query,
         data: bytes,
         send: Send,
+        lane: Lane,
         price: int,
         means: Means | None,
     ) -> None:
@@ -281,7 +282,7 @@ class Miner:
         that it is made of: they cannot spend what is this node's."""
         most = cost_of(query.kind, price, query.sampling.max_tokens - len(query.prefix) // 4)
         try:
-            made = await composite.answer(query, data, send, means or Means(most, price))
+            made = await composite.answer(query, data, send, means or Means(most, price), lane)
         except CannotPay as error:
             if means is not None:
                 raise

@@ -71,6 +71,8 @@ class Request:
     peer: PeerId | None = None
     most: int | None = None
     """The most rao it may cost; None: what the node's own budget allows."""
+    price_limit: int | None = None
+    """The most rao per 1000 output tokens that are agreed to; None: the node's own limit."""
     verify: int = 0
     """How many others are to check the answer (`verifier.py`)."""
 
@@ -206,7 +208,7 @@ class Router:
         began = trio.current_time()
         problem, refused_by, asked = "", 0, False
         unpaid: CannotPay | None = None
-        means = Means(request.most)
+        means = Means(request.most, request.price_limit)
         for _ in range(MAX_TRIES):
             server = self.directory.choose(servers, excluded)
             if server is None:
