@@ -8,11 +8,13 @@
   choices: logits differ in their last bits with the size of the batch, by about 1e-6.
 * A stepwise job makes no tokens: it is asked for the scores of the next one, and waits in its row
   for the choice. A row that waits costs the others little, and at most half of them may be such.
+  When they are, one that is free goes for who pays, or for who asks from a place that has less.
 * Rows are given in turns (`models.turns`); who has one keeps it to the end of the answer.
 * Only token ids here: no text, no torch, no clock. `now` is in seconds of a clock that only grows.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ledger.errors import Invalid, Reason
-from models.turns import OWN, Standing, Turns
+from models.turns import OWN, Lane, Standing, Turns
 from models.types import MAX_LIKELY, TEMPERATURE_UNIT, Finish, Sampling
 
 MAX_WAITING = 64
@@ -147,17 +149,17 @@ class Engine:
         deadline: float,
         standing: Standing = OWN,
         stepwise: bool = False,
-    ) -> None:
-        """Queue a job. Raises Invalid: BAD_REQUEST, BUSY."""
+    ) -> list[int]:
+        """Queue a job; which jobs gave way to it. Raises Invalid: BAD_REQUEST, BUSY."""
         self._validate(job, prompt, prefix, sampling)
         if len(self._waiting) >= MAX_WAITING:
             raise Invalid(Reason.BUSY, f"{MAX_WAITING} requests wait already")
-        if stepwise and self._stepwise() >= max(1, self.model.rows // 2):
-            raise Invalid(Reason.BUSY, f"{self._stepwise()} that choose step by step are here")
+        gone = self._room_to_choose(standing) if stepwise else []
         tokens = [*prompt, *prefix]
         self._waiting.add(
             _Answer(job, tokens, len(prompt), len(prefix), sampling, deadline, standing, stepwise)
         )
+        return gone
 
     def choose(self, job: int, token: int | None) -> list[Ended]:
         """Take a token in a stepwise job, or none more. Raises Invalid BAD_REQUEST."""
@@ -177,8 +179,21 @@ class Engine:
         self.cancel(answer.job)
         return [answer.ended(finish)]
 
-    def _stepwise(self) -> int:
-        return sum(answer.stepwise for answer in (*self._rows, *self._waiting))
+    def _room_to_choose(self, comer: Standing) -> list[int]:
+        """Have room for one more stepwise job; which one is forgotten for it, if any is: the newest
+        of those that are free, of the place that has most. Raises Invalid BUSY."""
+        there = [answer for answer in (*self._rows, *self._waiting) if answer.stepwise]
+        if len(there) < max(1, self.model.rows // 2):
+            return []
+        free = [answer for answer in there if answer.standing.lane is Lane.FREE]
+        places = Counter(answer.standing.place for answer in free)
+        ((place, most),) = places.most_common(1) or [("", 0)]
+        least = places[comer.place] + 1 if comer.lane is Lane.FREE else 0
+        if most <= least:
+            raise Invalid(Reason.BUSY, f"{len(there)} that choose step by step are here")
+        job = max(answer.job for answer in free if answer.standing.place == place)
+        self.cancel(job)
+        return [job]
 
     def cancel(self, job: int) -> None:
         """Forget a job, if it is not over."""

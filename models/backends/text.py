@@ -139,9 +139,12 @@ class TextBackend:
 
     def _submit_stepwise(self, frame: Submit, deadline: float) -> None:
         prompt, prefix = self._asked(frame.kind, frame.input), _tokens(frame.prefix)
-        self._engine.submit(
+        gone = self._engine.submit(
             frame.job, prompt, prefix, frame.sampling, deadline, frame.standing, stepwise=True
         )
+        for job in gone:
+            self.cancel(job)
+            self._over.append(Failed(job, Reason.BUSY, "others choose, too, who have less open"))
         self._chosen[frame.job] = b""
 
     def _asked(self, kind: Kind, data: bytes) -> list[int]:
@@ -199,12 +202,13 @@ class TextBackend:
 
         Raises Invalid BAD_REQUEST.
         """
+        if frame.job not in self._chosen:
+            return []  # it is over, which its asker did not know yet
         token = int.from_bytes(frame.token, "little") if frame.token else None
         ended = self._engine.choose(frame.job, token)
         data = b"" if token is None else self._tokenizer.decode([token])
         if not ended:
-            if frame.job in self._chosen:
-                self._chosen[frame.job] = data
+            self._chosen[frame.job] = data
             return []
         last = [] if token is None else [Step(frame.job, data, b"", b"")]
         return [*last, *(reply for event in ended for reply in self._stepped(event))]

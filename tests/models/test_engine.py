@@ -23,6 +23,7 @@ from models.engine import (
     next_token,
     share_at,
 )
+from models.turns import OWN, Lane, Standing
 from models.types import Finish, Sampling
 from tests.models.model_worker import TINY, tiny_gpt
 
@@ -436,6 +437,39 @@ def test_half_of_the_rows_stay_for_those_that_write() -> None:
         stepwise(engine, 3, (1,))
     assert caught.value.reason == Reason.BUSY
     Job((1,), Sampling(max_tokens=1)).submit(engine, 4)
+
+
+def standing(place: str, lane: Lane) -> Standing:
+    return Standing(place.encode(), place, lane)
+
+
+@pytest.mark.parametrize(
+    ("comer", "gone"),
+    [
+        pytest.param(standing("here", Lane.FREE), None, id="the same that has all"),
+        pytest.param(standing("there", Lane.FREE), 2, id="another place"),
+        pytest.param(standing("here", Lane.PAID), 2, id="who pays"),
+        pytest.param(OWN, 2, id="the node's own user"),
+    ],
+)
+def test_who_asks_for_free_keeps_nobody_else_from_choosing(
+    comer: Standing, gone: int | None
+) -> None:
+    """Given one place that has all the rows in which tokens are chosen, for free; then it gives the
+    newest to who pays and to another place."""
+    engine = Engine(Echo())
+    for job in (1, 2):
+        free = standing("here", Lane.FREE)
+        engine.submit(job, (1,), (), Sampling(), NEVER, free, stepwise=True)
+    engine.step(0.0)
+    if gone is None:
+        with pytest.raises(Invalid):
+            engine.submit(3, (1,), (), Sampling(), NEVER, comer, stepwise=True)
+        return
+    assert engine.submit(3, (1,), (), Sampling(), NEVER, comer, stepwise=True) == [gone]
+    assert engine.jobs == [1, 3]
+    with pytest.raises(Invalid):  # one each is fair, and who has paid gives nothing up
+        engine.submit(4, (1,), (), Sampling(), NEVER, free, stepwise=True)
 
 
 def test_rows_that_wait_have_nothing_to_read() -> None:

@@ -30,6 +30,7 @@ from models.pipe import (
     Submit,
     frame_bytes,
 )
+from models.turns import Lane, Standing
 from models.types import Finish, Kind, ModelCard, Sampling, Tensor
 from models.worker import OUT_BYTES, Pipe, read_options, serve
 from tests.models.model_worker import Worker, running_worker, tensor_job, text_job, write_tiny
@@ -125,6 +126,32 @@ def test_step_by_step_the_asker_can_end_it(worker: Worker) -> None:
     assert isinstance(worker.receive(), Step)
     worker.send(Choose(2, b""))
     assert worker.receive() == Done(2, Finish.STOP, prompt_tokens=6, output_tokens=0)
+
+
+def test_a_choice_that_is_none_in_a_job_that_is_over_harms_nobody(worker: Worker) -> None:
+    """Given a job whose time is over while its asker chooses, when a token is taken that there is
+    not, then the worker goes on."""
+    worker.send(replace(text_job(1, "hello", max_tokens=8), kind=Kind.NEXT, time_limit_ms=50))
+    assert isinstance(worker.receive(), Step)
+    time.sleep(0.1)
+    worker.send(text_job(2, "world", max_tokens=3))
+    replies = worker.collect(1, 2)
+    assert replies[1] == [Done(1, Finish.TIME, prompt_tokens=6, output_tokens=0)]
+    worker.send(Choose(1, b"\xff\xff\xff\xff"), text_job(3, "world", max_tokens=3))
+    assert tokens_of(worker.collect(3)[3]) == tokens_of(replies[2])
+
+
+def test_who_has_all_the_rows_that_choose_is_told_when_one_goes(worker: Worker) -> None:
+    free = Standing(b"stranger", "here", Lane.FREE)
+    worker.send(replace(text_job(1, "hello", max_tokens=8), kind=Kind.NEXT, standing=free))
+    assert isinstance(worker.receive(), Step)
+    worker.send(replace(text_job(2, "hello", max_tokens=8), kind=Kind.NEXT))
+    failed, step = worker.receive(), worker.receive()
+    assert isinstance(failed, Failed)
+    assert (failed.job, failed.reason) == (1, Reason.BUSY)
+    assert isinstance(step, Step)
+    worker.send(Choose(2, b""))
+    worker.receive()
 
 
 def test_a_cancelled_job_ends_without_a_word(worker: Worker) -> None:
