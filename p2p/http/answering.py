@@ -27,7 +27,7 @@ from p2p.http.api import until_gone
 from p2p.http.endpoint import Call
 from p2p.http.faults import Fault
 from p2p.http.gateway import Answered, fault_of
-from p2p.node.router import NoServer, Request, Told
+from p2p.node.asking import NoServer, Request, Told
 from p2p.node.verifier import MAX_CHECKERS
 
 log = logging.getLogger("yuma.gateway")

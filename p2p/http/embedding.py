@@ -18,7 +18,7 @@ from p2p.http.api import until_gone
 from p2p.http.endpoint import Call
 from p2p.http.faults import Fault
 from p2p.http.gateway import MAX_CHOICES, TIME_LIMIT_MS, Answered
-from p2p.node.router import Request, Told
+from p2p.node.asking import Request, Told
 
 BATCH_BYTES: Final = 6144
 """Of texts in one query: a server reads 8192 tokens for one, and a token may be a byte."""

@@ -16,7 +16,7 @@ from p2p.apikeys import Key
 from p2p.http.faults import Fault
 from p2p.http.fields import Body
 from p2p.http.gateway import Gateway, fault_of
-from p2p.node.router import NoServer
+from p2p.node.asking import NoServer
 
 log = logging.getLogger("yuma.gateway")
 

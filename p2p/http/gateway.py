@@ -19,8 +19,8 @@ from p2p.http.faults import Fault
 from p2p.http.gate import Crowded, Gate
 from p2p.net.protocols import MAX_OPEN_REQUESTS
 from p2p.node import verifier
+from p2p.node.asking import Answer, NoServer, Request, Tell, Unpaid, Used
 from p2p.node.node import Node
-from p2p.node.router import Answer, NoServer, Request, Tell, Unpaid, Used
 
 log = logging.getLogger("yuma.gateway")
 

@@ -23,7 +23,7 @@ from p2p.http.faults import Fault
 from p2p.http.fields import Body
 from p2p.http.gateway import TIME_LIMIT_MS
 from p2p.http.openai import MAX_TEXTS, UNBOUNDED_TOKENS, Row, served_models
-from p2p.node.router import Request
+from p2p.node.asking import Request
 
 TEMPERATURE: Final = 0.8
 """Ollama's default."""

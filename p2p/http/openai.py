@@ -26,7 +26,7 @@ from p2p.http.endpoint import Call, Handler
 from p2p.http.faults import Fault
 from p2p.http.fields import Body
 from p2p.http.gateway import MAX_CHOICES, TIME_LIMIT_MS
-from p2p.node.router import Request
+from p2p.node.asking import Request
 from p2p.receipts import document_of
 
 Row = tuple[str, str, Handler]

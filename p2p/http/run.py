@@ -35,16 +35,8 @@ from models.types import (
 from p2p.addresses import is_peer_id
 from p2p.http.api import Line, Refused, Say, integer_of, text_of
 from p2p.node import verifier
-from p2p.node.router import (
-    Answer,
-    Asked,
-    NoServer,
-    Opening,
-    Request,
-    Resumed,
-    Router,
-    Told,
-)
+from p2p.node.asking import Answer, Asked, NoServer, Opening, Request, Resumed, Told
+from p2p.node.router import Router
 from p2p.node.verifier import MAX_CHECKERS
 
 MAX_TIME_S = 600

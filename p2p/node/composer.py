@@ -34,9 +34,10 @@ from models.types import (
 )
 from p2p.node.caller import Caller
 from p2p.node.directory import Directory
-from p2p.node.miner import Made, Miner
+from p2p.node.miner import Miner
 from p2p.node.mixer import Mixer
 from p2p.node.question import Means, Question
+from p2p.node.relay import Made
 from p2p.node.router import Router
 from p2p.node.whole import Chain, Ranking
 

@@ -4,8 +4,9 @@ What is refused is refused with a reason; a full queue says so at once instead o
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -18,18 +19,14 @@ from ledger.keys import KeyPair
 from ledger.types import ChainId, Hash, Height
 from models import catalog
 from models.config import may_be_called
-from models.parts import Portion, parts_hash
-from models.pipe import Done, Failed, Part, Step
-from models.trace import row_of, trace_hash
+from models.parts import parts_hash
+from models.trace import trace_hash
 from models.turns import OWN, Lane, Standing
 from models.types import (
     MAX_NEW_TOKENS,
-    Kind,
-    ModelCard,
     Query,
     Receipt,
     ReceiptBody,
-    Tensor,
     cost_of,
     input_hash,
     output_hash,
@@ -37,35 +34,16 @@ from models.types import (
     sign_receipt,
 )
 from p2p.node.question import Means
+from p2p.node.relay import Made, Send, relay_parts
 from p2p.node.stepwise import Choices, relay_steps
 from p2p.node.tabs import CannotPay
-from p2p.node.workers import Job, Recipe, Worker
+from p2p.node.workers import Recipe, Worker
 
 log = logging.getLogger("yuma.miner")
 
 MAX_TIME_MS = 600_000
 """No answer may take longer than ten minutes."""
 MAX_MODELS = 32
-
-Answered = Part | Step | Portion | Receipt
-Send = Callable[..., Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class Made:
-    """What a finished job gave, when it began and gave its first part (trio's clock), its cost."""
-
-    output: bytes
-    tensor: tuple[Tensor, ...]
-    done: Done
-    began: float
-    first: float
-    cost: int = 0
-    """Rao that are due for it."""
-    parts: tuple[Portion, ...] = ()
-    """Of others, where they had any."""
-    trace: bytes = b""
-    """What was told of its tokens (`models.trace`)."""
 
 
 class Composite(Protocol):
@@ -232,7 +210,7 @@ class Miner:
     def announced(self) -> tuple[Served, ...]:
         """What presence says of our models."""
         made_here = (composite.served for composite in self.composites.values())
-        return (*(_served(worker) for worker in self.ready()), *made_here)
+        return (*(worker.served for worker in self.ready()), *made_here)
 
     def weight(self, query: Query) -> int:
         """About how many bytes a query makes us keep: its input, and an answer like those before,
@@ -266,7 +244,8 @@ class Miner:
         worker = self._found(query)
         began = trio.current_time()
         async with worker.job(query, data, standing) as job:
-            await self._relay(worker, query, job, send, began, price)
+            sign = partial(self._receipt, query, engine=worker.card.engine)
+            await relay_parts(worker, query, job, send, sign, began, price)
 
     async def _composed(
         self,
@@ -326,39 +305,6 @@ class Miner:
         if not 0 < query.sampling.max_tokens <= MAX_NEW_TOKENS:
             raise Invalid(Reason.BAD_REQUEST, f"max_tokens is not within 1..{MAX_NEW_TOKENS}")
 
-    async def _relay(
-        self, worker: Worker, query: Query, job: Job, send: Send, began: float, price: int
-    ) -> None:
-        """Pass a job's parts on, those that are there together in one go; sign at its end."""
-        output, trace = bytearray(), bytearray()
-        tensor: tuple[Tensor, ...] = ()
-        first = 0.0
-        async for event in job:
-            batch: list[Answered] = []
-            following: Part | Step | Done | Failed | None = event
-            while following is not None:
-                first = first or trio.current_time()
-                if isinstance(following, Failed):
-                    raise Invalid(following.reason, following.detail)
-                if isinstance(following, Part):
-                    output += following.data
-                    trace += row_of(following.tokens, following.likely)
-                    tensor = following.tensor
-                    batch.append(following)
-                elif isinstance(following, Done):
-                    worker.largest = max(worker.largest, len(output))
-                    cost = cost_of(query.kind, price, following.output_tokens)
-                    made = Made(
-                        bytes(output), tensor, following, began, first, cost, trace=bytes(trace)
-                    )
-                    _measure(worker, query, made)
-                    batch.append(self._receipt(query, made, worker.card.engine))
-                following = _at_once(job)
-            await send(*batch)
-            if isinstance(batch[-1], Receipt):
-                return
-        raise Invalid(Reason.MODEL_FAILED, "the worker ended while answering")
-
     def _receipt(self, query: Query, made: Made, engine: str) -> Receipt:
         now = trio.current_time()
         done = made.done
@@ -382,45 +328,6 @@ class Miner:
             trace=trace_hash(made.trace),
         )
         return sign_receipt(body, self.pair)
-
-
-def _measure(worker: Worker, query: Query, made: Made) -> None:
-    """Count an answer that has just ended, and how fast it came."""
-    alone = query.kind is Kind.TENSOR or made.done.output_tokens == 1
-    began = made.began if alone else made.first
-    worker.measured(_amount(query, made.done), trio.current_time() - began)
-
-
-def _amount(query: Query, done: Done) -> int:
-    """What a speed is measured in: tokens, or tensors. What a text model only reads says nothing
-    of how fast it writes."""
-    return 1 if query.kind is Kind.TENSOR else done.output_tokens
-
-
-def _at_once(job: Job) -> Part | Step | Done | Failed | None:
-    """The next event of a job if it is there already."""
-    try:
-        return job.receive_nowait()
-    except (trio.WouldBlock, trio.EndOfChannel):
-        return None
-
-
-def _served(worker: Worker) -> Served:
-    card: ModelCard = worker.card
-    assert worker.ready is not None
-    return Served(
-        name=card.name,
-        kind=card.kind,
-        digest=card.digest,
-        parameters=card.parameters,
-        context=card.context,
-        price=card.price,
-        slots=worker.ready.slots,
-        queue=worker.running,
-        speed=round(worker.speed * 1000),
-        netuid=worker.netuid,
-        tokenizer=card.tokenizer,
-    )
 
 
 def prices_of(entries: Sequence[str]) -> dict[str, int]:

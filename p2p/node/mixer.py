@@ -33,8 +33,9 @@ from p2p.node.buyer import Buyer
 from p2p.node.caller import Caller
 from p2p.node.directory import Directory
 from p2p.node.hiring import Expert, Hiring
-from p2p.node.miner import Made, Miner
+from p2p.node.miner import Miner
 from p2p.node.question import Question
+from p2p.node.relay import Made
 from p2p.node.session import Lost, Opener
 from p2p.node.tabs import CannotPay
 

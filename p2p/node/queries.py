@@ -42,7 +42,8 @@ from p2p.net.tcp import source_of
 from p2p.node.allowance import Allowance, key_of
 from p2p.node.attempt import TOKEN_BYTES
 from p2p.node.guests import Guest, Guests
-from p2p.node.miner import MAX_TIME_MS, Answered, Miner, Send
+from p2p.node.miner import MAX_TIME_MS, Miner
+from p2p.node.relay import Answered, Send
 from p2p.node.seats import Seat, Seats
 from p2p.node.till import Bill, Till
 

@@ -25,9 +25,10 @@ from p2p.net.protocols import Dropped, End, Next, Refusal
 from p2p.node.attempt import Broken
 from p2p.node.buyer import BEHIND_S, Buyer, may_ask_again
 from p2p.node.caller import Caller, Line
-from p2p.node.miner import Answered, Miner
+from p2p.node.miner import Miner
 from p2p.node.purse import Order
 from p2p.node.queries import records_of
+from p2p.node.relay import Answered
 
 OPEN_S = 10.0
 """To reach an expert and have its first step: it reads the prompt, and may have a queue."""

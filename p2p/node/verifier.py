@@ -25,9 +25,10 @@ from ledger.types import Hash, PublicKey
 from models.checking import LIKELY
 from models.types import MAX_LIKELY, WRITTEN, Kind, Query, Sampling
 from models.verdict import Opinion, Outcome, Subject, VerdictBody, judge, sign_verdict
+from p2p.node.asking import Answer, NoServer, Request, Tell, Told, Used
 from p2p.node.attempt import Broken, Evidence, Lied, Progress, check, listen_here
 from p2p.node.caller import NONCE_BYTES, Caller
-from p2p.node.router import Answer, NoServer, Request, Router, Tell, Told, Used
+from p2p.node.router import Router
 
 log = logging.getLogger("yuma.verifier")
 

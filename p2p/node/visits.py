@@ -28,12 +28,12 @@ from models.tasks.averages import Averages, Miner
 from models.tasks.schedule import Visit
 from models.types import ANSWERS, WRITTEN, Kind, Sampling
 from p2p.net.scopes import briefly
+from p2p.node.asking import Request
 from p2p.node.attempt import Broken, Evidence, Lied
 from p2p.node.caller import NONCE_BYTES, Caller, Greeting, stranger
 from p2p.node.follow import Follow
 from p2p.node.journal import Journal
 from p2p.node.round import Plan
-from p2p.node.router import Request
 
 log = logging.getLogger("yuma.validator")
 

@@ -37,11 +37,12 @@ from models.types import (
     Query,
     Sampling,
 )
+from p2p.node.asking import Answer, NoServer, Request, Told, Unpaid, Used
 from p2p.node.attempt import Evidence
-from p2p.node.miner import Made
 from p2p.node.mixer import top_of
 from p2p.node.question import Question
-from p2p.node.router import Answer, NoServer, Request, Router, Told, Unpaid, Used
+from p2p.node.relay import Made
+from p2p.node.router import Router
 from p2p.node.tabs import CannotPay
 
 Send = Callable[..., Awaitable[None]]

@@ -18,6 +18,7 @@ import psutil
 import trio
 from trio_typing import TaskStatus
 
+from gossip.topics import Served
 from ledger.errors import Invalid, Reason
 from models.pipe import (
     Cancel,
@@ -121,6 +122,16 @@ class Worker:
         if self.ready is None:
             raise Invalid(Reason.BUSY, f"{self.recipe.name} is being loaded")
         return self.ready.card
+
+    @property
+    def served(self) -> Served:
+        """What presence says of one that is up."""
+        assert self.ready is not None
+        card = self.card
+        return Served(
+            card.name, card.kind, card.digest, card.parameters, card.context, card.price,
+            self.ready.slots, self.running, round(self.speed * 1000), self.netuid, card.tokenizer,
+        )  # fmt: skip
 
     @property
     def running(self) -> int:

@@ -34,7 +34,7 @@ import trio
 from models.types import Sampling
 from p2p.cli.client import Client
 from p2p.home import Home
-from p2p.node.router import Request
+from p2p.node.asking import Request
 from tests.bench.common import arguments, daemon, line_of, milliseconds, process, show
 from tests.bench.query import no_news, our_node, wait_for
 

@@ -45,10 +45,10 @@ from models.types import Kind, Sampling
 from p2p.cli.client import Client
 from p2p.config import Settings
 from p2p.home import Home
+from p2p.node.asking import Request, Told
 from p2p.node.attempt import Broken
 from p2p.node.caller import NONCE_BYTES
 from p2p.node.node import Node
-from p2p.node.router import Request, Told
 from tests.bench.common import LISTEN, Daemon, arguments, daemon, show
 
 MIXTURE = "both"

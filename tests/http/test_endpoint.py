@@ -18,7 +18,7 @@ from p2p.http.chunks import Chunks
 from p2p.http.endpoint import BODY_S, MAX_BODIES, MAX_BODY_BYTES, Call, Endpoint
 from p2p.http.fields import Body
 from p2p.http.gateway import Gateway
-from p2p.node.router import Request, Tell
+from p2p.node.asking import Request, Tell
 
 SCOPE = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": []}
 

@@ -17,8 +17,8 @@ from models.types import Kind, Sampling, cost_of
 from p2p.apikeys import Key, Keys, load_keys
 from p2p.http.faults import Fault
 from p2p.http.gateway import MAX_RECEIPTS, Gateway, Receipts, fault_of
+from p2p.node.asking import Answer, NoServer, Request, Tell, Unpaid, Used
 from p2p.node.directory import Server
-from p2p.node.router import Answer, NoServer, Request, Tell, Unpaid, Used
 
 DIGEST = Hash(b"m" * 32)
 PRICE = 500_000

@@ -41,8 +41,8 @@ from models.types import (
     sign_receipt,
 )
 from p2p.node.allowance import Allowance
-from p2p.node.miner import Send
 from p2p.node.node import Node
+from p2p.node.relay import Send
 from tests.system.networks import WALLET, genesis_of
 
 NETUID = 1

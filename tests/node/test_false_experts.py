@@ -26,8 +26,8 @@ from models.types import (
     request_hash,
     sign_receipt,
 )
+from p2p.node.asking import Request
 from p2p.node.composer import FREE_SLOTS
-from p2p.node.router import Request
 from p2p.node.stepwise import Choices, taken
 from tests.node.payments import PRICE, funded
 from tests.node.test_paying import MODEL, Shop, ask, asker, purse_of, until

@@ -37,12 +37,12 @@ from p2p.net.links import Links
 from p2p.net.protocols import QUERY, Ask, More, Payment, Piece
 from p2p.net.streams import Frames
 from p2p.node.allowance import Allowance
+from p2p.node.asking import Answer, NoServer, Opening, Request, Tell, Told, Unpaid
 from p2p.node.buyer import Buyer
 from p2p.node.cashbook import Cashbook
 from p2p.node.node import Node
 from p2p.node.purse import Purse
 from p2p.node.queries import QueryServer
-from p2p.node.router import Answer, NoServer, Opening, Request, Tell, Told, Unpaid
 from p2p.node.till import PAID_SEATS, Till
 from tests.ledger.world import World, key, public
 from tests.node.payments import PRICE, Chain, funded

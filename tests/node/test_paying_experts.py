@@ -21,9 +21,9 @@ from models.turns import OWN, Standing
 from models.types import Finish, Kind, Query, Sampling, cost_of, input_hash
 from p2p.apikeys import load_keys
 from p2p.http.gateway import Gateway
+from p2p.node.asking import Request, Unpaid
 from p2p.node.miner import Miner
 from p2p.node.node import Node
-from p2p.node.router import Request, Unpaid
 from p2p.node.workers import Worker
 from tests.node.payments import PRICE, funded
 from tests.node.test_paying import MODEL, Quick, Shop, ask, asker, hang_up, purse_of, until

@@ -40,8 +40,8 @@ from p2p.net.protocols import MAX_OPEN_REQUESTS, QUERY, Ask, Drop, End, More, Pi
 from p2p.net.streams import Frames
 from p2p.node import attempt, calls
 from p2p.node import router as router_module
+from p2p.node.asking import Answer, Asked, NoServer, Request, Resumed, Told
 from p2p.node.node import Node
-from p2p.node.router import Answer, Asked, NoServer, Request, Resumed, Told
 
 MODEL = Hash(b"m" * 32)
 SERVED = Served("words", "text-generation", MODEL, 10, 512, 0, 4, 0, 0)

@@ -34,9 +34,9 @@ from ledger.types import PublicKey
 from ledger.vectors import unpack
 from models.types import Choices, Kind, Query, Receipt, Sampling, verify_receipt
 from p2p.config import Settings
+from p2p.node.asking import Request
 from p2p.node.journal import Journal
 from p2p.node.node import Node
-from p2p.node.router import Request
 from tests.node.chains import followed, join, member, until
 from tests.node.judged import (
     GOOD,

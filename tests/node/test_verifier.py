@@ -12,8 +12,8 @@ from models.types import Kind, Likely, Tensor
 from models.verdict import Outcome, Subject, verify_verdict
 from p2p.net.protocols import Ask, End, Piece
 from p2p.node import verifier
+from p2p.node.asking import Answer, Told
 from p2p.node.node import Node
-from p2p.node.router import Answer, Told
 
 from .test_router import MODEL, REQUEST, WORDS, Serve, Server, asker, is_busy, token
 

@@ -37,12 +37,12 @@ from models.types import (
 )
 from models.verdict import Outcome
 from p2p.cli import receipts
+from p2p.node.asking import Request
 from p2p.node.caller import Greeting, stranger
 from p2p.node.journal import Journal
-from p2p.node.miner import Send
 from p2p.node.node import Node, _surroundings
+from p2p.node.relay import Send
 from p2p.node.round import Plan, plan_of
-from p2p.node.router import Request
 from p2p.node.verifier import ask, check_here
 from p2p.node.visits import NOT_ITS_MODELS, Surroundings, Visits
 from tests.models.checked import impostor, quantised
