@@ -158,6 +158,8 @@ class Session:
                     said = event.cost
                 elif isinstance(event, End):
                     said = event.receipt.body.cost
+                elif isinstance(event, Refusal) and event.reason is not Reason.BAD_REQUEST:
+                    said = 0
         return self._most() if said is None else max(0, min(said, self._most()))
 
     def _most(self) -> int:

@@ -25,8 +25,9 @@ from models.types import (
     request_hash,
     sign_receipt,
 )
-from p2p.net.protocols import End, Next, Piece, Refusal
+from p2p.net.protocols import Dropped, End, Next, Piece, Refusal
 from p2p.node.caller import Line
+from p2p.node.purse import Order
 from p2p.node.session import STEP_S, Lost, Session
 from p2p.node.stepwise import IDLE_S, relay_steps
 
@@ -205,6 +206,26 @@ async def test_an_expert_that_says_something_else_is_lost(event: object) -> None
         with pytest.raises(Lost):
             await one.step()
         assert one.receipt is None
+
+
+@pytest.mark.parametrize(
+    ("last", "owed"),
+    [
+        pytest.param(None, 20, id="nothing"),
+        pytest.param(Dropped(7, 10), 10, id="less is owed"),
+        pytest.param(Dropped(7, 1000), 20, id="more is owed"),
+        pytest.param(Refusal(7, Reason.MODEL_FAILED, "out"), 0, id="broken off"),
+        pytest.param(Refusal(7, Reason.BAD_REQUEST, "late"), 20, id="for what the asker did"),
+    ],
+)
+async def test_who_is_let_go_is_owed_what_it_had_said(last: object, owed: int) -> None:
+    """Given an expert at ten rao a distribution that is let go after the second, with something
+    from it on the way; then the two are owed, unless it says less, or broke off itself."""
+    async with session(FIRST, LATER, *[last] * (last is not None)) as one:
+        one.order = Order(None, None, 10_000)  # type: ignore[arg-type]
+        await one.step()
+        await one.choose(1)
+        assert one.owed() == owed
 
 
 async def test_an_expert_that_says_nothing_is_lost(autojump_clock) -> None:
