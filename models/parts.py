@@ -15,7 +15,7 @@ import numpy as np
 from ledger.codec import encode, hash_of, plain
 from ledger.errors import Invalid, Reason
 from ledger.types import Size
-from models.mixture import TOKEN_BYTES, replayed
+from models.mixture import SUM_TOLERANCE, TOKEN_BYTES, replayed
 from models.types import STEPWISE, Query, Receipt, input_hash, verify_receipt
 
 UNIT = 1_000_000
@@ -94,8 +94,8 @@ def steps_of(output: bytes) -> tuple[list[int], list[float]]:
     if len(output) % STEP_BYTES:
         raise Invalid(Reason.WRONG_OUTPUT, "an expert's part is not whole steps")
     steps = np.frombuffer(output, [("token", "<u4"), ("score", "<f4")])
-    if not np.isfinite(steps["score"]).all():
-        raise Invalid(Reason.WRONG_OUTPUT, "an expert's likelihood is no number")
+    if not (np.isfinite(steps["score"]) & (steps["score"] <= SUM_TOLERANCE)).all():
+        raise Invalid(Reason.WRONG_OUTPUT, "an expert's likelihood is none")
     return steps["token"].tolist(), steps["score"].tolist()
 
 
@@ -115,6 +115,8 @@ def verify_shares(parts: Sequence[Portion]) -> None:
     whole = all(len(tokens) == len(taken) for tokens, _ in steps)
     if not taken or not whole or not all(part.receipt for part in parts):
         return
+    if not all(part.opinion for part in parts):
+        raise Invalid(Reason.WRONG_OUTPUT, "an expert has a part that the gate gave nothing")
     opinions = [part.opinion / UNIT for part in parts]
     scores = np.array([scores for _, scores in steps]).T
     computed = replayed(opinions, scores)[1].mean(axis=0)

@@ -69,6 +69,7 @@ def test_of_a_lost_expert_the_mixers_word_is_all_there_is() -> None:
         (Reason.WRONG_OUTPUT, {"output": portion(0).output[:-1], "receipt": ()}),
         (Reason.WRONG_OUTPUT, {"output": struct.pack("<If", 9, -1.0), "receipt": ()}),
         (Reason.WRONG_OUTPUT, {"output": struct.pack("<If", 5, np.nan), "receipt": ()}),
+        (Reason.WRONG_OUTPUT, {"output": struct.pack("<If", 5, 0.1), "receipt": ()}),
         (Reason.WRONG_REQUEST, {"input": b"how?"}),
         (
             Reason.WRONG_REQUEST,
@@ -79,6 +80,12 @@ def test_of_a_lost_expert_the_mixers_word_is_all_there_is() -> None:
 )
 def test_a_part_that_was_changed_is_refused(reason, changes) -> None:
     assert reason_of(portion(0, **changes), portion(1)) == reason
+
+
+def test_opinions_from_which_no_shares_follow_are_refused() -> None:
+    """Given a mixer that says that its gate gave nobody anything; then that is found, as a lie."""
+    nothing = [portion(index, opinion=0) for index in (0, 1)]
+    assert reason_of(*nothing) == Reason.WRONG_OUTPUT
 
 
 def test_the_whole_receipt_names_its_parts() -> None:
