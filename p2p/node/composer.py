@@ -20,7 +20,6 @@ from models.composed import (
     Card,
     Composed,
     Member,
-    Mixture,
     Pipeline,
     open_composed,
 )
@@ -75,11 +74,11 @@ class Composite:
 
     @property
     def served(self) -> Served:
-        """What presence says of it."""
-        tokenizer = self.card.tokenizer if isinstance(self.card, Mixture) else b""
+        """What presence says of it. It shares no tokenizer: nobody can ask it step by step, and as
+        another mixture's expert it answers whole."""
         return Served(
             self.name, Kind.TEXT, self.digest, self.parameters, self.card.context, self.price,
-            SLOTS, self.running, round(self.speed * 1000), self.netuid, tokenizer,
+            SLOTS, self.running, round(self.speed * 1000), self.netuid,
         )  # fmt: skip
 
     async def answer(self, query: Query, data: bytes, send: Send, means: Means, lane: Lane) -> Made:

@@ -32,6 +32,9 @@ log = logging.getLogger("yuma.hiring")
 
 MAX_TRIES: Final = 3
 """Servers asked in place of one expert during an answer."""
+BEGIN_S: Final = 20.0
+"""For all experts to begin, whichever servers are tried: those that have wait meanwhile, and would
+lose their places after `stepwise.IDLE_S`."""
 FUND_S: Final = 30.0
 """For having a channel to an expert, which is some blocks long, and for its credit."""
 
@@ -93,9 +96,10 @@ class Hiring:
         made = [bid for _, bid in bids if bid is not None]
         for bid in sorted(made, key=lambda bid: bid.server.peer):
             await self._fund(bid, patient=not self._owes(bid.server.peer))
-        async with trio.open_nursery() as nursery:
-            for expert, first in bids:
-                nursery.start_soon(self.open, expert, b"", first)
+        with trio.move_on_after(BEGIN_S):
+            async with trio.open_nursery() as nursery:
+                for expert, first in bids:
+                    nursery.start_soon(self.open, expert, b"", first)
 
     async def open(self, expert: Expert, tokens: bytes, first: _Bid | None = None) -> None:
         """Ask a server of an expert to go on after some tokens, and another while there is one that

@@ -178,6 +178,20 @@ async def test_a_first_step_may_take_as_long_as_a_prompt_does(tmp_path: Path, mo
         assert len(answer.evidence.parts) == 2
 
 
+async def test_who_does_not_begin_keeps_nobody_waiting_for_ever(
+    tmp_path: Path, monkeypatch
+) -> None:
+    """Given an expert that never says a first distribution, when its time to begin is over, then
+    the others write the text, before they lose their places."""
+    monkeypatch.setattr("p2p.node.hiring.BEGIN_S", 0.5)
+    async with mixed(tmp_path) as two:
+        two.bob.writer.stalls_after = 0
+        with trio.fail_after(5):
+            answer, _ = await ask(two.node, REQUEST)
+        assert [part.role for part in answer.evidence.parts] == ["of-cid"]
+        assert purse_of(two.node).reserved == 0
+
+
 async def test_a_choice_goes_to_no_other_stream(tmp_path: Path) -> None:
     """Given a stream that broke and the next one to the same peer, when the asker of the first
     takes a token, then nobody's turn on the second is taken."""

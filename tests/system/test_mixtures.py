@@ -139,6 +139,15 @@ def test_answers_are_ranked_by_a_verifier(experts: Experts) -> None:
     assert best.output.decode(errors="replace") == answer.text
 
 
+def test_a_mixture_in_a_mixture_answers_whole(experts: Experts) -> None:
+    """Given a mixture of one that is mixed token by token and of one of its experts, when it is
+    asked, then both have answered."""
+    experts.serve("mixtures", {"name": "nested", "experts": ["both", TEXT]})
+    parts, _, receipt = parts_of(experts.mixer.ask(model="nested", **ASKED))
+    assert receipt.body.engine == "mixture/answer"
+    assert [part.role for part in parts] == ["both", TEXT]
+
+
 def test_the_text_goes_on_without_a_lost_expert(experts: Experts) -> None:
     """Given a mixture that writes, when an expert's daemon is killed, then the text goes on to its
     end, and the parts say that nobody vouches for the lost one's."""
