@@ -45,8 +45,9 @@ LIKELY: Final = 5
 """Numbers that come with each token of an answer to be checked: its own, and four likeliest."""
 MOST_SLIP = float(MAX_SURPRISE // SURPRISE_UNIT)
 """Of a token that the sampling could never have taken."""
-
-
+NEVER: Final = 1e-9
+"""A token is not drawn that is of those which are drawn once in so many: some millionths for the
+longest answer."""
 WORST: Final = 1_000
 """How far two honest findings of a logarithm may be apart, in millionths of a nat."""
 MEAN: Final = 100
@@ -110,7 +111,11 @@ class Text:
     """Whether a stop string ended it."""
 
 
-def text_of(check: Check, row: Row, decode: Callable[[Sequence[int]], bytes]) -> Text:
+Decode = Callable[[Sequence[int]], bytes]
+"""The bytes that tokens stand for."""
+
+
+def text_of(check: Check, row: Row, decode: Decode) -> Text:
     """What is found of an answer's text: the tokens are written once more, as an engine does."""
     ending = Ending([stop.encode() for stop in check.query.sampling.stop])
     prefix = np.frombuffer(check.query.prefix, "<u4").tolist()
@@ -127,10 +132,11 @@ def text_of(check: Check, row: Row, decode: Callable[[Sequence[int]], bytes]) ->
 
 
 def find(
-    scan: Iterable[Logits], row: Row, check: Check, ends: frozenset[int], text: Text
+    scan: Iterable[Logits], row: Row, check: Check, ends: frozenset[int], decode: Decode
 ) -> Generator[None, None, Numbers]:
     """What is found of an answer, a part of the scan at each turn: `row` is prompt, prefix and
     answer, and any token after it; the scan gives the logits before each from its start on."""
+    text = text_of(check, row, decode)
     said = np.frombuffer(check.tokens, "<u4")
     due = row.tokens[row.start : -1]
     first = len(check.query.prefix) // 4
@@ -169,26 +175,27 @@ def slip(logits: Logits, token: int, sampling: Sampling, position: int, slack: f
     way = 2 * slack * TEMPERATURE_UNIT / sampling.temperature
     inner, outer = _edges(scaled, sampling, way)
     possible, sure = scaled >= outer - way, scaled > inner + way
-    if not possible[token]:
+    likelier = scaled > scaled[token]
+    rare = _share(_weight(scaled, possible & ~likelier) - _weight(scaled, sure & likelier) + way)
+    if not possible[token] or rare < NEVER:
         return MOST_SLIP
     # Tokens that may be cut off or not are where they help the token to be drawn.
-    before, rest = _weight(scaled, sure, 0, token), _weight(scaled, possible, token)
-    upto, after = _weight(scaled, possible, 0, token + 1), _weight(scaled, sure, token + 1)
-    least, most = share_of(before - rest - way), share_of(upto - after + way)
+    earlier = np.arange(len(scaled)) < token
+    later = np.arange(len(scaled)) > token
+    least = _share(_weight(scaled, sure & earlier) - _weight(scaled, possible & ~earlier) - way)
+    most = _share(_weight(scaled, possible & ~later) - _weight(scaled, sure & later) + way)
     drawn = share_at(sampling.seed, position)
     return max(0.0, least - drawn, drawn - most)
 
 
-def _weight(
-    scaled: NDArray[np.float64], among: NDArray[np.bool_], begin: int, end: int | None = None
-) -> float:
+def _weight(scaled: NDArray[np.float64], among: NDArray[np.bool_]) -> float:
     """The logarithm of what some tokens weigh together; finite, so that differences are numbers."""
-    scores = scaled[begin:end][among[begin:end]]
+    scores = scaled[among]
     best = float(scores.max(initial=-1e100))
     return best + math.log(max(1.0, float(np.exp(scores - best).sum())))
 
 
-def share_of(odds: float) -> float:
+def _share(odds: float) -> float:
     """The probability that has such odds, which are a logarithm."""
     return 1 / (1 + math.exp(min(700.0, -odds)))
 
@@ -205,7 +212,7 @@ def _edges(scaled: NDArray[np.float64], sampling: Sampling, way: float) -> tuple
         before = (np.cumsum(shares) - shares) / shares.sum()
         odds = math.log(sampling.top_p / (TEMPERATURE_UNIT - sampling.top_p))
         last = [
-            max(0, int(np.searchsorted(before, share_of(odds + each))) - 1) for each in (-way, way)
+            max(0, int(np.searchsorted(before, _share(odds + each))) - 1) for each in (-way, way)
         ]
         inner, outer = (
             max(edge, float(best[at])) for edge, at in zip((inner, outer), last, strict=True)

@@ -2,8 +2,8 @@
 
 * A check reads a whole answer, which takes seconds to minutes: the answers of others go on between
   its parts, and it ends when its time is over or nobody waits for it any more.
-* What is read so far lies in memory, 32 bits a number, until its end: at most one check of each
-  lane is begun (`models.turns`), so that what is free keeps nobody waiting who pays or judges.
+* What is read so far lies in memory, 32 bits a number, until its end. So one check at a time is
+  begun; and one of those who judge beside it, which must not wait for a stranger's long answer.
 * While answers are written, most steps are theirs alone.
 """
 
@@ -28,6 +28,11 @@ class _Finding:
     deadline: float
     standing: Standing
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it is of those who judge, or of the node's own user."""
+        return self.standing.lane is Lane.OWN
+
     def ended(self, numbers: Numbers | None) -> Read:
         return Read(self.job, numbers, self.tokens)
 
@@ -36,9 +41,10 @@ class Findings:
     """The checks of one model that are not over."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Lane, Turns[_Finding]] = {lane: Turns() for lane in Lane}
+        self._waiting: dict[bool, Turns[_Finding]] = {True: Turns(), False: Turns()}
+        """Of those who judge and the node's own user, and of all others."""
         self._begun: deque[_Finding] = deque()
-        """At most one of each lane, in turns."""
+        """At most one of either, in turns."""
         self._skipped = 0
         """Steps since the last part."""
 
@@ -64,7 +70,8 @@ class Findings:
             raise Invalid(Reason.BAD_REQUEST, detail)
         if sum(map(len, self._waiting.values())) >= MAX_WAITING:
             raise Invalid(Reason.BUSY, f"{MAX_WAITING} checks wait already")
-        self._waiting[standing.lane].add(_Finding(job, work, len(row.tokens), deadline, standing))
+        finding = _Finding(job, work, len(row.tokens), deadline, standing)
+        self._waiting[finding.is_own].add(finding)
 
     def cancel(self, job: int) -> None:
         """Forget a check, if it is not over."""
@@ -94,9 +101,9 @@ class Findings:
         return events
 
     def _begin(self) -> None:
-        lanes = {finding.standing.lane for finding in self._begun}
-        for lane, waiting in self._waiting.items():
-            if waiting and lane not in lanes:
+        begun = {finding.is_own for finding in self._begun}
+        for is_own, waiting in self._waiting.items():
+            if waiting and is_own not in begun:
                 self._begun.append(waiting.take())
 
     def _advance(self, finding: _Finding) -> list[Read]:

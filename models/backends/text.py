@@ -11,7 +11,7 @@ from ledger.errors import Invalid, Reason
 from models.answers import choices_of, passages_of
 from models.backends import Reply
 from models.chat import SEAM, chat_of, compiled, render
-from models.checking import check_of, find, row_of, text_of
+from models.checking import check_of, find, row_of
 from models.engine import Engine, Event, Made, Scored, TokenModel
 from models.findings import Findings
 from models.mixture import distribution
@@ -184,8 +184,7 @@ class TextBackend:
     def _submit_check(self, frame: Submit, deadline: float) -> None:
         check, model = check_of(frame.input), self._model
         row = row_of(self._asked(check.query.kind, check.input), check, model)
-        text = text_of(check, row, self._tokenizer.decode)
-        work = find(model.scan(row), row, check, model.ends, text)
+        work = find(model.scan(row), row, check, model.ends, self._tokenizer.decode)
         self._findings.add(frame.job, row, work, deadline, frame.standing)
 
     def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
