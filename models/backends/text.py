@@ -289,7 +289,7 @@ class TextBackend:
 
     def _likely(self, token: int, logarithm: float) -> Likely:
         text = self._tokenizer.decode([token])[:MAX_LIKELY_BYTES]
-        return Likely(text, min(MAX_SURPRISE, round(-logarithm * SURPRISE_UNIT)))
+        return Likely(text, round(min(MAX_SURPRISE, -logarithm * SURPRISE_UNIT)))
 
 
 def _tokens(prefix: bytes) -> Sequence[int]:
