@@ -285,12 +285,18 @@ def test_tokens_after_the_end_of_the_text_are_caught() -> None:
 def test_a_resumed_answer_is_checked_from_where_its_server_began(
     server: Party, checkers: list[Party], answer: Subject
 ) -> None:
+    """With and without a stop string, which ends it later on, or was out before."""
     tokens, _ = read_trace(answer.trace, LIKELY)
-    query = replace(answer.query, prefix=tokens[:20])
-    [(_, receipt, trace)] = server.run([(query, answer.data)])
-    subject = Subject(query, answer.data, receipt, trace)
-    body = judge(subject, [checkers[0].check(subject)])
-    assert (body.outcome, body.tokens) == (Outcome.RIGHT, len(tokens) // 4 - 5)
+    [(text, _, _)] = server.run([(answer.query, answer.data)])
+    words = text.decode()
+    for stop, due in (((), 19), ((words[-6:-2],), 19), ((words[:4],), 0)):
+        sampling = replace(GREEDY, stop=stop)
+        query = replace(answer.query, prefix=tokens[:20], sampling=sampling)
+        [(_, receipt, trace)] = server.run([(query, answer.data)])
+        subject = Subject(query, answer.data, receipt, trace)
+        body = judge(subject, [checkers[0].check(subject)])
+        assert (body.outcome, body.tokens) == (Outcome.RIGHT, due)
+        assert (receipt.body.finish is Finish.STOP) == bool(stop)
 
 
 def test_a_trace_of_more_than_can_be_told_is_refused() -> None:
