@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from ledger.errors import Invalid, Reason
-from models.reading import MAX_JOB_TOKENS, MAX_WAITING, Numbers, Read, Row
+from models.backends import line_of
+from models.reading import MAX_JOB_TOKENS, MAX_WAITING, Event, Numbers, Read, Row, Unreadable
 from models.turns import Lane, Standing, Turns
 
 BESIDE: Final = 4
@@ -83,14 +84,14 @@ class Findings:
         self._drop(dropped)
         return [finding.job for finding in dropped]
 
-    def step(self, now: float, beside: bool) -> list[Read]:
+    def step(self, now: float, beside: bool) -> list[Event]:
         """Read a part of the check whose turn it is, if it is its turn; what came of it.
 
         `beside`: whether answers are being written.
         """
         late = [finding for finding in self._all() if now >= finding.deadline]
         self._drop(late)
-        events = [finding.ended(None) for finding in late]
+        events: list[Event] = [finding.ended(None) for finding in late]
         self._skipped += 1
         if beside and self._skipped < BESIDE:
             return events
@@ -106,12 +107,15 @@ class Findings:
             if waiting and is_own not in begun:
                 self._begun.append(waiting.take())
 
-    def _advance(self, finding: _Finding) -> list[Read]:
+    def _advance(self, finding: _Finding) -> list[Event]:
         try:
             next(finding.work)
         except StopIteration as end:
             self._begun.remove(finding)
             return [finding.ended(end.value)]
+        except Exception as error:  # such as of memory, which the answers beside it have already
+            self._begun.remove(finding)
+            return [Unreadable(finding.job, Invalid(Reason.MODEL_FAILED, line_of(error)))]
         self._begun.rotate(-1)
         return []
 

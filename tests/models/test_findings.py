@@ -11,7 +11,7 @@ from models.catalog import shipped_directory
 from models.checking import LIKELY
 from models.findings import BESIDE, Findings
 from models.pipe import Done, Part, Submit
-from models.reading import MAX_JOB_TOKENS, MAX_WAITING, Numbers, Row
+from models.reading import MAX_JOB_TOKENS, MAX_WAITING, Numbers, Read, Row, Unreadable
 from models.turns import OWN, Lane, Standing
 from models.types import Kind, Sampling, Tensor
 from tests.models.checked import SERVER, Party, opened
@@ -62,11 +62,31 @@ def test_what_is_late_or_cancelled_is_let_go_between_its_parts() -> None:
     findings.step(0.0, beside=False)
     assert works.held == {"late"}
     [read] = findings.step(5.0, beside=False)
+    assert isinstance(read, Read)
     assert (read.job, read.numbers, works.held) == (1, None, set())
     findings.add(2, ROW, works.of("unwanted"), 9.0, OWN)
     findings.step(5.0, beside=False)
     findings.cancel(2)
     assert (findings.busy, works.held) == (False, set())
+
+
+def test_a_check_that_fails_ends_alone() -> None:
+    """Given no memory for one, the others and all answers go on."""
+
+    def fails() -> Generator[None, None, Numbers]:
+        yield
+        raise MemoryError("no room")
+
+    findings, works = Findings(), Works(1)
+    findings.add(1, ROW, fails(), 9.0, FREE)
+    findings.add(2, ROW, works.of("good"), 9.0, FREE)
+    events = []
+    while findings.busy:
+        events += findings.step(0.0, beside=False)
+    failed, good = events
+    assert isinstance(failed, Unreadable)
+    assert (failed.job, failed.why.reason) == (1, Reason.MODEL_FAILED)
+    assert (good.job, isinstance(good, Read)) == (2, True)
 
 
 def test_while_answers_are_written_most_steps_are_theirs() -> None:
