@@ -195,10 +195,11 @@ class ModelStore:
 
     # --- in and out
 
-    def add(self, source: Path, name: str | None, tell: Tell) -> Stored:
+    def add(self, source: Path, name: str | None, tell: Tell, called: str = "") -> Stored:
         """Copy a model directory into the store; `tell` is called on the way.
 
-        Raises Invalid: BAD_MODEL, NO_ROOM; OSError.
+        Without a name it keeps the one that it has here; else it is `called` so, or what its
+        config.json says. Raises Invalid: BAD_MODEL, NO_ROOM; OSError.
         """
         shape = check_model(source)
         if program := [file for file in shape.files if not belongs(file)]:
@@ -215,7 +216,9 @@ class ModelStore:
                     tell(done, whole)
 
                 manifest = describe(source, shape.files, take).manifest
-            return self._appear(stage, manifest, name or shape.name)
+            kept = self.find(manifest.digest.hex())
+            name = name or (kept.name if kept else "") or called or shape.name
+            return self._appear(stage, manifest, name)
 
     @contextmanager
     def stage(self, size: int) -> Iterator[Path]:

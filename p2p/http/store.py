@@ -46,7 +46,7 @@ async def _import(control: Control, source: str, name: str | None, say: Say) -> 
         nursery.start_soon(tell)
         try:
             async with model_from(source, store) as (directory, called):
-                add = partial(store.add, directory, name or called, note)
+                add = partial(store.add, directory, name, note, called)
                 done = {"done": stored_line(await trio.to_thread.run_sync(add))}
         except (Invalid, OSError) as error:
             done = _failed(error)

@@ -70,6 +70,7 @@ def test_it_goes_by_its_own_name_unless_told(store: ModelStore, source: Path) ->
     assert add(store, source).name == "random-0"
     assert add(store, source, "b").name == "b"
     assert [one.name for one in store.models()] == ["b"]
+    assert add(store, source).name == "b", "what serves it by that name finds it still"
 
 
 def test_two_models_cannot_be_called_the_same(
