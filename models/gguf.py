@@ -136,7 +136,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         model = convert(said.file, said.directory)
     except ImportError as error:
-        print(f"{said.file.name} was not converted: {error}; it comes with: pip install 'yumad[hf]'", file=sys.stderr)
+        what = f"{said.file.name} was not converted: {error}"
+        print(f"{what}; it comes with: pip install 'yumad[hf]'", file=sys.stderr)
         return 1
     except (Invalid, OSError) as error:
         print(getattr(error, "detail", "") or error, file=sys.stderr)
@@ -147,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _end_with_input() -> None:
     """What a daemon started is not to go on writing to its home when that was killed."""
-    while sys.stdin.buffer.raw.read(1):  # type: ignore[attr-defined]
+    while os.read(sys.stdin.fileno(), 1):
         pass
     os._exit(1)
 

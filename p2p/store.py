@@ -114,7 +114,7 @@ class ModelStore:
     def locate(self, reference: str) -> tuple[Path, str]:
         """Where a stored or shipped model is that is named, and what it is called here.
 
-        Raises Invalid BAD_MODEL, OSError.
+        Raises Invalid: NO_MODEL, BAD_MODEL; OSError.
         """
         found = self.find(reference)
         if found is not None and found.is_whole:
@@ -124,6 +124,9 @@ class ModelStore:
                 )
                 raise Invalid(Reason.BAD_MODEL, detail)
             return found.directory, found.name
+        if reference not in shipped_names():
+            detail = f"no model named {reference!r:.80} is stored here or comes with yuma"
+            raise Invalid(Reason.NO_MODEL, detail)
         return shipped_directory(reference), ""
 
     # --- names
@@ -143,10 +146,7 @@ class ModelStore:
 
     def check_name(self, name: str, digest: str) -> None:
         """Return if a model of a digest may be called so. Raises Invalid BAD_MODEL."""
-        long = not 0 < len(name.encode(errors="replace")) <= MAX_NAME_BYTES
-        if long or "/" in name or not name.isprintable():
-            detail = f"a model's name is a line of at most {MAX_NAME_BYTES} bytes without a slash"
-            raise Invalid(Reason.BAD_MODEL, detail)
+        validate_name(name)
         if not may_be_called(name, digest):
             detail = f"{name} reads as the digest of another model: choose another with --name"
             raise Invalid(Reason.BAD_MODEL, detail)
@@ -301,6 +301,14 @@ class ModelStore:
                 self._call("", model.digest)
                 (model.directory / KEPT).unlink()  # what is left is none
             shutil.rmtree(model.directory)
+
+
+def validate_name(name: str) -> None:
+    """Return if a stored model may be called so, whichever it is. Raises Invalid BAD_MODEL."""
+    long = not 0 < len(name.encode(errors="replace")) <= MAX_NAME_BYTES
+    if long or "/" in name or not name.isprintable():
+        detail = f"a model's name is a line of at most {MAX_NAME_BYTES} bytes without a slash"
+        raise Invalid(Reason.BAD_MODEL, detail)
 
 
 def _is_place(path: Path) -> bool:

@@ -124,7 +124,8 @@ def list_models(swarm: bool, as_json: bool) -> None:
     rows += [
         (
             each["name"],
-            *[None] * 3,
+            each.get("kind"),
+            *[None] * 2,
             each["digest"][:DIGEST_LETTERS],
             0,
             *[None] * 2,

@@ -61,7 +61,10 @@ def pull(model: str, as_json: bool) -> None:
 @click.command(cls=Command)
 @click.argument("model", metavar="NAME|DIGEST")
 def rm(model: str) -> None:
-    """Remove a model from this node's store."""
+    """Remove a model from this node's store.
+
+    Also the card of a mixture or of a pipeline.
+    """
     done = current_client().post("/v0/rm", {"model": model})
     note(f"{printable(done['name'] or done['digest'])} is removed: {bytes_text(done['bytes'])}")
 

@@ -63,9 +63,8 @@ async def models(call: Call, body: Body) -> Response:
 async def model(call: Call, body: Body) -> Response:
     """One model."""
     name = call.request.path_params["model"]
-    call.gateway.model(name)
-    found = [row for row in served_models(call.gateway.node.directory) if name in (row["id"], row["yuma"]["name"])]
-    return JSONResponse(found[0] if found else _model(name, call.gateway.model(name), 1))
+    served = call.gateway.model(name)
+    return JSONResponse(_model(name, served, len(call.gateway.node.directory.of(name))))
 
 
 def served_models(directory: Directory) -> list[dict[str, Any]]:

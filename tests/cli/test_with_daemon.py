@@ -377,7 +377,8 @@ def test_import_what_is_refused(swarm: Swarm, tmp_path: Path) -> None:
     (source / "pytorch_model.bin").write_bytes(b"cos\nsystem\n")
     for place, words in (
         (source, "pytorch_model.bin may be a pickle"),
-        (tmp_path / "x", "No such"),
+        (tmp_path / "x", "there is no directory"),
+        (tmp_path / "x.gguf", "No such file"),
     ):
         outcome = swarm.first("import", str(place))
         assert (outcome.code, outcome.out) == (1, "")

@@ -115,7 +115,7 @@ def test_other_directories_are_not_looked_into(store: ModelStore, source: Path) 
 
 def test_shipped_models_are_located_too(store: ModelStore) -> None:
     assert store.locate("docs-gpt") == (shipped_directory("docs-gpt"), "")
-    refusal(lambda: store.locate("nope"), Reason.BAD_MODEL)
+    refusal(lambda: store.locate("nope"), Reason.NO_MODEL)
 
 
 def test_what_is_no_model_is_not_stored(store: ModelStore, source: Path) -> None:
