@@ -342,4 +342,4 @@ def _disk_bytes(path: Path) -> int:
 
 
 def _megabytes(size: int) -> str:
-    return f"{size / MEGABYTE:.0f} MB"
+    return f"{size / MEGABYTE:,.0f} MB"

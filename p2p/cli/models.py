@@ -53,6 +53,8 @@ def serve(model: str, as_json: bool, **how: Any) -> None:
         parameters = count_text(answer["parameters"])
         return note(f"{answer['kind']}, {answer['engine']} of {parameters} parameters in all")
     size = f"{count_text(answer['parameters'])} parameters of {answer['dtype']}"
+    if answer["dtype"] == "unknown":
+        size = "an engine elsewhere"
     note(f"{answer['kind']}, {size}, {bytes_text(answer['memory_bytes'])}, pid {answer['pid']}")
 
 
@@ -111,7 +113,7 @@ def list_models(swarm: bool, as_json: bool) -> None:
         (
             model["name"],
             model["kind"],
-            count_text(model["parameters"]),
+            count_text(model["parameters"]) if model["parameters"] else None,
             model["context"] or None,
             model["digest"][:DIGEST_LETTERS],
             len(model["servers"]),

@@ -46,7 +46,11 @@ def pull(model: str, as_json: bool) -> None:
     It comes from several at once, each piece checked. One that was interrupted goes on.
     """
     began = time.monotonic()
-    done = _followed(current_client().stream("/v0/pull", {"model": model}, SILENCE_S), "pull")
+    try:
+        done = _followed(current_client().stream("/v0/pull", {"model": model}, SILENCE_S), "pull")
+    except KeyboardInterrupt:
+        note("what came is kept: the same command goes on from there")
+        raise
     if as_json:
         return print_json(done)
     click.echo(done["digest"])

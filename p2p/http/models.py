@@ -9,7 +9,7 @@ from ledger.keys import peer_id_of
 from models.config import may_be_called
 from p2p.config import MAX_PRICE
 from p2p.http.api import Control, Line, Lines, Refused, Row, body_of, integer_of, text_of
-from p2p.http.composed import card_lines, composed_line
+from p2p.http.composed import card_lines, composed_line, has_card
 from p2p.http.run import run_lines
 from p2p.node.directory import Server
 from p2p.node.workers import Worker
@@ -127,6 +127,9 @@ async def show(control: Control, request: Request) -> Response:
         for row in _models(control, everywhere=True)
         if row["name"] == name or (len(name) >= 8 and row["digest"].startswith(name))
     ]
+    if not found and (await _is_kept(control, name)):
+        detail = f"{name} is stored here, and nobody in the swarm serves it"
+        raise Refused(detail, f"serve it with: yuma serve {name}", status=404)
     if not found:
         raise Refused(
             f"nobody in the swarm serves a model named {name!r:.120}",
@@ -134,6 +137,12 @@ async def show(control: Control, request: Request) -> Response:
             status=404,
         )
     return JSONResponse(max(found, key=lambda row: len(row["servers"])))
+
+
+async def _is_kept(control: Control, name: str) -> bool:
+    """Whether this node could serve a model or a card of that name."""
+    stored = await trio.to_thread.run_sync(control.node.store.find, name)
+    return has_card(control, name) or (stored is not None and stored.is_whole)
 
 
 async def ps(control: Control, request: Request) -> Response:

@@ -1,5 +1,6 @@
 """The local API about stored models: import, pull, rm."""
 
+import errno
 import os
 from functools import partial
 
@@ -17,6 +18,7 @@ from p2p.node.pull import Begun, Came, Told
 from p2p.store import Stored, validate_name
 
 TELL_EVERY_S = 0.2
+FULL = (errno.ENOSPC, errno.EDQUOT)
 HINTS = {
     Reason.NO_MODEL: "see what there is with: yuma list --swarm",
     Reason.NO_ROOM: "make room with: yuma rm NAME, or set models_max",
@@ -88,7 +90,8 @@ def _failed(error: Invalid | OSError) -> Line:
     if isinstance(error, Invalid):
         text = error.detail or str(error.reason)
         return {"error": text, "hint": HINTS.get(error.reason, "")}
-    return {"error": f"{error.strerror or error}: {error.filename or 'models'}", "hint": ""}
+    hint = HINTS[Reason.NO_ROOM] if error.errno in FULL else ""
+    return {"error": f"{error.strerror or error}: {error.filename or 'models'}", "hint": hint}
 
 
 async def remove(control: Control, request: Request) -> Response:

@@ -366,6 +366,9 @@ def test_import_a_directory(swarm: Swarm, tmp_path: Path) -> None:
     assert outcome.err.startswith("mine: 459 kB in ")
     (stored,) = swarm.first.json("list")["stored"]
     assert stored["digest"] == outcome.out.strip()
+    shown = swarm.first("show", "mine")
+    assert (shown.code, shown.out) == (1, "")
+    assert shown.err.endswith("serves it\nhint: serve it with: yuma serve mine\n")
     pulled = swarm.asker.json("pull", stored["digest"])
     assert [one["peer_id"] for one in pulled["sources"]] == [id_of(swarm.first)]
     assert swarm.asker("rm", "random-0").code == 0

@@ -183,7 +183,7 @@ def test_the_disk_is_not_filled(store: ModelStore, source: Path, monkeypatch) ->
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage(520 * 2**20))
     assert refusal(lambda: store.check_room(10**10), Reason.NO_ROOM) == (
-        "10000 MB are due, and the disk can give 8 MB"
+        "10,000 MB are due, and the disk can give 8 MB"
     )
     store.check_room(8 * 2**20)
 
