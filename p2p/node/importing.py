@@ -27,7 +27,7 @@ async def model_from(source: str, store: ModelStore) -> AsyncIterator[tuple[Path
     """The model directory that a path or a package's name stands for, while the block lasts; and
     what it is called, if not as its files say. Raises Invalid: BAD_MODEL, NO_ROOM; OSError."""
     place, called, size = await trio.to_thread.run_sync(_found, source)
-    if not size:
+    if size is None:
         yield place, called
         return
     with store.stage(size) as stage:
@@ -36,13 +36,13 @@ async def model_from(source: str, store: ModelStore) -> AsyncIterator[tuple[Path
         yield directory, called or place.stem
 
 
-def _found(source: str) -> tuple[Path, str, int]:
-    """Where the model is, what it is called, and how many bytes are to be converted, if any."""
+def _found(source: str) -> tuple[Path, str, int | None]:
+    """Where the model is, what it is called, and the bytes of a file that is to be converted."""
     place, called = Path(source), ""
     if "/" not in source:
         place, called = package_model(source), source
     is_directory = place.is_dir() or place.suffix.lower() != GGUF
-    return place, called, 0 if is_directory else place.stat().st_size
+    return place, called, None if is_directory else place.stat().st_size
 
 
 async def _convert(file: Path, directory: Path) -> None:
