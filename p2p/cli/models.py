@@ -184,7 +184,9 @@ def show(name: str, as_json: bool) -> None:
 def _model_pairs(model: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
     """All that is said of a model, what the daemon adds too."""
     for name, value in model.items():
-        if name != "servers" and not isinstance(value, dict | list):
+        if name == "price":
+            yield name, value or "free"
+        elif name != "servers" and not isinstance(value, dict | list):
             yield name, value
 
 
