@@ -55,6 +55,8 @@ def pull(model: str, as_json: bool) -> None:
         return print_json(done)
     click.echo(done["digest"])
     name, sources = printable(done["name"]), [one for one in done["sources"] if one["bytes"]]
+    if model != done["name"] and not done["digest"].startswith(model):
+        note(f"{model} is called {name} here; serve it with: yuma serve {name}")
     if not done["sources"]:
         return note(f"{name} is here already")
     came = sum(one["bytes"] for one in sources)

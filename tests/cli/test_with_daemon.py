@@ -338,6 +338,8 @@ def test_what_is_pulled_is_served_and_asked(swarm: Swarm) -> None:
     (row,) = [row for row in swarm.asker("list").out.splitlines() if "docs-gpt" in row]
     assert row.split() == ["docs-gpt", *"---", digest[:12], "0", *"--", "3.9", "MB"]
     assert swarm.asker("serve", digest[:8], "--name", "pulled").out == "pulled\n"
+    called = "pulled is called docs-gpt here; serve it with: yuma serve docs-gpt\n"
+    assert swarm.asker("pull", "pulled").err == f"{called}docs-gpt is here already\n"
     asked = ("run", "pulled", PROMPT, "--max-tokens", "5", "--peer", id_of(swarm.asker))
     assert swarm.asker(*asked).code == 0
     kept = swarm.asker("rm", "docs-gpt")
