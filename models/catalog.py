@@ -10,6 +10,7 @@
 * No torch here: the daemon reads models before any worker starts.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -183,7 +184,12 @@ def _travels(config: Config) -> bool:
 
 
 def _unreadable(directory: Path, error: OSError) -> Invalid:
-    return Invalid(Reason.BAD_MODEL, f"{directory}: {error.strerror}: {error.filename}")
+    if not directory.is_dir():
+        return Invalid(Reason.BAD_MODEL, f"there is no directory {directory}")
+    if isinstance(error, FileNotFoundError):
+        lacking = os.path.relpath(error.filename, directory)
+        return Invalid(Reason.BAD_MODEL, f"{directory} lacks {lacking}, which such a model has")
+    return Invalid(Reason.BAD_MODEL, f"{error.filename}: {error.strerror}")
 
 
 def _shape_of(directory: Path, config: Config) -> Shape:

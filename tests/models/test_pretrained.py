@@ -415,7 +415,7 @@ def test_a_model_that_needs_more_than_positions_is_refused(tmp_path: Path) -> No
 # --- the worker
 
 
-def test_a_worker_serves_it(llama: Path) -> None:
+def test_a_worker_serves_it(llama: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with running_worker(llama, "--slots", "2") as worker:
         ready = worker.first()
         assert isinstance(ready, Ready)
@@ -428,3 +428,4 @@ def test_a_worker_serves_it(llama: Path) -> None:
         assert replies[1][-1] == Done(1, Finish.LENGTH, len(PROMPT), 4)
         assert isinstance(replies[2][0], Failed)
         assert replies[2][0].reason is Reason.BAD_REQUEST
+    assert capfd.readouterr().err == "", "its stderr is the daemon's log"
