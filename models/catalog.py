@@ -10,6 +10,7 @@
 * No torch here: the daemon reads models before any worker starts.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,8 @@ MAX_CONTEXT = 8192
 """Of a pretrained model: each slot can hold as many tokens, and memory for them is set aside."""
 CACHE_BYTES = 2 * 2**30
 """For the slots of a pretrained model together; a larger cache is a shorter context."""
+MOST_CHECKS = 2
+"""Begun at once (`models.findings`)."""
 PRETRAINED_BYTES = 300 * 2**20
 """What the transformers library takes beside torch."""
 SHIPPED = Path(__file__).parent / "shipped"
@@ -181,7 +184,12 @@ def _travels(config: Config) -> bool:
 
 
 def _unreadable(directory: Path, error: OSError) -> Invalid:
-    return Invalid(Reason.BAD_MODEL, f"{directory}: {error.strerror}: {error.filename}")
+    if not directory.is_dir():
+        return Invalid(Reason.BAD_MODEL, f"there is no directory {directory}")
+    if isinstance(error, FileNotFoundError):
+        lacking = os.path.relpath(error.filename, directory)
+        return Invalid(Reason.BAD_MODEL, f"{directory} lacks {lacking}, which such a model has")
+    return Invalid(Reason.BAD_MODEL, f"{error.filename}: {error.strerror}")
 
 
 def _shape_of(directory: Path, config: Config) -> Shape:
@@ -264,12 +272,14 @@ def memory_need(model: Model, slots: int) -> int:
 
 
 def _cache_bytes(model: Model, slots: int) -> int:
-    """Keys and values of all slots; what writes no text keeps none."""
+    """Keys and values of all slots, and of what is read; what writes no text keeps none."""
     config = model.config
     if isinstance(config, GptConfig):
         return 2 * 4 * slots * config.layers * config.context * config.width
     if isinstance(config, PretrainedConfig) and config.kind is Kind.TEXT:
-        return slots * context_of(model, config, slots) * config.token_bytes(number_bytes(model))
+        # One row more is for reading; each check that is begun has its own, in 32 bits.
+        rows = config.token_bytes(number_bytes(model)) * (slots + 1)
+        return context_of(model, config, slots) * (rows + MOST_CHECKS * config.token_bytes(4))
     return 0
 
 

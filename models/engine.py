@@ -361,7 +361,8 @@ def likeliest(logits: Logits, token: int, sampling: Sampling) -> tuple[tuple[int
 
 def share_at(seed: int, position: int) -> float:
     """A number in [0, 1) that stands for (seed, position)."""
-    data = seed.to_bytes(8, "little", signed=True) + position.to_bytes(8, "little")
+    # Whatever seed can come over the wire: one that raised here would end everybody's answers.
+    data = (seed % 2**64).to_bytes(8, "little") + position.to_bytes(8, "little")
     digest = hashlib.blake2b(data, digest_size=8).digest()
     # 52 bits: with 53 the product with a sum could round up to the sum itself.
     return (int.from_bytes(digest, "little") >> 12) / 2**52

@@ -10,12 +10,14 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ledger.errors import Invalid, Reason
-from models.catalog import Model, open_model
+from models.catalog import MEGABYTE, Model, available_memory, open_model
 from models.files import CONFIG, TOKENIZER, TOKENIZER_CONFIG
 from models.pretrained import OFFLINE, read_json
 
@@ -24,6 +26,10 @@ DIGITS = {"type": "Digits", "individual_digits": True}
 BEFORE_BYTES: Mapping[str, tuple[dict[str, Any], ...]] = {"smollm": (DIGITS,)}
 """How a tokenizer cuts words before it looks at bytes, by the name that llama.cpp has for it: what
 transformers 5.24 does not read from the file."""
+NUMBER_BYTES = 6
+"""Of memory for each number of the weights: unpacked into four bytes, and as they are written."""
+LIBRARY_BYTES = 300 * 2**20
+"""What torch and transformers take before (measured: 250 MiB)."""
 KEPT = ("bos_token", "eos_token", "unk_token", "pad_token")
 """Of tokenizer_config.json; the rest says how the tokenizer was loaded."""
 
@@ -31,7 +37,7 @@ KEPT = ("bos_token", "eos_token", "unk_token", "pad_token")
 def convert(path: Path, directory: Path) -> Model:
     """Make a directory, which must be empty or not there, of a GGUF file.
 
-    Raises Invalid BAD_MODEL, OSError.
+    Raises Invalid: BAD_MODEL, NO_MEMORY; OSError.
     """
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
@@ -40,19 +46,50 @@ def convert(path: Path, directory: Path) -> Model:
     if any(directory.iterdir()):
         raise Invalid(Reason.BAD_MODEL, f"{directory} is not empty")
     os.environ.update(OFFLINE)
-    try:
-        _write(path, directory)
-    except (ImportError, Invalid):
-        raise
-    except Exception as error:  # whatever the library raises at a file it does not like
-        line = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        raise Invalid(Reason.BAD_MODEL, f"{path.name}: {line}") from None
+    with _as_refusal(f"{path.name} is cut off or damaged"):
+        numbers, cutter = _read(path)
+    validate_memory(path.name, numbers, available_memory())
+    with _as_refusal(f"{path.name} was not converted"):
+        _write(path, directory, cutter)
     return open_model(directory)
 
 
-def _write(path: Path, directory: Path) -> None:
-    import torch
+def validate_memory(name: str, numbers: int, available: int | None) -> None:
+    """Return if so many numbers can be converted in the memory that is free.
+
+    Raises Invalid NO_MEMORY.
+    """
+    need = LIBRARY_BYTES + NUMBER_BYTES * numbers
+    if available is not None and need > available:
+        free = f"{available // MEGABYTE} MB are free"
+        detail = f"{name} needs {need // MEGABYTE} MB of memory to be converted, {free}"
+        raise Invalid(Reason.NO_MEMORY, detail)
+
+
+def _read(path: Path) -> tuple[int, str]:
+    """How many numbers a file holds, all of which are there, and how its tokenizer cuts words."""
     from gguf import GGUFReader
+
+    reader = GGUFReader(path)
+    cutter = reader.fields.get("tokenizer.ggml.pre")
+    numbers = sum(int(tensor.n_elements) for tensor in reader.tensors)
+    return numbers, cutter.contents() if cutter is not None else ""
+
+
+@contextmanager
+def _as_refusal(what: str) -> Iterator[None]:
+    """Make one sentence of whatever a library raises at a file that it does not like."""
+    try:
+        yield
+    except (ImportError, Invalid):
+        raise
+    except Exception as error:
+        line = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        raise Invalid(Reason.BAD_MODEL, f"{what}: {line}") from None
+
+
+def _write(path: Path, directory: Path, cutter: str) -> None:
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     place: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
@@ -64,8 +101,7 @@ def _write(path: Path, directory: Path) -> None:
     )
     network.save_pretrained(directory)
     AutoTokenizer.from_pretrained(path.parent, **place).save_pretrained(directory)
-    cutter = GGUFReader(path).fields.get("tokenizer.ggml.pre")
-    _mend(directory, cutter.contents() if cutter is not None else "")
+    _mend(directory, cutter)
     for file in directory.iterdir():
         file.chmod(0o644)
 
@@ -93,17 +129,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m models.gguf", description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("directory", type=Path)
+    parser.add_argument("--until-eof", action="store_true", help="end when standard input does")
     said = parser.parse_args(arguments)
+    if said.until_eof:
+        threading.Thread(target=_end_with_input, daemon=True).start()
     try:
         model = convert(said.file, said.directory)
     except ImportError as error:
-        print(f"{error}; it comes with: pip install 'yumad[hf]'", file=sys.stderr)
+        what = f"{said.file.name} was not converted: {error}"
+        print(f"{what}; it comes with: pip install 'yumad[hf]'", file=sys.stderr)
         return 1
     except (Invalid, OSError) as error:
         print(getattr(error, "detail", "") or error, file=sys.stderr)
         return 1
     print(model.digest.hex())
     return 0
+
+
+def _end_with_input() -> None:
+    """What a daemon started is not to go on writing to its home when that was killed."""
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ def package_model(name: str) -> Path:
     try:
         files = distribution(name).files or ()
     except (PackageNotFoundError, ValueError):
-        raise Invalid(Reason.BAD_MODEL, f"no package {name!r:.80} is installed here") from None
+        detail = f"no package {name!r:.80} is installed here, and no file is there of that name"
+        raise Invalid(Reason.BAD_MODEL, detail) from None
     places = [Path(str(file.locate())) for file in files if file.name in (CONFIG,)
               or file.suffix == GGUF]  # fmt: skip
     found = [place for place in map(_model_at, places) if place is not None]

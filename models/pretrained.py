@@ -26,9 +26,12 @@ OFFLINE = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DISABLE_SAFETENSORS_CONVERSION": "1",
     "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-"""For the transformers library: it fetches nothing, and one process tokenizes in one thread."""
+"""For the transformers library: it fetches nothing, one process tokenizes in one thread, and no bar
+of its own stands between the lines of the daemon's log."""
 
 
 def weights_of(directory: Path, single: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@
 * Only token ids and numbers here: no text, no torch, no clock.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -61,9 +61,10 @@ class Reader(Embedder, Protocol):
     def likelihoods(self, rows: Sequence[Row]) -> NDArray[np.float64]:
         """The logarithm of each row's likelihood from its start on: (n,)."""
 
-    def scan(self, row: Row, take: Callable[[Logits], None]) -> None:
-        """Give the logits (t, V) before each token of a row from its start on, some at a time. Its
-        last token is not read: a row may be by one longer than the context."""
+    def scan(self, row: Row) -> Iterator[Logits]:
+        """The logits (t, V) before each token of a row from its start on, a part at a time: t is 0
+        for a part before it. Its last token is not read: a row may be by one longer than the
+        context."""
 
 
 M = TypeVar("M", bound=Embedder)
@@ -156,26 +157,6 @@ class Readings(Generic[M]):
         """
         read = self.model.mean_states
         self._add(_Reading(job, prepare, read, directions, deadline, standing))
-
-    def find(
-        self: "Readings[R]",
-        job: int,
-        prepare: Callable[[], Row],
-        find: Callable[[Row], Numbers],
-        deadline: float,
-        standing: Standing = OWN,
-    ) -> None:
-        """Queue a row of which `find` finds something, in one step. Raises Invalid BUSY."""
-        self._add(
-            _Reading(
-                job,
-                lambda: [prepare()],
-                lambda rows: find(rows[0])[None],
-                lambda numbers: numbers[0].astype(np.float32),
-                deadline,
-                standing,
-            )
-        )
 
     def cancel(self, job: int) -> None:
         """Forget a job, if it is not over."""

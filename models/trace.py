@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ledger.codec import hash_of
 from ledger.errors import Invalid, Reason
-from models.types import MAX_SURPRISE, LikelyField
+from models.types import MAX_LIKELY, MAX_SURPRISE, LikelyField
 
 WORD_BYTES = 4
 
@@ -34,6 +34,8 @@ def read_trace(trace: bytes, likely: int) -> tuple[bytes, Surprises]:
 
     Raises Invalid BAD_ANSWER.
     """
+    if likely > MAX_LIKELY:  # of a receipt in a file: no server tells so much
+        raise Invalid(Reason.BAD_ANSWER, f"it is said to tell of {likely} tokens in each place")
     width = 1 + likely
     if len(trace) % (width * WORD_BYTES):
         raise Invalid(Reason.BAD_ANSWER, "the trace is not of whole rows")

@@ -42,6 +42,7 @@ from models.types import (
     Query,
     Receipt,
     input_hash,
+    output_hash,
     verify_receipt,
 )
 
@@ -129,7 +130,10 @@ class Subject:
         tokens, _ = read_trace(self.trace, self.query.sampling.likely)
         if len(tokens) != WORD_BYTES * self.receipt.body.output_tokens:
             raise Invalid(Reason.BAD_ANSWER, "not all is told of its tokens that was asked for")
-        return Check(self.query, self.data, tokens, self.dtype)
+        output = self.receipt.body.output_hash
+        if not tokens and output != output_hash(b""):
+            raise Invalid(Reason.BAD_ANSWER, "it is a text without tokens")
+        return Check(self.query, self.data, tokens, self.dtype, output)
 
     @property
     def dtype(self) -> str:
@@ -150,6 +154,7 @@ class _Finding:
     receipt: Hash
     numbers: Surprises
     slip: int = 0
+    """0 for the server: it says that its tokens fit."""
 
 
 def receipt_hash(receipt: Receipt) -> Hash:
@@ -171,7 +176,7 @@ def judge(subject: Subject, opinions: Sequence[Opinion]) -> VerdictBody:
     if not findings or len(set(keys)) < len(keys):
         raise Invalid(Reason.BAD_ANSWER, "an answer is checked by others, each of them once")
     differences = [_difference(server, finding) for finding in findings]
-    wrong = _wrong(server, findings, differences, subject.query.asker)
+    wrong = _wrong(server, findings, subject.query.asker)
     outcome = Outcome.DISPUTED if wrong is None else Outcome.WRONG if 0 in wrong else Outcome.RIGHT
     marked = [
         replace(one, wrong=int(wrong is not None and place in wrong))
@@ -194,7 +199,8 @@ def _finding(subject: Subject, check: Check, opinion: Opinion) -> _Finding:
         raise Invalid(Reason.WRONG_REQUEST, "a checker was asked of something else")
     found = numbers_of(one_of(body.output_tensor), opinion.output, finding_shape(check))
     whole = np.rint(np.clip(found, -1e6, 1e6) * SURPRISE_UNIT).astype(np.int64)
-    slips = whole[:, 0] if _is_over(subject) else whole[:-1, 0]
+    is_over = subject.receipt.body.finish is Finish.STOP
+    slips = whole[:, 0] if is_over else whole[:-1, 0]
     slip = int(slips.max(initial=0))
     return _Finding(body.server, receipt_hash(opinion.receipt), -whole[:-1, 1:], slip)
 
@@ -212,20 +218,13 @@ def _split(subject: Subject, all_found: Sequence[_Finding]) -> tuple[_Finding, l
             f"a server that writes in {subject.dtype} finds {len(own)} times itself what it said"
         )
         raise Invalid(Reason.BAD_ANSWER, detail)
-    return own[0], others
-
-
-def _is_over(subject: Subject) -> bool:
-    """Whether the model said that the text is over, as far as can be seen: a stop string may have
-    ended it too."""
-    stopped = subject.receipt.body.finish is Finish.STOP
-    return stopped and not subject.query.sampling.stop
+    return replace(own[0], slip=0), others
 
 
 def _difference(server: _Finding, finding: _Finding) -> Difference:
     worst, mean = _distance(server, finding)
-    agrees = finding.slip <= WORST and _agree(server, finding)
-    return Difference(finding.key, finding.receipt, worst, mean, finding.slip, int(agrees), 0)
+    agrees = int(_agree(server, finding))
+    return Difference(finding.key, finding.receipt, worst, mean, finding.slip, agrees, 0)
 
 
 def _distance(left: _Finding, right: _Finding) -> tuple[int, int]:
@@ -235,29 +234,19 @@ def _distance(left: _Finding, right: _Finding) -> tuple[int, int]:
 
 
 def _agree(left: _Finding, right: _Finding) -> bool:
-    """Whether two parties computed the same."""
+    """Whether two parties computed the same, and say the same of whether the tokens fit."""
     worst, mean = _distance(left, right)
-    return worst <= WORST and mean <= MEAN
+    fits = [party.slip <= WORST for party in (left, right)]
+    return worst <= WORST and mean <= MEAN and fits[0] == fits[1]
 
 
-def _wrong(
-    server: _Finding,
-    findings: Sequence[_Finding],
-    differences: Sequence[Difference],
-    asker: PublicKey,
-) -> set[int] | None:
+def _wrong(server: _Finding, findings: Sequence[_Finding], asker: PublicKey) -> set[int] | None:
     """Which parties are wrong, the server being 0 and the checkers 1..k; None: nobody can tell."""
     parties = [server, *findings]
-
-    def agree(one: int, other: int) -> bool:
-        if one == other:
-            return True
-        if 0 in (one, other):
-            return bool(differences[max(one, other) - 1].agrees)
-        return _agree(parties[one], parties[other])
-
     count = len(parties)
-    friends = [{other for other in range(count) if agree(one, other)} for one in range(count)]
+    friends = [
+        {place for place, other in enumerate(parties) if _agree(party, other)} for party in parties
+    ]
     own = [place for place, party in enumerate(parties) if place and party.key == asker]
     most = own[0] if own else max(range(count), key=lambda one: len(friends[one]))
     if not own and 2 * len(friends[most]) <= count:

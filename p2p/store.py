@@ -114,7 +114,7 @@ class ModelStore:
     def locate(self, reference: str) -> tuple[Path, str]:
         """Where a stored or shipped model is that is named, and what it is called here.
 
-        Raises Invalid BAD_MODEL, OSError.
+        Raises Invalid: NO_MODEL, BAD_MODEL; OSError.
         """
         found = self.find(reference)
         if found is not None and found.is_whole:
@@ -124,6 +124,9 @@ class ModelStore:
                 )
                 raise Invalid(Reason.BAD_MODEL, detail)
             return found.directory, found.name
+        if reference not in shipped_names():
+            detail = f"no model named {reference!r:.80} is stored here or comes with yuma"
+            raise Invalid(Reason.NO_MODEL, detail)
         return shipped_directory(reference), ""
 
     # --- names
@@ -143,10 +146,7 @@ class ModelStore:
 
     def check_name(self, name: str, digest: str) -> None:
         """Return if a model of a digest may be called so. Raises Invalid BAD_MODEL."""
-        long = not 0 < len(name.encode(errors="replace")) <= MAX_NAME_BYTES
-        if long or "/" in name or not name.isprintable():
-            detail = f"a model's name is a line of at most {MAX_NAME_BYTES} bytes without a slash"
-            raise Invalid(Reason.BAD_MODEL, detail)
+        validate_name(name)
         if not may_be_called(name, digest):
             detail = f"{name} reads as the digest of another model: choose another with --name"
             raise Invalid(Reason.BAD_MODEL, detail)
@@ -195,10 +195,11 @@ class ModelStore:
 
     # --- in and out
 
-    def add(self, source: Path, name: str | None, tell: Tell) -> Stored:
+    def add(self, source: Path, name: str | None, tell: Tell, called: str = "") -> Stored:
         """Copy a model directory into the store; `tell` is called on the way.
 
-        Raises Invalid: BAD_MODEL, NO_ROOM; OSError.
+        Without a name it keeps the one that it has here; else it is `called` so, or what its
+        config.json says. Raises Invalid: BAD_MODEL, NO_ROOM; OSError.
         """
         shape = check_model(source)
         if program := [file for file in shape.files if not belongs(file)]:
@@ -215,7 +216,9 @@ class ModelStore:
                     tell(done, whole)
 
                 manifest = describe(source, shape.files, take).manifest
-            return self._appear(stage, manifest, name or shape.name)
+            kept = self.find(manifest.digest.hex())
+            name = name or (kept.name if kept else "") or called or shape.name
+            return self._appear(stage, manifest, name)
 
     @contextmanager
     def stage(self, size: int) -> Iterator[Path]:
@@ -300,6 +303,14 @@ class ModelStore:
             shutil.rmtree(model.directory)
 
 
+def validate_name(name: str) -> None:
+    """Return if a stored model may be called so, whichever it is. Raises Invalid BAD_MODEL."""
+    long = not 0 < len(name.encode(errors="replace")) <= MAX_NAME_BYTES
+    if long or "/" in name or not name.isprintable():
+        detail = f"a model's name is a line of at most {MAX_NAME_BYTES} bytes without a slash"
+        raise Invalid(Reason.BAD_MODEL, detail)
+
+
 def _is_place(path: Path) -> bool:
     return DIGEST.fullmatch(path.name) is not None
 
@@ -331,4 +342,4 @@ def _disk_bytes(path: Path) -> int:
 
 
 def _megabytes(size: int) -> str:
-    return f"{size / MEGABYTE:.0f} MB"
+    return f"{size / MEGABYTE:,.0f} MB"

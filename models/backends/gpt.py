@@ -1,6 +1,6 @@
 """Our GPT as a token model: torch on one side, token ids and numpy logits on the other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from models.files import TOKENIZER, WEIGHTS
 from models.gpt import Gpt, KeyValueCache, Place, load_gpt
 from models.reading import Numbers, Row
 from models.tokenizer import load_tokenizer
+
+CHECK_TOKENS = 128
+"""Whose logits are looked at in a step: about as long as to read them."""
 
 
 class GptTokens:
@@ -65,12 +68,14 @@ class GptTokens:
             sums.append(-functional.cross_entropy(logits, due, reduction="sum").item())
         return np.array(sums)
 
-    @torch.inference_mode()
-    def scan(self, row: Row, take: Callable[[Logits], None]) -> None:
-        """Give the logits (t, V) before each token of a row from its start on, some at a time."""
-        states = self._gpt(torch.tensor([row.tokens[:-1]]))[0, row.start - 1 :]
-        for at in range(0, len(states), self.read_tokens):
-            take(self._gpt.logits(states[at : at + self.read_tokens]).numpy())
+    def scan(self, row: Row) -> Iterator[Logits]:
+        """The logits (t, V) before each token of a row from its start on, a part at a time."""
+        with torch.inference_mode():
+            states = self._gpt(torch.tensor([row.tokens[:-1]]))[0, row.start - 1 :]
+        for at in range(0, len(states), CHECK_TOKENS):
+            with torch.inference_mode():
+                logits = self._gpt.logits(states[at : at + CHECK_TOKENS])
+            yield logits.numpy()
 
     @torch.inference_mode()
     def mean_states(self, rows: Sequence[Row]) -> Numbers:

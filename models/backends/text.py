@@ -11,12 +11,13 @@ from ledger.errors import Invalid, Reason
 from models.answers import choices_of, passages_of
 from models.backends import Reply
 from models.chat import SEAM, chat_of, compiled, render
-from models.checking import Check, check_of, find, row_of
+from models.checking import check_of, find, row_of
 from models.engine import Engine, Event, Made, Scored, TokenModel
+from models.findings import Findings
 from models.mixture import distribution
 from models.pipe import Choose, Done, Failed, Part, Step, Submit, brief
 from models.reading import Event as ReadEvent
-from models.reading import Numbers, Reader, Readings, Row, Unreadable, passage_rows
+from models.reading import Reader, Readings, Row, Unreadable, passage_rows
 from models.stops import Ending, Word
 from models.types import (
     MAX_SURPRISE,
@@ -93,6 +94,7 @@ class TextBackend:
         self._model = model
         self._engine = Engine(model)
         self._readings = Readings(model)
+        self._findings = Findings()
         self._tokenizer = tokenizer
         self._writing: dict[int, _Writing] = {}
         self._over: list[Reply] = []
@@ -103,7 +105,8 @@ class TextBackend:
     @property
     def busy(self) -> bool:
         """Whether `step` has something to do."""
-        return self._engine.busy or self._readings.busy or bool(self._over)
+        working = self._engine.busy or self._readings.busy or self._findings.busy
+        return working or bool(self._over)
 
     def submit(self, frame: Submit, now: float) -> None:
         """Queue a job. Raises Invalid: BAD_REQUEST, BUSY."""
@@ -172,7 +175,7 @@ class TextBackend:
 
             self._readings.choose(frame.job, cut, deadline, frame.standing)
         elif frame.kind is Kind.CHECK:
-            self._submit_check(frame, check_of(frame.input), deadline)
+            self._submit_check(frame, deadline)
         else:
             texts = passages_of(frame.input).texts
 
@@ -181,17 +184,11 @@ class TextBackend:
 
             self._readings.embed(frame.job, rows, deadline, frame.standing)
 
-    def _submit_check(self, frame: Submit, check: Check, deadline: float) -> None:
-        model = self._model
-
-        def prepare() -> Row:
-            prompt = self._asked(check.query.kind, check.input)
-            return row_of(prompt, check, model)
-
-        def found(row: Row) -> Numbers:
-            return find(model.scan, row, check, model.ends)
-
-        self._readings.find(frame.job, prepare, found, deadline, frame.standing)
+    def _submit_check(self, frame: Submit, deadline: float) -> None:
+        check, model = check_of(frame.input), self._model
+        row = row_of(self._asked(check.query.kind, check.input), check, model)
+        work = find(model.scan(row), row, check, model.ends, self._tokenizer.decode)
+        self._findings.add(frame.job, row, work, deadline, frame.standing)
 
     def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text, as far as the model could read it."""
@@ -218,6 +215,7 @@ class TextBackend:
         self._chosen.pop(job, None)
         self._engine.cancel(job)
         self._readings.cancel(job)
+        self._findings.cancel(job)
         self._writing.pop(job, None)
         self._over = [reply for reply in self._over if reply.job != job]
 
@@ -225,14 +223,16 @@ class TextBackend:
         """Forget all jobs, after a step that raised; which they were."""
         self._chosen.clear()
         self._writing.clear()
-        return self._engine.drop_all() + self._readings.drop_all()
+        dropped = self._engine.drop_all() + self._readings.drop_all()
+        return dropped + self._findings.drop_all()
 
     def step(self, now: float) -> list[Reply]:
         """Advance the jobs a little; what there is to say of them."""
         over, self._over = self._over, []
+        beside = self._engine.busy
         written = [each for event in self._engine.step(now) for each in self._written(event)]
-        read = [reply for read in self._readings.step(now) for reply in read_replies(read)]
-        return over + written + read
+        reads = [*self._readings.step(now), *self._findings.step(now, beside)]
+        return over + written + [reply for read in reads for reply in read_replies(read)]
 
     def _prompt(self, data: bytes, templated: bool) -> list[int]:
         """The tokens of a prompt, after what stood before each text in training; a template that
@@ -293,7 +293,7 @@ class TextBackend:
 
     def _likely(self, token: int, logarithm: float) -> Likely:
         text = self._tokenizer.decode([token])[:MAX_LIKELY_BYTES]
-        return Likely(text, min(MAX_SURPRISE, round(-logarithm * SURPRISE_UNIT)))
+        return Likely(text, round(min(MAX_SURPRISE, -logarithm * SURPRISE_UNIT)))
 
 
 def _tokens(prefix: bytes) -> Sequence[int]:

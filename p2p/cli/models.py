@@ -53,6 +53,8 @@ def serve(model: str, as_json: bool, **how: Any) -> None:
         parameters = count_text(answer["parameters"])
         return note(f"{answer['kind']}, {answer['engine']} of {parameters} parameters in all")
     size = f"{count_text(answer['parameters'])} parameters of {answer['dtype']}"
+    if answer["dtype"] == "unknown":
+        size = "an engine elsewhere"
     note(f"{answer['kind']}, {size}, {bytes_text(answer['memory_bytes'])}, pid {answer['pid']}")
 
 
@@ -111,7 +113,7 @@ def list_models(swarm: bool, as_json: bool) -> None:
         (
             model["name"],
             model["kind"],
-            count_text(model["parameters"]),
+            count_text(model["parameters"]) if model["parameters"] else None,
             model["context"] or None,
             model["digest"][:DIGEST_LETTERS],
             len(model["servers"]),
@@ -124,7 +126,8 @@ def list_models(swarm: bool, as_json: bool) -> None:
     rows += [
         (
             each["name"],
-            *[None] * 3,
+            each.get("kind"),
+            *[None] * 2,
             each["digest"][:DIGEST_LETTERS],
             0,
             *[None] * 2,
@@ -181,7 +184,9 @@ def show(name: str, as_json: bool) -> None:
 def _model_pairs(model: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
     """All that is said of a model, what the daemon adds too."""
     for name, value in model.items():
-        if name != "servers" and not isinstance(value, dict | list):
+        if name == "price":
+            yield name, value or "free"
+        elif name != "servers" and not isinstance(value, dict | list):
             yield name, value
 
 

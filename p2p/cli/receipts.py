@@ -200,6 +200,8 @@ def _verdict_row(evidence: Evidence, fault: str) -> tuple[str, ...]:
     if verdict is not None and not fault:
         agreed = f"{verdict.agreed} of {len(verdict.body.differences)} checkers agree"
         found = f"{found}; {verdict.body.outcome}: {agreed}"
+        if any(one.checker == verdict.body.asker for one in verdict.body.differences):
+            found = f"{found}, by the word of who asked"  # which counts alone, and nobody else's
     return peer_id_of(body.server), body.model.hex()[:12], tokens, found
 
 

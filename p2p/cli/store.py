@@ -46,11 +46,17 @@ def pull(model: str, as_json: bool) -> None:
     It comes from several at once, each piece checked. One that was interrupted goes on.
     """
     began = time.monotonic()
-    done = _followed(current_client().stream("/v0/pull", {"model": model}, SILENCE_S), "pull")
+    try:
+        done = _followed(current_client().stream("/v0/pull", {"model": model}, SILENCE_S), "pull")
+    except KeyboardInterrupt:
+        note("what came is kept: the same command goes on from there")
+        raise
     if as_json:
         return print_json(done)
     click.echo(done["digest"])
     name, sources = printable(done["name"]), [one for one in done["sources"] if one["bytes"]]
+    if model != done["name"] and not done["digest"].startswith(model):
+        note(f"{model} is called {name} here; serve it with: yuma serve {name}")
     if not done["sources"]:
         return note(f"{name} is here already")
     came = sum(one["bytes"] for one in sources)
@@ -61,7 +67,10 @@ def pull(model: str, as_json: bool) -> None:
 @click.command(cls=Command)
 @click.argument("model", metavar="NAME|DIGEST")
 def rm(model: str) -> None:
-    """Remove a model from this node's store."""
+    """Remove a model from this node's store.
+
+    Also the card of a mixture or of a pipeline.
+    """
     done = current_client().post("/v0/rm", {"model": model})
     note(f"{printable(done['name'] or done['digest'])} is removed: {bytes_text(done['bytes'])}")
 

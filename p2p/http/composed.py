@@ -1,6 +1,8 @@
 """The local API about models made of models: cards of mixtures and pipelines, made and shown."""
 
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -84,12 +86,44 @@ def _written(control: Control, fields: Line, gate: bytes) -> Response:
 async def show(control: Control, request: Request) -> Response:
     """One card of this home."""
     name = request.query_params.get("name", "")
-    if not NAME.fullmatch(name) or not control.node.composer.has(name):
+    if not has_card(control, name):
         raise Refused(f"there is no card named {name!r:.80} here", "yuma mixture create makes one")
     composed = open_composed(control.node.composer.place / name)
     served = name in control.node.composer.served
     line = {**card_json(composed.card), "model": composed.digest.hex(), "served": served}
     return JSONResponse(line)
+
+
+def card_lines(control: Control) -> list[Line]:
+    """The cards of this home, as `stored_line` puts models; of a damaged one, its name."""
+    place = control.node.composer.place
+    names = sorted(path.name for path in place.glob("*") if has_card(control, path.name))
+    return [_card_line(place / name) for name in names]
+
+
+def _card_line(directory: Path) -> Line:
+    try:
+        composed = open_composed(directory)
+        kind, digest = card_json(composed.card)["kind"], composed.digest.hex()
+    except Invalid:
+        kind, digest = None, ""
+    size = sum(path.stat().st_size for path in directory.iterdir())
+    return {"name": directory.name, "digest": digest, "bytes": size, "whole": True, "kind": kind}
+
+
+def has_card(control: Control, name: str) -> bool:
+    """Whether a card of this name is in the home."""
+    return NAME.fullmatch(name) is not None and control.node.composer.has(name)
+
+
+def remove_card(control: Control, name: str) -> Line:
+    """Remove a card that is not served. Raises Refused, OSError."""
+    if name in control.node.composer.served:
+        raise Refused(f"{name} is served", f"stop that first with: yuma stop {name}")
+    directory = control.node.composer.place / name
+    line = _card_line(directory)
+    shutil.rmtree(directory)
+    return line
 
 
 def _names(body: Line, key: str) -> list[str]:
@@ -115,9 +149,9 @@ def _name_of(control: Control, body: Line) -> str:
     if name in shipped_names():
         raise Refused(f"{name} is the name of a model that comes with yuma")
     if control.node.composer.has(name):
-        raise Refused(
-            f"there is a card named {name} already", f"see it with: yuma mixture show {name}"
-        )
+        raise Refused(f"there is a card named {name} already", f"remove it with: yuma rm {name}")
+    if control.node.store.find(name) is not None:
+        raise Refused(f"a model that is stored here is called {name}: choose another name")
     return name
 
 

@@ -4,11 +4,12 @@ import trio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ledger.errors import Invalid, Reason
 from ledger.keys import peer_id_of
 from models.config import may_be_called
 from p2p.config import MAX_PRICE
 from p2p.http.api import Control, Line, Lines, Refused, Row, body_of, integer_of, text_of
-from p2p.http.composed import composed_line
+from p2p.http.composed import card_lines, composed_line, has_card
 from p2p.http.run import run_lines
 from p2p.node.directory import Server
 from p2p.node.workers import Worker
@@ -16,6 +17,10 @@ from p2p.store import Stored
 
 MAX_SLOTS = 256
 MAX_NAME_BYTES = 128
+HINTS = {
+    Reason.NO_MODEL: "yuma pull gets what others serve; a directory goes by its path, as in ./NAME",
+    Reason.NO_MEMORY: "make room with: yuma stop NAME; fewer --slots take less",
+}
 
 
 async def serve(control: Control, request: Request) -> Response:
@@ -25,13 +30,16 @@ async def serve(control: Control, request: Request) -> Response:
     composer, name = control.node.composer, text_of(body, "model")
     if composer.has(name):
         return JSONResponse(composed_line(composer.serve(name, _price_of(control, body))))
-    worker = await control.node.miner.serve(
-        text_of(body, "model"),
+    how = (
         name_of(body),
         integer_of(body, "slots", settings.slots, 1, MAX_SLOTS),
         integer_of(body, "threads", settings.threads, 1, MAX_SLOTS),
         _price_of(control, body),
     )
+    try:
+        worker = await control.node.miner.serve(name, *how)
+    except Invalid as error:
+        raise Refused(error.detail or str(error.reason), HINTS.get(error.reason, "")) from None
     return JSONResponse(_worker(worker))
 
 
@@ -81,9 +89,8 @@ async def models(control: Control, request: Request) -> Response:
     """The models served here, or in the whole swarm."""
     everywhere = request.query_params.get("swarm") == "1"
     stored = await trio.to_thread.run_sync(control.node.store.models)
-    return JSONResponse(
-        {"models": _models(control, everywhere), "stored": [stored_line(one) for one in stored]}
-    )
+    kept = [stored_line(one) for one in stored] + card_lines(control)
+    return JSONResponse({"models": _models(control, everywhere), "stored": kept})
 
 
 def _models(control: Control, everywhere: bool) -> list[Line]:
@@ -120,6 +127,9 @@ async def show(control: Control, request: Request) -> Response:
         for row in _models(control, everywhere=True)
         if row["name"] == name or (len(name) >= 8 and row["digest"].startswith(name))
     ]
+    if not found and (await _is_kept(control, name)):
+        detail = f"{name} is stored here, and nobody in the swarm serves it"
+        raise Refused(detail, f"serve it with: yuma serve {name}", status=404)
     if not found:
         raise Refused(
             f"nobody in the swarm serves a model named {name!r:.120}",
@@ -127,6 +137,12 @@ async def show(control: Control, request: Request) -> Response:
             status=404,
         )
     return JSONResponse(max(found, key=lambda row: len(row["servers"])))
+
+
+async def _is_kept(control: Control, name: str) -> bool:
+    """Whether this node could serve a model or a card of that name."""
+    stored = await trio.to_thread.run_sync(control.node.store.find, name)
+    return has_card(control, name) or (stored is not None and stored.is_whole)
 
 
 async def ps(control: Control, request: Request) -> Response:

@@ -47,7 +47,7 @@ async def version(call: Call, body: Body) -> Response:
 async def tags(call: Call, body: Body) -> Response:
     """Every model of the swarm."""
     rows = []
-    for row in served_models(call):
+    for row in served_models(call.gateway.node.directory):
         known = row["yuma"]
         size = 4 * known["parameters"]
         details = _details(known["kind"], known["parameters"])

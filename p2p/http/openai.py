@@ -27,6 +27,7 @@ from p2p.http.faults import Fault
 from p2p.http.fields import Body
 from p2p.http.gateway import MAX_CHOICES, TIME_LIMIT_MS
 from p2p.node.asking import Request
+from p2p.node.directory import Directory
 from p2p.receipts import document_of
 
 Row = tuple[str, str, Handler]
@@ -56,31 +57,28 @@ REFUSED: Final = {
 
 async def models(call: Call, body: Body) -> Response:
     """Every model of the swarm."""
-    return JSONResponse({"object": "list", "data": served_models(call)})
+    return JSONResponse({"object": "list", "data": served_models(call.gateway.node.directory)})
 
 
 async def model(call: Call, body: Body) -> Response:
     """One model."""
     name = call.request.path_params["model"]
-    call.gateway.model(name)
-    found = [row for row in served_models(call) if name in (row["id"], row["yuma"]["name"])]
-    return JSONResponse(found[0] if found else _model(name, call.gateway.model(name), 1))
+    served = call.gateway.model(name)
+    return JSONResponse(_model(name, served, len(call.gateway.node.directory.of(name))))
 
 
-def served_models(call: Call) -> list[dict[str, Any]]:
-    """By name; a second model of a name goes by its digest."""
-    directory = call.gateway.node.directory
-    known: dict[str, tuple[Served, int]] = {}
+def served_models(directory: Directory) -> list[dict[str, Any]]:
+    """By name, a second model of a name by its digest; one of several names goes by each."""
+    known: dict[tuple[str, str], tuple[Served, int]] = {}
     for one in directory.servers():
-        digest = one.served.digest.hex()
-        known[digest] = one.served, known.get(digest, (None, 0))[1] + 1
-    meant = {served.name: directory.of(served.name)[0].served.digest.hex()
-             for served, _ in known.values()}  # fmt: skip
-    rows = [
-        _model(served.name if meant[served.name] == digest else digest[:16], served, count)
-        for digest, (served, count) in known.items()
-    ]
-    return sorted(rows, key=lambda row: str(row["id"]))
+        named = one.served.name, one.served.digest.hex()
+        known[named] = one.served, known.get(named, (None, 0))[1] + 1
+    meant = {name: directory.of(name)[0].served.digest.hex() for name, _ in known}
+    rows = {}
+    for (name, digest), (served, count) in known.items():
+        shown = name if meant[name] == digest else digest[:16]
+        rows[shown] = _model(shown, served, count)
+    return sorted(rows.values(), key=lambda row: str(row["id"]))
 
 
 def _model(name: str, served: Served, servers: int) -> dict[str, Any]:

@@ -44,7 +44,10 @@ MAX_ANSWERS = 16
 MAX_TEMPERATURE = 10.0
 MAX_SHAPE_BYTES = 256
 HINTS = {
-    Reason.BAD_REQUEST: "yuma show MODEL says what it takes; a shorter prompt may fit",
+    Reason.BAD_REQUEST: (
+        "yuma show MODEL says its kind and how many tokens it takes; "
+        "embeddings go with --near, tensors with --input"
+    ),
     Reason.TOO_LARGE: "send less at once",
 }
 CALL_WAIT_S = 0.7

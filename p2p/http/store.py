@@ -1,5 +1,6 @@
 """The local API about stored models: import, pull, rm."""
 
+import errno
 import os
 from functools import partial
 
@@ -10,12 +11,14 @@ from starlette.responses import JSONResponse, Response
 from ledger.errors import Invalid, Reason
 from ledger.types import Hash
 from p2p.http.api import Control, Line, Lines, Refused, Row, Say, body_of, text_of
+from p2p.http.composed import has_card, remove_card
 from p2p.http.models import name_of, stored_line
 from p2p.node.importing import model_from
 from p2p.node.pull import Begun, Came, Told
-from p2p.store import Stored
+from p2p.store import Stored, validate_name
 
 TELL_EVERY_S = 0.2
+FULL = (errno.ENOSPC, errno.EDQUOT)
 HINTS = {
     Reason.NO_MODEL: "see what there is with: yuma list --swarm",
     Reason.NO_ROOM: "make room with: yuma rm NAME, or set models_max",
@@ -26,6 +29,8 @@ async def take_in(control: Control, request: Request) -> Response:
     """Take a model from outside into the store; how it goes comes as lines."""
     body = await body_of(request)
     source, name = text_of(body, "source"), name_of(body)
+    if name is not None:
+        validate_name(name)
     return Lines(lambda say: _import(control, source, name, say))
 
 
@@ -46,7 +51,7 @@ async def _import(control: Control, source: str, name: str | None, say: Say) -> 
         nursery.start_soon(tell)
         try:
             async with model_from(source, store) as (directory, called):
-                add = partial(store.add, directory, name or called, note)
+                add = partial(store.add, directory, name, note, called)
                 done = {"done": stored_line(await trio.to_thread.run_sync(add))}
         except (Invalid, OSError) as error:
             done = _failed(error)
@@ -85,14 +90,17 @@ def _failed(error: Invalid | OSError) -> Line:
     if isinstance(error, Invalid):
         text = error.detail or str(error.reason)
         return {"error": text, "hint": HINTS.get(error.reason, "")}
-    return {"error": f"{error.strerror or error}: {error.filename or 'models'}", "hint": ""}
+    hint = HINTS[Reason.NO_ROOM] if error.errno in FULL else ""
+    return {"error": f"{error.strerror or error}: {error.filename or 'models'}", "hint": hint}
 
 
 async def remove(control: Control, request: Request) -> Response:
-    """Remove a stored model that is not served, or what a pull has left of one."""
+    """Remove a stored model or a card that is not served, or what a pull has left of a model."""
     reference = text_of(await body_of(request), "model")
     node = control.node
     model = await trio.to_thread.run_sync(node.store.find, reference)
+    if model is None and has_card(control, reference):
+        return JSONResponse(remove_card(control, reference))
     if model is None:
         raise Refused(f"no model named {reference!r:.120} is stored here", "see: yuma list")
     if Hash(bytes.fromhex(model.digest)) in node.pulls.under_way:

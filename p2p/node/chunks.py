@@ -123,7 +123,7 @@ class Chunks:
             self._failures[peer] = MAX_FAILURES
             if error.reason is Reason.WRONG_CHUNK:
                 self.wrong(peer, error)
-            self.dropped(peer, str(error))
+            self.dropped(peer, error.detail if error.reason is Reason.NO_MODEL else str(error))
         except Exception as error:  # a peer's stream may raise anything; others are asked
             log.debug("chunks of %s: %r", peer, error)
             self._again[peer] = trio.current_time() + RETRY_S * 2 ** self._failures[peer]

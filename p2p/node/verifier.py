@@ -35,7 +35,8 @@ log = logging.getLogger("yuma.verifier")
 MAX_CHECKERS: Final = 8
 """One more may be asked in a dispute."""
 CHECK_MS: Final = 60_000
-"""A check is one pass: of the longest answers some seconds, and a queue before it."""
+"""A check is one pass, beside what its server writes meanwhile, and a queue before it: on one slow
+core enough for some thousand tokens. One that takes longer ends, and is said not to be made."""
 
 
 @dataclass
@@ -104,12 +105,13 @@ class _Checking:
         evidence = answer.evidence
         self.opinions.append(Opinion(evidence.query, evidence.output, evidence.receipt))
 
-    def judge(self) -> VerdictBody | None:
+    async def judge(self) -> VerdictBody | None:
         """What the opinions say; None where there are none, or not the one that is needed."""
         has_own = len(self.opinions) > self.checkers
         if not self.checkers or not (has_own or self.subject.is_exact):
             return None
-        return judge(self.subject, self.opinions)
+        # Numbers of the longest answer take a second to be compared, each opinion with each.
+        return await trio.to_thread.run_sync(judge, self.subject, self.opinions)
 
 
 async def ask(router: Router, request: Request, tell: Tell, used: Used | None = None) -> Answer:
@@ -137,10 +139,10 @@ async def _checked(router: Router, request: Request, answer: Answer, used: Used 
     most = None if request.most is None else request.most - answer.cost
     checking = _Checking(router, answer, subject, data, most, {answer.server}, used)
     await checking.begin(min(request.verify, MAX_CHECKERS))
-    body = checking.judge()
+    body = await checking.judge()
     if body is not None and body.outcome is Outcome.DISPUTED:
         await checking.ask_one_more()
-        body = checking.judge()
+        body = await checking.judge()
     cost = answer.cost + checking.cost
     if body is None:
         return replace(answer, cost=cost, unchecked=checking.problem)

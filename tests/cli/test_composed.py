@@ -71,6 +71,18 @@ def test_a_pipeline_is_made_of_a_file(daemon: Daemon, tmp_path: Path) -> None:
     assert len(answer["receipts"][0]["parts"]) == 2
     assert daemon("stop", "two").code == 0
     assert not daemon.json("mixture", "show", "two")["served"]
+    digest = made.out.strip()[:12]
+    rows = [line.split()[:5] for line in daemon("list").out.splitlines()]
+    assert ["two", "pipeline", "-", "-", digest] in rows
+    assert daemon("rm", "two").code == 0
+    assert "no card named 'two'" in daemon("pipeline", "show", "two").err
+
+
+def test_what_is_served_is_not_removed(daemon: Daemon, mixture: str) -> None:
+    for name, said in (("both", "both is served"), ("..", "no model named '..' is stored here")):
+        outcome = daemon("rm", name)
+        assert (outcome.code, said in outcome.err) == (1, True)
+    assert daemon.home.is_dir()
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_a_miner_registers_and_is_mining_after_a_restart_too(pair: Pair) -> None
     before = balance(pair.joined)
     missing = pair.joined("mine", "--netuid", "1", "--model", "/nowhere", "--yes")
     assert (missing.code, missing.out) == (1, "")
-    assert missing.err.startswith("/nowhere: No such file or directory")
+    assert missing.err.startswith("there is no directory /nowhere")
     assert pair.settings() == {}
     assert (len(seats(pair.joined)), balance(pair.joined)) == (1, before), "no model, no place"
 
@@ -250,7 +250,7 @@ def test_a_voter_goes_on_though_its_model_is_gone(home: Path) -> None:
         wait_until(lambda: node.json("chain", "head")["height"] >= 2)
         log = node.log.read_text()
         assert "subnet 1 is not mined: " in log
-        assert f"{home}/gone: No such file or directory" in log
+        assert f"there is no directory {home}/gone" in log
         assert "subnet 2 is not mined: " in log
         assert "subnet 1 is judged here already; if it is not to be any more: yuma val" in log
         assert "Traceback" not in log

@@ -338,6 +338,8 @@ def test_what_is_pulled_is_served_and_asked(swarm: Swarm) -> None:
     (row,) = [row for row in swarm.asker("list").out.splitlines() if "docs-gpt" in row]
     assert row.split() == ["docs-gpt", *"---", digest[:12], "0", *"--", "3.9", "MB"]
     assert swarm.asker("serve", digest[:8], "--name", "pulled").out == "pulled\n"
+    called = "pulled is called docs-gpt here; serve it with: yuma serve docs-gpt\n"
+    assert swarm.asker("pull", "pulled").err == f"{called}docs-gpt is here already\n"
     asked = ("run", "pulled", PROMPT, "--max-tokens", "5", "--peer", id_of(swarm.asker))
     assert swarm.asker(*asked).code == 0
     kept = swarm.asker("rm", "docs-gpt")
@@ -366,6 +368,9 @@ def test_import_a_directory(swarm: Swarm, tmp_path: Path) -> None:
     assert outcome.err.startswith("mine: 459 kB in ")
     (stored,) = swarm.first.json("list")["stored"]
     assert stored["digest"] == outcome.out.strip()
+    shown = swarm.first("show", "mine")
+    assert (shown.code, shown.out) == (1, "")
+    assert shown.err.endswith("serves it\nhint: serve it with: yuma serve mine\n")
     pulled = swarm.asker.json("pull", stored["digest"])
     assert [one["peer_id"] for one in pulled["sources"]] == [id_of(swarm.first)]
     assert swarm.asker("rm", "random-0").code == 0
@@ -375,14 +380,18 @@ def test_import_a_directory(swarm: Swarm, tmp_path: Path) -> None:
 def test_import_what_is_refused(swarm: Swarm, tmp_path: Path) -> None:
     source = write_random(tmp_path / "source", layers=1, width=128)
     (source / "pytorch_model.bin").write_bytes(b"cos\nsystem\n")
+    empty = tmp_path / "empty.gguf"
+    empty.touch()
     for place, words in (
         (source, "pytorch_model.bin may be a pickle"),
-        (tmp_path / "x", "No such"),
+        (tmp_path / "x", "there is no directory"),
+        (tmp_path / "x.gguf", "No such file"),
+        (empty, "empty.gguf is not a GGUF file"),
     ):
         outcome = swarm.first("import", str(place))
         assert (outcome.code, outcome.out) == (1, "")
-        assert words in outcome.err
-        assert len(outcome.err.splitlines()) == 1
+        (said,) = [line for line in outcome.err.splitlines() if "reading it" not in line]
+        assert words in said
 
 
 def test_connect_and_disconnect(swarm: Swarm, lone: Daemon) -> None:

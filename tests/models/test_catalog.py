@@ -76,7 +76,10 @@ def test_a_directory_in_place_of_a_file_is_refused(tiny: Path) -> None:
 
 
 def test_no_such_directory(tmp_path: Path) -> None:
-    assert "No such file" in refusal_of(tmp_path / "nowhere")
+    assert refusal_of(tmp_path / "nowhere") == f"there is no directory {tmp_path}/nowhere"
+    (tmp_path / "empty").mkdir()
+    lacking = f"{tmp_path}/empty lacks config.json, which such a model has"
+    assert refusal_of(tmp_path / "empty") == lacking
 
 
 def test_damaged_weights_are_refused(tiny: Path) -> None:

@@ -1,5 +1,6 @@
 """Checks of answers: honest servers pass, impostors are caught, a verdict shows which is which."""
 
+from collections.abc import Generator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,19 +10,31 @@ import pytest
 
 from ledger.codec import pack
 from ledger.errors import Invalid, Reason
+from models.answers import numbers_of, one_of
 from models.catalog import shipped_directory
 from models.checking import (
     LIKELY,
     MOST_SLIP,
     SLACKS,
     WORST,
+    Check,
     check_of,
     dtype_of,
+    find,
     slip,
 )
-from models.engine import next_token
+from models.engine import next_token, share_at
+from models.reading import Numbers, Row
 from models.trace import read_trace
-from models.types import SURPRISE_UNIT, Finish, Kind, Sampling, request_hash, sign_receipt
+from models.types import (
+    SURPRISE_UNIT,
+    Finish,
+    Kind,
+    Sampling,
+    output_hash,
+    request_hash,
+    sign_receipt,
+)
 from models.verdict import (
     Opinion,
     Outcome,
@@ -40,6 +53,7 @@ from tests.models.checked import (
     impostor,
     opened,
     quantised,
+    query_of,
     signed_again,
     trained,
     trained_further,
@@ -75,6 +89,16 @@ def rounded(tmp_path_factory: pytest.TempPathFactory) -> Party:
 @pytest.fixture(scope="module")
 def answer(server: Party) -> Subject:
     return server.serve(PROMPTS[:1])[0]
+
+
+def drained(work: Generator[None, None, Numbers]) -> Numbers:
+    """What a check finds, all its parts read."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            found: Numbers = end.value
+            return found
 
 
 def outcome(subject: Subject, *opinions: Opinion) -> Outcome:
@@ -213,18 +237,97 @@ def test_an_answer_that_a_stop_string_ended_is_checked_with_its_tokens(
     assert outcome(short, checkers[0].check(short)) is Outcome.RIGHT
 
 
+def test_an_end_by_a_stop_string_that_did_not_come_is_caught(
+    server: Party, checkers: list[Party]
+) -> None:
+    """Given a server that breaks off after four tokens and says that it was the asker's string."""
+    [short] = server.serve(PROMPTS[:1], replace(GREEDY, max_tokens=4, stop=("never said",)))
+    assert outcome(short, checkers[0].check(short)) is Outcome.RIGHT
+    cut = signed_again(short, finish=Finish.STOP)
+    assert judge(cut, [checkers[0].check(cut)]).differences[0].slip > WORST
+
+
+def test_a_text_that_is_not_that_of_its_tokens_is_caught(
+    server: Party, checkers: list[Party], answer: Subject
+) -> None:
+    """Given a server that tells the model's tokens, and sends other words or goes on after a stop
+    string: tokens alone do not say what the asker was shown."""
+    [(text, _, _)] = server.run([(answer.query, answer.data)])
+    sent = output_hash(text.replace(b" ", b" not ", 1))
+    stops = replace(answer.query, sampling=replace(GREEDY, stop=(text.decode()[8:12],)))
+    body = answer.receipt.body
+    unstopped = replace(body, request_hash=request_hash(stops))
+    for lie in (
+        signed_again(answer, output_hash=sent),
+        replace(answer, query=stops, receipt=sign_receipt(unstopped, SERVER)),
+    ):
+        opinions = [checker.check(lie) for checker in checkers[:2]]
+        assert outcome(lie, *opinions) is Outcome.WRONG
+    silent = signed_again(answer, trace=b"", output_tokens=0, output_hash=sent)
+    with pytest.raises(Invalid) as caught:
+        silent.check()
+    assert caught.value.reason is Reason.BAD_ANSWER
+
+
+def test_tokens_after_the_end_of_the_text_are_caught() -> None:
+    """Given a model for which the text is over, an answer that says so in a token and goes on."""
+    model = np.full((1, 300), -5.0, np.float32)
+    model[0, 256] = 5.0
+    query = query_of(Kind.TEXT, b"a", GREEDY)
+    for tokens, due in (((), (0.0,)), ((256,), (MOST_SLIP, 0.0))):
+        said = np.array(tokens, "<u4").tobytes()
+        check = Check(query, b"a", said, "float32", output_hash(b""))
+        row = Row((256, 97, *tokens, 256), 2)
+        found = drained(find([model] * len(due), row, check, frozenset({256}), lambda _: b""))
+        assert tuple(found[:, 0]) == due
+
+
 def test_a_resumed_answer_is_checked_from_where_its_server_began(
     server: Party, checkers: list[Party], answer: Subject
 ) -> None:
+    """With and without a stop string, which ends it later on, or was out before."""
     tokens, _ = read_trace(answer.trace, LIKELY)
-    query = replace(answer.query, prefix=tokens[:20])
-    [(_, receipt, trace)] = server.run([(query, answer.data)])
-    subject = Subject(query, answer.data, receipt, trace)
-    body = judge(subject, [checkers[0].check(subject)])
-    assert (body.outcome, body.tokens) == (Outcome.RIGHT, len(tokens) // 4 - 5)
+    [(text, _, _)] = server.run([(answer.query, answer.data)])
+    words = text.decode()
+    for stop, due in (((), 19), ((words[-6:-2],), 19), ((words[:4],), 0)):
+        sampling = replace(GREEDY, stop=stop)
+        query = replace(answer.query, prefix=tokens[:20], sampling=sampling)
+        [(_, receipt, trace)] = server.run([(query, answer.data)])
+        subject = Subject(query, answer.data, receipt, trace)
+        body = judge(subject, [checkers[0].check(subject)])
+        assert (body.outcome, body.tokens) == (Outcome.RIGHT, due)
+        assert (receipt.body.finish is Finish.STOP) == bool(stop)
+
+
+def test_a_trace_of_more_than_can_be_told_is_refused() -> None:
+    """Given a file of receipts with the largest number of the wire: it is no traceback."""
+    with pytest.raises(Invalid) as caught:
+        read_trace(b"", 2**64 - 1)
+    assert caught.value.reason is Reason.BAD_ANSWER
 
 
 # --- verdicts
+
+
+def test_one_checker_that_agrees_with_everybody_does_not_decide(
+    server: Party, checkers: list[Party]
+) -> None:
+    """Given a server that took other tokens than the sampling does, and a checker that finds what
+    is true of their likelihoods and says that they fit: the others are still most."""
+    [greedy] = server.serve(PROMPTS[:1], replace(GREEDY, max_tokens=8))
+    drawn = Sampling(temperature=2000, seed=7, max_tokens=8, likely=LIKELY)
+    query = replace(greedy.query, sampling=drawn)
+    lie = signed_again(replace(greedy, query=query), request_hash=request_hash(query))
+    true = [checker.check(lie) for checker in checkers[:4]]
+    said = numbers_of(one_of(true[0].receipt.body.output_tensor), true[0].output, (9, 1 + LIKELY))
+    said[:, 0] = 0
+    output = said.astype("<f4").tobytes()
+    body = replace(true[0].receipt.body, output_hash=output_hash(output))
+    friend = replace(true[0], output=output, receipt=sign_receipt(body, CHECKERS[0]))
+    assert outcome(lie, friend, *true[1:3]) is Outcome.DISPUTED
+    decided = judge(lie, [friend, *true[1:]])
+    assert decided.outcome is Outcome.WRONG
+    assert [one.wrong for one in decided.differences] == [1, 0, 0, 0]
 
 
 def test_a_verdict_is_signed_and_can_be_decided_again(
@@ -304,19 +407,26 @@ def test_a_check_that_cannot_be_is_refused(answer: Subject, change: dict[str, ob
     assert caught.value.reason is Reason.BAD_REQUEST
 
 
-def test_slips_are_nothing_for_the_token_drawn_and_much_for_others() -> None:
-    """Whatever way a token is drawn, logits that are off by less than the slack explain it."""
+@pytest.mark.parametrize("slack", [slack / SURPRISE_UNIT for slack in SLACKS.values()])
+def test_slips_are_nothing_for_the_token_drawn_and_much_for_others(slack: float) -> None:
+    """Whatever way a token is drawn, logits that are off by less than the slack explain it; and no
+    slack explains one that is far from being drawn, at the lowest temperature either."""
     random = np.random.default_rng(5)
-    slack = 1e-3
-    for position in range(200):
+    for position in range(400):
         sampling = Sampling(
-            temperature=(0, 300, 1000)[position % 3], top_k=(0, 5)[position % 2], seed=position,
-            top_p=(1000, 800)[position // 2 % 2],
+            temperature=(0, 1, 100, 300, 1000)[position % 5], top_k=(0, 5)[position % 2],
+            seed=position, top_p=(1000, 800, 1)[position // 2 % 3],
         )  # fmt: skip
         logits = random.normal(0, 2, 50).astype(np.float32)
         near = logits + random.uniform(-slack, slack, 50).astype(np.float32)
         token = next_token(near, sampling, position)
-        assert slip(logits, token, sampling, position, slack) == 0
-        least = int(logits.argmin())
-        assert slip(logits, least, sampling, position, slack) > slack or token == least
-    assert slip(logits, least, replace(sampling, top_k=5, temperature=700), 0, slack) == MOST_SLIP
+        assert slip(logits, token, sampling, position, slack) < 1e-9
+        logits[7] = logits.min() - 20
+        assert slip(logits, 7, sampling, position, slack) == MOST_SLIP or not sampling.temperature
+    assert slip(logits, 7, replace(sampling, top_k=5, temperature=700), 0, slack) == MOST_SLIP
+
+
+def test_a_seed_of_any_size_draws_as_before() -> None:
+    """Given the largest number of the wire: to raise at it would end everybody's answers."""
+    assert 0 <= share_at(2**64 - 1, 0) < 1
+    assert share_at(7, 3) == 0.18460621889404738

@@ -4,6 +4,8 @@ It needs the extra `hf`, and is skipped without it.
 """
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,10 @@ import pytest
 
 from ledger.errors import Invalid
 from models.catalog import open_model
-from models.gguf import convert, main
+from models.gguf import convert, main, validate_memory
 from models.types import Kind
 from tests.models.pretrained_models import ENDS, TEMPLATE, byte_letters
+from tests.test_layers import ROOT
 
 gguf = pytest.importorskip("gguf", reason="the extra hf is not installed")
 pytest.importorskip("transformers", reason="the extra hf is not installed")
@@ -103,10 +106,26 @@ def test_what_is_no_gguf_file_is_refused(
     other.write_bytes(b"PK\3\4")
     with pytest.raises(Invalid, match=r"other\.gguf is not a GGUF file"):
         convert(other, tmp_path / "made")
-    other.write_bytes(file.read_bytes()[:2000])
-    assert main([str(other), str(tmp_path / "made")]) == 1
-    assert capsys.readouterr().err.startswith("other.gguf: ")
+    for size in (2000, file.stat().st_size - 1):
+        other.write_bytes(file.read_bytes()[:size])
+        assert main([str(other), str(tmp_path / "made")]) == 1
+        assert capsys.readouterr().err.startswith("other.gguf is cut off or damaged: ")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").touch()
     with pytest.raises(Invalid, match="full is not empty"):
         convert(file, tmp_path / "full")
+
+
+def test_what_does_not_fit_into_memory_is_refused() -> None:
+    validate_memory("big.gguf", 10**9, None)
+    validate_memory("big.gguf", 10**9, 7 * 10**9)
+    with pytest.raises(Invalid, match=r"big\.gguf needs 6022 MB of memory to be converted, 95 MB"):
+        validate_memory("big.gguf", 10**9, 10**8)
+
+
+def test_it_ends_with_its_input(file: Path, tmp_path: Path) -> None:
+    """What asked for it may be killed, and a conversion writes to that one's home."""
+    command = [sys.executable, "-m", "models.gguf", "--until-eof", str(file), str(tmp_path / "a")]
+    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False)
+    assert done.returncode == 1
+    assert not (tmp_path / "a" / "model.safetensors").exists()

@@ -265,14 +265,40 @@ def test_what_is_read_for_a_check_does_not_hang_on_what_is_written_with(
         made = replace(model, shape=replace(model.shape, dtype=dtype))
         tokens = open_pretrained(made, config, 2)._model
         assert isinstance(tokens, PretrainedTokens)
-        rows: list[Any] = []
-        tokens.scan(row, rows.append)
-        found.append(np.concatenate(rows))
+        found.append(np.concatenate(list(tokens.scan(row))))
         tokens.prefill(0, 0, row.tokens[:8])
         written.append(tokens.decode([row.tokens[8]], [8]))
-        tokens.scan(row, lambda logits: None)  # its own layers are as they were
+        list(tokens.scan(row))  # its own layers are as they were
         assert tokens._network.dtype == getattr(torch, dtype)
     assert np.abs(found[0] - found[1]).max() < 1e-5 < np.abs(written[0] - written[1]).max()
+
+
+def test_an_answer_is_written_between_the_parts_of_a_check_as_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In 16 bits, while the check is in 32; also after one that ended in an error."""
+    model, config = opened(write_llama(tmp_path / "tiny"))
+    made = replace(model, shape=replace(model.shape, dtype="bfloat16"))
+    tokens = open_pretrained(made, config, 2)._model
+    assert isinstance(tokens, PretrainedTokens)
+    monkeypatch.setattr("models.backends.pretrained.CHECK_TOKENS", 7)
+    row = Row((257, *b"a text of which something is found", 258), 5)
+
+    def written() -> Any:
+        tokens.prefill(0, 0, row.tokens[:8])
+        return tokens.decode([row.tokens[8]], [8])
+
+    due, whole = written(), np.concatenate(list(tokens.scan(row)))
+    parts = []
+    for part in tokens.scan(row):
+        parts.append(part)
+        assert (written() == due).all()
+    assert len(parts) > 3
+    assert (np.concatenate(parts) == whole).all()
+    with pytest.raises(IndexError):
+        list(tokens.scan(Row((257, 10**6, 258), 1)))
+    assert {weight.dtype for weight in tokens._network.parameters()} == {torch.bfloat16}
+    assert (written() == due).all()
 
 
 def test_choices_and_passages_are_answered(backend: TextBackend) -> None:
@@ -389,7 +415,7 @@ def test_a_model_that_needs_more_than_positions_is_refused(tmp_path: Path) -> No
 # --- the worker
 
 
-def test_a_worker_serves_it(llama: Path) -> None:
+def test_a_worker_serves_it(llama: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with running_worker(llama, "--slots", "2") as worker:
         ready = worker.first()
         assert isinstance(ready, Ready)
@@ -402,3 +428,4 @@ def test_a_worker_serves_it(llama: Path) -> None:
         assert replies[1][-1] == Done(1, Finish.LENGTH, len(PROMPT), 4)
         assert isinstance(replies[2][0], Failed)
         assert replies[2][0].reason is Reason.BAD_REQUEST
+    assert capfd.readouterr().err == "", "its stderr is the daemon's log"

@@ -8,6 +8,7 @@ import trio
 from gossip.topics import PeerRecord, Served
 from ledger.keys import KeyPair, PeerId, peer_id_of
 from ledger.types import Hash
+from p2p.http.openai import served_models
 from p2p.node.directory import CONSIDERED, FAILED_FOR_S, Directory, Server
 from p2p.node.presence import Heard
 
@@ -67,6 +68,15 @@ async def test_of_two_models_of_one_name_the_commoner_is_meant(autojump_clock) -
 async def test_of_two_models_of_one_name_ours_is_meant_before_the_commoner(autojump_clock) -> None:
     known = directory(record(1, served("x", B)), record(2, served("x", B)), own=(served("x", A),))
     assert {one.served.digest for one in known.of("x")} == {A}
+
+
+async def test_no_name_of_a_model_hides_another(autojump_clock) -> None:
+    """Given a model that one node serves by another name; then applications see both names."""
+    known = directory(
+        record(1, served("x", A)), record(2, served("x", A)), record(3, served("z", A))
+    )
+    rows = [(row["id"], row["yuma"]["servers"]) for row in served_models(known)]
+    assert rows == [("x", 2), ("z", 1)]
 
 
 async def test_a_whole_digest_is_no_name(autojump_clock) -> None:

@@ -70,6 +70,7 @@ def test_it_goes_by_its_own_name_unless_told(store: ModelStore, source: Path) ->
     assert add(store, source).name == "random-0"
     assert add(store, source, "b").name == "b"
     assert [one.name for one in store.models()] == ["b"]
+    assert add(store, source).name == "b", "what serves it by that name finds it still"
 
 
 def test_two_models_cannot_be_called_the_same(
@@ -114,7 +115,7 @@ def test_other_directories_are_not_looked_into(store: ModelStore, source: Path) 
 
 def test_shipped_models_are_located_too(store: ModelStore) -> None:
     assert store.locate("docs-gpt") == (shipped_directory("docs-gpt"), "")
-    refusal(lambda: store.locate("nope"), Reason.BAD_MODEL)
+    refusal(lambda: store.locate("nope"), Reason.NO_MODEL)
 
 
 def test_what_is_no_model_is_not_stored(store: ModelStore, source: Path) -> None:
@@ -182,7 +183,7 @@ def test_the_disk_is_not_filled(store: ModelStore, source: Path, monkeypatch) ->
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage(520 * 2**20))
     assert refusal(lambda: store.check_room(10**10), Reason.NO_ROOM) == (
-        "10000 MB are due, and the disk can give 8 MB"
+        "10,000 MB are due, and the disk can give 8 MB"
     )
     store.check_room(8 * 2**20)
 

@@ -187,6 +187,8 @@ async def test_anyone_can_check_the_verdict_behind_a_weight(tmp_path: Path) -> N
         assert [one.body.outcome for one in verdicts] == due
         asked_by_node = [one.body.asker == node.pair.public for one in verdicts]
         assert asked_by_node == [True, False] * 3
+        said = [receipts._verdict_row(one, "")[-1] for one in kept]
+        assert [one.endswith(", by the word of who asked") for one in said] == asked_by_node
         assert {one.kind for server in servers[:2] for one in server.queries} == {Kind.TEXT}
 
 
