@@ -264,44 +264,44 @@ def shipped_directory(name: str) -> Path:
     return SHIPPED / name
 
 
-def memory_need(model: Model, slots: int) -> int:
+def memory_need(shape: Shape, slots: int) -> int:
     """About how many bytes a worker with this model takes."""
     # Twice the weights: loading holds the file's pages and the converted copy for a moment.
-    library = PRETRAINED_BYTES if isinstance(model.config, PretrainedConfig) else 0
-    return WORKER_BYTES + library + 2 * model.weight_bytes + _cache_bytes(model, slots)
+    library = PRETRAINED_BYTES if isinstance(shape.config, PretrainedConfig) else 0
+    return WORKER_BYTES + library + 2 * shape.weight_bytes + _cache_bytes(shape, slots)
 
 
-def _cache_bytes(model: Model, slots: int) -> int:
+def _cache_bytes(shape: Shape, slots: int) -> int:
     """Keys and values of all slots, and of what is read; what writes no text keeps none."""
-    config = model.config
+    config = shape.config
     if isinstance(config, GptConfig):
         return 2 * 4 * slots * config.layers * config.context * config.width
     if isinstance(config, PretrainedConfig) and config.kind is Kind.TEXT:
         # One row more is for reading; each check that is begun has its own, in 32 bits.
-        rows = config.token_bytes(number_bytes(model)) * (slots + 1)
-        return context_of(model, config, slots) * (rows + MOST_CHECKS * config.token_bytes(4))
+        rows = config.token_bytes(number_bytes(shape)) * (slots + 1)
+        return context_of(shape, config, slots) * (rows + MOST_CHECKS * config.token_bytes(4))
     return 0
 
 
-def context_of(model: Model, config: PretrainedConfig, slots: int) -> int:
+def context_of(shape: Shape, config: PretrainedConfig, slots: int) -> int:
     """How many tokens a pretrained model takes in each of its slots."""
-    room = CACHE_BYTES // (slots * config.token_bytes(number_bytes(model)))
+    room = CACHE_BYTES // (slots * config.token_bytes(number_bytes(shape)))
     return max(2, min(config.context, MAX_CONTEXT, room))
 
 
-def number_bytes(model: Model) -> int:
+def number_bytes(shape: Shape) -> int:
     """Of the numbers that a text model computes with."""
-    return 2 if model.dtype == "bfloat16" else 4
+    return 2 if shape.dtype == "bfloat16" else 4
 
 
-def validate_memory(model: Model, slots: int, available: int | None) -> None:
+def validate_memory(shape: Shape, slots: int, available: int | None) -> None:
     """Return if a worker with this model fits. Raises Invalid NO_MEMORY.
 
     `available` is what `available_memory()` says; None, where the system tells nothing, fits.
     """
-    need = memory_need(model, slots)
+    need = memory_need(shape, slots)
     if available is not None and need > available:
-        detail = f"{model.name} needs {need // MEGABYTE} MB, {available // MEGABYTE} MB are free"
+        detail = f"{shape.name} needs {need // MEGABYTE} MB, {available // MEGABYTE} MB are free"
         raise Invalid(Reason.NO_MEMORY, detail)
 
 

@@ -166,7 +166,7 @@ def _step(pipe: Pipe, backend: Backend) -> None:
 def load(options: Options) -> tuple[Model, Backend]:
     """The model of the command line. Raises Invalid: BAD_MODEL, NO_MEMORY."""
     model = open_model(options.directory)
-    validate_memory(model, options.slots, available_memory())
+    validate_memory(model.shape, options.slots, available_memory())
     if isinstance(model.config, UpstreamConfig):
         return model, UpstreamBackend(model.config, options.slots)
     # Torch takes seconds and 200 MB: not for a model that is refused.

@@ -155,7 +155,7 @@ def open_pretrained(model: Model, config: PretrainedConfig, slots: int) -> TextB
     """The backend of a transformers directory that writes text. Raises Invalid BAD_MODEL."""
     tokenizer = JsonTokenizer(model.directory, config.vocabulary)
     network = load_network(model, transformers.AutoModelForCausalLM)
-    context = context_of(model, config, slots)
+    context = context_of(model.shape, config, slots)
     tokens = PretrainedTokens(network, slots, context, tokenizer.ends, tokenizer.begin)
     try:
         validate_cache(tokens, network)

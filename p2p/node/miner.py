@@ -107,7 +107,7 @@ class Miner:
         says. Raises Invalid: BAD_MODEL, NO_MEMORY.
         """
         assert self._nursery is not None
-        model, called = await trio.to_thread.run_sync(self._model_at, place)
+        model, called = await trio.to_thread.run_sync(self._model_at, place, slots)
         name = name or called or model.name
         if not may_be_called(name, model.digest.hex()):
             detail = f"{name} reads as the digest of another model: choose another with --name"
@@ -115,7 +115,6 @@ class Miner:
         if name in self.workers or name in (one.name for one in self.composites.values()):
             raise Invalid(Reason.BAD_MODEL, f"a model named {name} is served already")
         self.validate_room()
-        catalog.validate_memory(model, slots, catalog.available_memory())
         price = self.prices.get(name, 0) if price is None else price
         worker = Worker(Recipe(model.directory, name, slots, threads), self.changed, price=price)
         self.workers[name], self._models[name] = worker, model
@@ -132,12 +131,16 @@ class Miner:
         if len(self.workers) + len(self.composites) >= MAX_MODELS:
             raise Invalid(Reason.BAD_MODEL, f"a node serves at most {MAX_MODELS} models")
 
-    def _model_at(self, place: str) -> tuple[catalog.Model, str]:
-        """The model at a place, and what it is called here."""
+    def _model_at(self, place: str, slots: int) -> tuple[catalog.Model, str]:
+        """The model at a place, if it fits, and what it is called here."""
         directory, name = Path(place), ""
         if "/" not in place and not directory.is_dir():
             directory, name = self.locate(place)
-        return catalog.open_model(directory.resolve()), name
+        directory = directory.resolve()
+        # Before its files are hashed, which takes minutes of one that is much too large.
+        shape = catalog.check_model(directory)
+        catalog.validate_memory(shape, slots, catalog.available_memory())
+        return catalog.open_model(directory), name
 
     async def _supervise(
         self, worker: Worker, up: trio.Event, failure: list[BaseException]

@@ -291,9 +291,8 @@ class Router:
 
     def _query(self, request: Request, server: Server) -> Query:
         if request.kind not in ANSWERS.get(server.served.kind, ()):
-            raise Invalid(
-                Reason.BAD_REQUEST, f"{server.served.name} is a {server.served.kind} model"
-            )
+            detail = f"{server.served.name} is a model for {server.served.kind}"
+            raise Invalid(Reason.BAD_REQUEST, detail)
         return self.caller.query(
             server.served.digest,
             request.kind,

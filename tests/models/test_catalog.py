@@ -165,16 +165,16 @@ def test_shipped_models_go_by_name() -> None:
 def test_memory_grows_with_slots(tiny: Path) -> None:
     model = open_model(tiny)
     each = 2 * 4 * TINY.layers * TINY.context * TINY.width
-    assert memory_need(model, 9) - memory_need(model, 8) == each
+    assert memory_need(model.shape, 9) - memory_need(model.shape, 8) == each
 
 
 def test_says_how_much_memory_is_missing(tiny: Path) -> None:
     model = open_model(tiny)
-    need = memory_need(model, 8)
-    validate_memory(model, 8, need)
-    validate_memory(model, 8, None)
+    need = memory_need(model.shape, 8)
+    validate_memory(model.shape, 8, need)
+    validate_memory(model.shape, 8, None)
     with pytest.raises(Invalid) as refusal:
-        validate_memory(model, 8, 100 * 2**20)
+        validate_memory(model.shape, 8, 100 * 2**20)
     assert refusal.value.reason is Reason.NO_MEMORY
     assert refusal.value.detail == f"tiny needs {need // 2**20} MB, 100 MB are free"
 

@@ -162,12 +162,12 @@ def test_the_cache_of_all_slots_fits(llama: Path) -> None:
     put(llama / "config.json", LLAMA | {"max_position_embeddings": 2**20, "head_dim": 4096})
     model = open_model(llama)
     assert isinstance(model.config, PretrainedConfig)
-    few, many = (context_of(model, model.config, slots) for slots in (4, 64))
+    few, many = (context_of(model.shape, model.config, slots) for slots in (4, 64))
     assert few == 8192
     assert many < 8192
     number = 2 if model.dtype == "bfloat16" else 4
     assert 64 * many * model.config.token_bytes(number) <= CACHE_BYTES
-    assert memory_need(model, 64) < CACHE_BYTES + 2**30
+    assert memory_need(model.shape, 64) < CACHE_BYTES + 2**30
 
 
 def test_bfloat16_is_used_where_the_processor_has_it(tmp_path: Path) -> None:

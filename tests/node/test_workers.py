@@ -1,5 +1,6 @@
 """The daemon's end of a worker's pipe: large frames, death, restart, stop; with real processes."""
 
+import json
 import os
 import shutil
 import signal
@@ -14,12 +15,14 @@ from ledger.errors import Invalid, Reason
 from ledger.keys import KeyPair
 from ledger.types import ChainId, Height
 from models.backends.exported import export_tensor_model
+from models.config import GptConfig, config_bytes
 from models.pipe import Done, Part
 from models.types import Kind, Query, Sampling, Tensor, input_hash
 from p2p.node import workers
 from p2p.node.miner import Miner
 from p2p.node.mining import Mining
 from p2p.node.workers import Recipe, Worker
+from tests.models.model_files import write_random
 
 
 class Double(torch.nn.Module):
@@ -174,3 +177,23 @@ async def test_what_is_not_served_cannot_be_stopped() -> None:
     with pytest.raises(Invalid) as caught:
         await miner.stop("nothing")
     assert caught.value.reason == Reason.NO_MODEL
+
+
+async def test_a_model_larger_than_memory_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """Given 640 GB of weights, which to hash takes a quarter of an hour."""
+    directory = write_random(tmp_path / "m", layers=1, width=8)
+    config = GptConfig("vast", 257, 64, 200, 4, 8192)
+    (directory / "config.json").write_bytes(config_bytes(config))
+    size = 4 * config.parameters
+    tensor = {"dtype": "F32", "shape": [config.parameters], "data_offsets": [0, size]}
+    header = json.dumps({"all": tensor}).encode()
+    with (directory / "model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)  # a hole: none of it is on the disk
+    miner = miner_of()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(miner.run)
+        with trio.fail_after(10), pytest.raises(Invalid) as refusal:
+            await miner.serve(str(directory), None, 8, 1)
+        nursery.cancel_scope.cancel()
+    assert refusal.value.reason is Reason.NO_MEMORY
