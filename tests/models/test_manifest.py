@@ -152,7 +152,7 @@ def file(name: str, size: int = 3) -> File:
         (replace(file("config.json"), size=2**62),),
         (file("config.json", 2**16 + 1),),
         (file("chat_template.jinja", 2**16 + 1),),
-        (file("tokenizer.json", 2**24 + 1),),
+        (file("tokenizer.json", 2**26 + 1),),
         (file("tokenizer_config.json", 2**23 + 1),),
     ],
 )

@@ -100,12 +100,14 @@ class Stranger:
         """Connected to a node, and in the mesh of its topics."""
         async with self.host.run(), self.gossip.run():
             await self.host.dial(node.host.peer_id, node.host.addresses())
-            await until(
-                lambda: all(
-                    self.host.peer_id in node.gossip.peers(topic) for topic in LEDGER_TOPICS
-                )
-            )
+            await until(lambda: all(hear_each_other(self, node, topic) for topic in LEDGER_TOPICS))
             yield self
+
+
+def hear_each_other(one: "Node | Stranger", other: "Node | Stranger", topic: Topic) -> bool:
+    """Whether each of two knows that the other listens to a topic."""
+    knows = one.host.peer_id in other.gossip.peers(topic)
+    return knows and other.host.peer_id in one.gossip.peers(topic)
 
 
 def ballot(standing: Standing, pair: KeyPair, **changed: int) -> bytes:
@@ -193,8 +195,8 @@ async def test_a_node_votes_no_more_when_another_votes_with_its_key(tmp_path: Pa
             member(tmp_path / "far", BOTH, KeyPair.generate()) as far,
         ):
             await join(near, node, far)
-            await until(lambda: near.host.peer_id in node.gossip.peers(VOTES))
-            await until(lambda: far.host.peer_id in near.gossip.peers(VOTES))
+            for other in (node, far):
+                await until(lambda other=other: hear_each_other(near, other, VOTES))  # type: ignore[misc]
             async with double.near(far):
                 await double.gossip.publish(VOTES, ballot(followed(node).standing, VOTER))
                 await until(lambda: not followed(node).voting)
