@@ -286,9 +286,10 @@ class Sync:
         return fast and (len(answer.blocks) == count or part.size > FULL_BYTES)
 
     async def _take_parts(self, ranges: Ranges) -> None:
-        """Take what has come, in order, until all is taken."""
+        """Take what has come, in order, until cancelled: there may be more to take before those who
+        ask have seen that all is taken."""
         said = trio.current_time()
-        while not ranges.is_done:
+        while True:
             part = ranges.due()
             if part is None:
                 await self._change.wait()

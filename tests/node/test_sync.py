@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from ledger.blocks import NO_CERTIFICATE, Block, Certificate, Signer, unpack_block
 from ledger.codec import pack, unpack
@@ -347,3 +348,33 @@ def test_not_too_much_is_asked_for_ahead() -> None:
     ranges = Ranges(1, 10**9)
     asked = [ranges.ask(A, 0, FAR) for _ in range(20)]
     assert asked[8:] == [None] * 12
+
+
+async def test_a_height_that_is_heard_of_when_all_is_taken_is_taken_too() -> None:
+    """Given that all is taken and those who ask have not looked yet, when another height is heard
+    of, which they go on to ask for, then its block is taken as well."""
+    taken: list[int] = []
+    peer = PeerId("somebody")
+
+    async def take(part: Part) -> None:
+        taken.append(part.last)
+
+    catching = sync.Sync(
+        None,  # type: ignore[arg-type]
+        height=lambda: max(taken, default=0),
+        take=take,  # type: ignore[arg-type]
+        claimed=lambda _: 9,
+        blame=lambda *_: None,
+    )
+    ranges = catching._ranges = Ranges(1, 1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(catching._take_parts, ranges)
+        for height in (1, 2):
+            catching.heard(height)
+            assert ranges.ask(peer, 0.0, 9) == (height, 1)
+            assert ranges.answered(Part(peer, height, Blocks((b"block",), b"")))
+            catching._changed()
+            await until(lambda height=height: height in taken, 5)  # type: ignore[misc]
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert ranges.is_done
