@@ -131,23 +131,20 @@ def withstands(scene: Scene, kind: str, *more: str, seconds: float = SECONDS) ->
     assert "Traceback" not in server.err()
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["strangers", "sockets", "identities", "news-and-calls", "crowd-news"],
-)
+@pytest.mark.parametrize("kind", ["strangers", "identities", "crowd-news"])
 def test_it_withstands(scene: Scene, kind: str) -> None:
     """Given a daemon that answers a tensor model's queries, when somebody sends garbage, HTTP and
-    half handshakes to its port; opens 500 sockets; comes as 100 real peers; floods the topics with
-    sound messages of one author and with open calls, or with the news of thousands of authors,
+    half handshakes to its port; comes as 100 real peers; or floods the topics with the news of
+    thousands of authors,
     then queries are answered within three times the calm p99, with at most 50 MB more, and
     afterwards no descriptor is left."""
     withstands(scene, kind)
 
 
-@pytest.mark.parametrize("kind", ["never-reads", "frozen", "streams"])
+@pytest.mark.parametrize("kind", ["never-reads", "streams"])
 def test_it_withstands_peers(scene: Scene, kind: str) -> None:
-    """Given the same, when a peer asks for hundreds of answers of 1 MB and reads nothing; does so
-    and freezes; or speaks nonsense on every protocol, then the same holds."""
+    """Given the same, when a peer asks for hundreds of answers of 1 MB and reads nothing; or speaks
+    nonsense on every protocol, then the same holds."""
     withstands(scene, kind, scene.digest)
 
 
@@ -200,7 +197,8 @@ def test_leaving_disturbs_nobody(scene: Scene) -> None:
      "streams"],
 )  # fmt: skip
 def test_it_withstands_for_long(scene: Scene, kind: str) -> None:
-    """The same for twenty seconds each, and with 480 real peers."""
+    """The same for twenty seconds each, and with 480 real peers; with 500 sockets; with sound
+    messages of one author and open calls; and with a peer that asks much and freezes."""
     more = {"identities": ["480"]}.get(kind, [])
     if kind in ("never-reads", "frozen", "streams"):
         more = [scene.digest]
